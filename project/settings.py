@@ -1,0 +1,269 @@
+"""Every setting, read once from the environment: its type, its default and what it is for.
+
+`Environment` names the variables (upper case in the shell). A value that does not fit stops the start with a sentence
+that says what to write instead. Below it stand Django's own settings, made from them.
+"""
+
+import hashlib
+import re
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DEVELOPMENT_SECRET = "development-only-" + "0" * 40  # refused outside DEBUG
+
+
+class Environment(BaseSettings):
+    """What a deployment sets."""
+
+    # Django looks for this at every settings.ENV (LazyObject); not finding it takes pydantic 5 µs each time.
+    _mask_wrapped: ClassVar[bool] = True
+
+    debug: bool = Field(False, description="Development: the default secret and plain HTTP are allowed.")
+    secret_key: str = Field(DEVELOPMENT_SECRET, min_length=32, description="Signs sessions and tokens.")
+    allowed_hosts: str = Field("localhost,127.0.0.1,[::1]", description="Host names served, comma-separated.")
+    database_url: str = Field("postgres://postgres@127.0.0.1:5432/ordered_work", description="PostgreSQL.")
+    rabbitmq_url: str = Field("amqp://guest:guest@127.0.0.1:5672/%2F", description="RabbitMQ; the path is the vhost.")
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis; the path is the database number.")
+
+    extra_apps: str = Field("", description="Your own apps, comma-separated: each one's handlers.py is found.")
+    queue_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,40}$", description="Before every RabbitMQ queue's name.")
+    persistent_messages: bool = Field(False, description="Pointers on the broker's disk too: slower, never needed.")
+    dispatch_shards: int = Field(1, ge=1, le=1024, description="Parts the users are split into, each with a leader.")
+    lease_seconds: float = Field(15, ge=1, le=3600, description="How long a silent worker keeps a queue.")
+    turn_requests: int = Field(500, ge=1, description="A turn ends after so many requests of one user ..")
+    turn_seconds: float = Field(1, gt=0, description=".. or so many seconds, so that other users come first.")
+    record_after_ms: float = Field(20, ge=0, description="Finished work is recorded at the latest after so long.")
+    stop_grace_seconds: float = Field(20, ge=0, description="How long SIGTERM lets running handlers finish.")
+
+    result_limit: int = Field(1024 * 1024, ge=1, description="Most bytes of JSON a handler's result may have.")
+    waiting_limit: int = Field(1000, ge=1, description="Requests a user may have waiting.")
+    access_token_seconds: int = Field(600, ge=1, description="Life of an access token.")
+    refresh_token_seconds: int = Field(14 * 86400, ge=1, description="Life of a refresh token.")
+    token_keys: str = Field("", description="PEM of Ed25519 or RSA keys: the first signs, all verify. Empty: HS256.")
+    token_issuer: str = Field("ordered-work", min_length=1, description="Who issues tokens: their iss claim.")
+    token_audience: str = Field("ordered-work-api", min_length=1, description="Whom tokens are for: their aud claim.")
+
+    submissions_per_minute: int = Field(6000, ge=1, description="Requests a user may submit.")
+    failed_logins_per_minute: int = Field(10, ge=1, description="Failed logins of one name from one address.")
+    logins_per_minute: int = Field(300, ge=1, description="Logins from one address.")
+    registrations_per_minute: int = Field(120, ge=1, description="Registrations from one address.")
+    trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front that write X-Forwarded-For and -Proto.")
+    cors_origins: str = Field("", description="Origins whose scripts may call the API, comma-separated.")
+    body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of a request's body.")
+    batch_body_limit: int = Field(1024 * 1024, ge=1024, description="Bytes of a batch's body.")
+    long_polls: int = Field(
+        4, ge=0, description="Threads of one API process that ?wait= may hold; more answer at once."
+    )
+    json_depth: int = Field(32, ge=1, le=200, description="Levels of arrays and objects in a body.")
+    http_call_allow: str = Field("", description="Not public, yet open to http.call: names, addresses, networks.")
+
+    @field_validator("http_call_allow")
+    @classmethod
+    def _names_or_networks(cls, text: str) -> str:
+        for entry in filter(None, (part.strip() for part in text.split(","))):
+            try:
+                ip_network(entry)
+            except ValueError:
+                # A name that ends in a number is a mistyped address.
+                if not re.fullmatch(r"([A-Za-z0-9_-]+\.)*[A-Za-z_][A-Za-z0-9_-]*", entry):
+                    raise ValueError(f"write e.g. api.internal,10.1.0.0/16,fd00::/8 instead of {entry!r}") from None
+        return text
+
+
+def read_environment() -> Environment:
+    """The environment as typed values. Raises ImproperlyConfigured with a sentence for each value that does not fit."""
+    try:
+        env = Environment()
+    except ValidationError as wrong:
+        sentences = []
+        for error in wrong.errors():
+            name = str(error["loc"][0])
+            shown = "" if name in ("secret_key", "token_keys") else f"={error['input']!r}"
+            meant = Environment.model_fields[name].description
+            sentences.append(f"{name.upper()}{shown} does not fit: {error['msg']}. What it is: {meant}")
+        raise ImproperlyConfigured(" ".join(sentences)) from None
+    if env.secret_key == DEVELOPMENT_SECRET and not env.debug:
+        raise ImproperlyConfigured("SECRET_KEY is not set. Set it to 50 random characters, or DEBUG=1 for development.")
+    return env
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's description of the PostgreSQL at `url`. Raises ImproperlyConfigured when it is no such address."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgres", "postgresql") or not parts.path.strip("/"):
+        raise ImproperlyConfigured(f"DATABASE_URL={url!r} does not fit: write postgres://user:password@host:port/name.")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": unquote(parts.path.strip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": parts.hostname or "",
+        "PORT": parts.port or "",
+        # One connection a thread, kept; the check finds it dead after PostgreSQL was restarted.
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        # The server prepares the hot statements (queues/sql.py) after a few runs.
+        "OPTIONS": {
+            "prepare_threshold": 5,
+            "connect_timeout": 5,
+            # PostgreSQL soon frees the locks of a process whose machine vanished.
+            "options": "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
+        },
+    }
+
+
+ENV = read_environment()
+
+DEBUG = ENV.debug
+SECRET_KEY = ENV.secret_key
+ALLOWED_HOSTS = [host.strip() for host in ENV.allowed_hosts.split(",") if host.strip()]
+DATABASES = {"default": database(ENV.database_url)}
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_prometheus",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "accounts",
+    "queues",
+    "processing",
+    "processing.demo",
+    "processing.http",
+    *(app.strip() for app in ENV.extra_apps.split(",") if app.strip()),
+]
+
+MIDDLEWARE = [
+    "project.middleware.Edge",
+    "django.middleware.security.SecurityMiddleware",
+    "project.middleware.CrossOrigin",
+    "project.middleware.Under",
+]
+MIDDLEWARE_UNDER = {
+    "/static/": ["whitenoise.middleware.WhiteNoiseMiddleware"],
+    "/admin/": [
+        "project.middleware.AdminPolicy",
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.common.CommonMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    ],
+}
+SILENCED_SYSTEM_CHECKS = [
+    # They look for the admin's middleware in MIDDLEWARE; it is in MIDDLEWARE_UNDER.
+    "admin.E408",
+    "admin.E409",
+    "admin.E410",
+    "security.W002",
+    "security.W003",
+]
+
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+APPEND_SLASH = False  # the API's paths have none; a redirect would lose a POST's body
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "project" / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["accounts.login.LimitedBackend"]
+PASSWORD_HASHERS = ["accounts.hashers.OrderlyArgon2"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STATICFILES_DIRS = [BASE_DIR / "project" / "static"]
+WHITENOISE_USE_FINDERS = True  # static files are served without a collectstatic
+WHITENOISE_AUTOREFRESH = False
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# A key of its own, so that what signs tokens never signs anything else.
+TOKEN_KEY = hashlib.sha256(b"access and refresh tokens:" + SECRET_KEY.encode()).hexdigest()
+SIMPLE_JWT = {
+    "ACCESS_TOKEN_LIFETIME": timedelta(seconds=ENV.access_token_seconds),
+    "REFRESH_TOKEN_LIFETIME": timedelta(seconds=ENV.refresh_token_seconds),
+    "SIGNING_KEY": TOKEN_KEY,
+    "ALGORITHM": "HS256",
+    "ISSUER": ENV.token_issuer,
+    "AUDIENCE": ENV.token_audience,
+    "USER_ID_CLAIM": "sub",
+}
+TOKEN_KEYS = ENV.token_keys
+
+BODY_LIMIT = ENV.body_limit
+BATCH_BODY_LIMIT = ENV.batch_body_limit
+JSON_DEPTH = ENV.json_depth
+CORS_ORIGINS = [origin.strip() for origin in ENV.cors_origins.split(",") if origin.strip()]
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.SessionTokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["project.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["project.renderers.FastJSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "project.renderers.JSONOnly",
+    "DEFAULT_SCHEMA_CLASS": "project.schema.ProblemSchema",
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "project.answers.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Ordered work, per user",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",  # its schemas are JSON Schema, as those of the kinds are
+    "SERVE_INCLUDE_SCHEMA": False,
+    "APPEND_COMPONENTS": {"securitySchemes": {"Bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+}
+
+if not DEBUG:
+    SECURE_HSTS_SECONDS = 365 * 86400
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^health/", r"^metrics$"]  # asked from inside, without TLS
+    if ENV.trusted_proxies:
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
