@@ -1,0 +1,220 @@
+"""Who uses the service: users, and the sessions they are logged in with."""
+
+from datetime import timedelta
+from typing import Any, ClassVar, NamedTuple, Self
+from uuid import UUID
+
+import structlog
+import uuid_utils.compat
+from django.conf import settings
+from django.contrib.auth import password_validation
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import AbstractUser, UserManager
+from django.db import models, transaction
+from django.db.models.functions import Lower, Now
+from django.utils import timezone
+
+from accounts.tokens import AccessToken, Claims, RefreshToken
+from project.problems import Unauthenticated
+
+log = structlog.get_logger(__name__)
+
+
+class SessionEnded(Unauthenticated):
+    """401: the token is well signed, but its session has ended, or its user is inactive or gone."""
+
+    name = "session-ended"
+
+    def __init__(self) -> None:
+        super().__init__("The session has ended; log in again.", error="invalid_token")
+
+
+class WrongCredentials(Unauthenticated):
+    """401: one answer for a wrong password and for users that are unknown, inactive or without a password."""
+
+    name = "wrong-credentials"
+    detail_text = "Wrong username or password."
+
+
+class Tokens(NamedTuple):
+    access: str
+    refresh: str
+
+
+class AnyCase(models.Func):
+    """What names have in common that differ in case alone, by Unicode's rules, whatever the database's locale."""
+
+    template = 'lower(%(expressions)s COLLATE "und-x-icu")'
+    arity = 1
+    output_field = models.CharField()
+
+
+class Users(UserManager["User"]):
+    use_in_migrations = False
+
+    def named(self, username: str) -> models.QuerySet["User"]:
+        """The user with this name in any case, compared as the constraint does."""
+        name = models.Value(User.normalize_username(username))
+        return self.alias(name=AnyCase("username")).filter(name=AnyCase(name))
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.named(username or "").get()
+
+    def with_credentials(self, username: str, password: str) -> "User":
+        """The active user with this name and password. Raises WrongCredentials, always after the same time."""
+        try:
+            user = self.get_by_natural_key(username)
+        except User.DoesNotExist:
+            make_password(password)
+            raise WrongCredentials from None
+        if not (user.check_password(password) and user.is_active):
+            raise WrongCredentials
+        return user
+
+    def of_session(self, claims: Claims) -> "User":
+        """The active user whose session the token names, in one query. Raises SessionEnded."""
+        user = self.filter(
+            id=claims.user_id, is_active=True, sessions__id=claims.session_id, sessions__ended_at=None
+        ).first()
+        if user is None:
+            raise SessionEnded
+        return user
+
+
+class User(AbstractUser):
+    """A person or program with a queue of their own. The id is a UUID version 7: sortable, not guessable."""
+
+    id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    # Django's way to leave out what a base class has; its stubs don't know it.
+    date_joined = None  # type: ignore[assignment]
+    first_name = None  # type: ignore[assignment]
+    last_name = None  # type: ignore[assignment]
+
+    objects: ClassVar[Users] = Users()
+
+    class Meta(AbstractUser.Meta):
+        indexes = [models.Index(Lower("email"), name="user_email_any_case")]
+        constraints = [
+            models.UniqueConstraint(
+                AnyCase("username"),
+                name="username_any_case",
+                violation_error_message="A user with that username already exists.",
+                violation_error_code="unique",
+            ),
+        ]
+
+    @classmethod
+    def fold(cls, username: str) -> str:
+        """What all ways to write a name have in common."""
+        return cls.normalize_username(username).casefold()
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """A new password or a deactivation, from wherever it comes, ends the user's sessions."""
+        ends = not self._state.adding and (getattr(self, "_password", None) is not None or not self.is_active)
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+            if ends:
+                self.end_sessions()
+
+    def change_password(self, new: str, session_id: UUID) -> None:
+        """Sets the password and ends every other session. Raises WrongCredentials when another change was faster."""
+        hashed = make_password(new)
+        with transaction.atomic():
+            if not User.objects.filter(id=self.id, password=self.password).update(password=hashed):
+                raise WrongCredentials
+            self.end_sessions(except_=session_id)
+        self.password = hashed
+        password_validation.password_changed(new, self)
+
+    def end_sessions(self, except_: UUID | None = None) -> int:
+        """Ends all sessions but one; how many there were."""
+        ending = Session.live.filter(user_id=self.id)
+        if except_:
+            ending = ending.exclude(id=except_)
+        return ending.update(ended_at=Now())
+
+
+models.CharField.register_lookup(Lower)
+
+
+class LiveSessions(models.Manager["Session"]):
+    """Sessions that have not ended; those whose refresh token has expired are as good as ended."""
+
+    def get_queryset(self) -> models.QuerySet["Session"]:
+        return super().get_queryset().filter(ended_at=None)
+
+    def usable(self) -> models.QuerySet["Session"]:
+        oldest = timezone.now() - timedelta(seconds=settings.ENV.refresh_token_seconds)
+        return self.get_queryset().filter(last_used_at__gt=oldest)
+
+
+class Session(models.Model):
+    """One login: the family of all refresh tokens that descend from it (RFC 9700, section 4.14).
+
+    Every token names its session; a session that has ended takes all of them with it, access tokens included.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
+    user = models.ForeignKey(User, models.CASCADE, related_name="sessions")
+    refresh_jti = models.CharField(max_length=32, help_text="The one refresh token of the family that is not spent.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(auto_now_add=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    address = models.GenericIPAddressField(null=True, blank=True)
+    user_agent = models.CharField(max_length=200, blank=True)
+
+    objects: ClassVar[models.Manager["Session"]] = models.Manager()
+    live: ClassVar[LiveSessions] = LiveSessions()
+
+    @classmethod
+    def open(cls, user: User, address: str | None = None, user_agent: str = "") -> Tokens:
+        """Logs in a user whose password was just verified. Raises WrongCredentials when that no longer holds."""
+        session = cls(user=user, address=address or None, user_agent=printable(user_agent)[:200])
+        tokens, session.refresh_jti = session.issue()
+        with transaction.atomic():
+            # The lock orders this against a change of password: either it finds this session and ends it,
+            # or this finds another password.
+            verified = User.objects.filter(id=user.id, password=user.password, is_active=True)
+            if not verified.select_for_update(no_key=True).exists():
+                raise WrongCredentials
+            session.save(force_insert=True)
+        return tokens
+
+    @classmethod
+    def rotate(cls, spent: Claims) -> Tokens:
+        """Fresh tokens for a refresh token's claims, once. Raises SessionEnded; a spent token ends its family."""
+        session = cls(id=spent.session_id, user_id=spent.user_id)
+        tokens, refresh_jti = session.issue()
+        active = User.objects.filter(id=models.OuterRef("user_id"), is_active=True)
+        # The guard stands on the updated row itself, so that who waited for the row's lock sees it again as it is now.
+        won = cls.live.filter(id=session.id, user_id=session.user_id, refresh_jti=spent.jti).filter(
+            models.Exists(active)
+        )
+        if not won.update(refresh_jti=refresh_jti, last_used_at=Now()):
+            if session.end():
+                log.warning("spent_refresh_token", session_id=str(session.id), user_id=str(session.user_id))
+            raise SessionEnded
+        return tokens
+
+    def issue(self) -> tuple[Tokens, str]:
+        """A pair of tokens of this session, and the refresh token's jti."""
+        pair = AccessToken(), RefreshToken()
+        for token in pair:
+            token["sub"], token["sid"] = str(self.user_id), str(self.id)
+        access, refresh = pair
+        return Tokens(str(access), str(refresh)), refresh["jti"]
+
+    def end(self) -> bool:
+        """Ends the session; whether it was alive."""
+        return bool(Session.live.filter(id=self.id, user_id=self.user_id).update(ended_at=Now()))
+
+    @classmethod
+    def of(cls, claims: Claims) -> Self:
+        """The session that a token names, whether or not it lives."""
+        return cls(id=claims.session_id, user_id=claims.user_id)
+
+
+def printable(text: str) -> str:
+    """`text` without what PostgreSQL refuses or a terminal obeys."""
+    return "".join(letter for letter in text if letter.isprintable())

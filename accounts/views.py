@@ -1,0 +1,146 @@
+"""The routes below /api/v1/auth/."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import UserRequest
+from accounts.login import failed_logins_limited
+from accounts.models import Session, User, WrongCredentials
+from accounts.serializers import (
+    LoginBody,
+    MeShown,
+    PasswordBody,
+    RefreshBody,
+    RegisterBody,
+    SessionShown,
+    TokensShown,
+    UserShown,
+)
+from accounts.tokens import keyring, read_refresh
+from project import limits
+from project.problems import FieldError, Invalid, NotFound
+from project.views import StrictView
+
+LISTED = 200
+
+
+class PublicView(StrictView):
+    """For who has no access token yet, or no more."""
+
+    authentication_classes: Any = ()
+    permission_classes: Any = ()
+
+
+class RegisterView(PublicView):
+    limited = True
+
+    @extend_schema(operation_id="register", request=RegisterBody, responses={201: UserShown})
+    def post(self, request: Request) -> Response:
+        """Creates a user."""
+        limits.take(request, limits.REGISTRATIONS.claim(limits.address_key(request)))
+        asked = self.body(request, RegisterBody)
+        taken = FieldError("username", "unique", "A user with that username already exists.")
+        if User.objects.named(asked["username"]).exists():
+            raise Invalid(taken)
+        try:
+            user = User.objects.create_user(asked["username"], asked["email"], asked["password"])
+        except IntegrityError:
+            # Somebody registered the name while this password was being hashed.
+            raise Invalid(taken) from None
+        return Response(UserShown(user).data, 201)
+
+
+class TokenView(PublicView):
+    limited = True
+
+    @extend_schema(operation_id="login", request=LoginBody, responses={200: TokensShown})
+    def post(self, request: Request) -> Response:
+        """Opens a session: an access token and the first refresh token of its family."""
+        asked = self.body(request, LoginBody)
+        with failed_logins_limited(request, asked["username"], limits.LOGINS.claim(limits.address_key(request))):
+            user = User.objects.with_credentials(**asked)
+            agent = request.META.get("HTTP_USER_AGENT", "")
+            tokens = Session.open(user, limits.client_address(request), agent)
+        return Response(tokens._asdict())
+
+
+class RefreshView(PublicView):
+    @extend_schema(operation_id="refresh", request=RefreshBody, responses={200: TokensShown})
+    def post(self, request: Request) -> Response:
+        """Spends a refresh token for a new pair. A token that was spent before ends its whole session."""
+        claims = read_refresh(self.body(request, RefreshBody)["refresh"])
+        return Response(Session.rotate(claims)._asdict())
+
+
+class LogoutView(PublicView):
+    @extend_schema(operation_id="logout", request=RefreshBody, responses={204: None})
+    def post(self, request: Request) -> Response:
+        """Ends the session of a refresh token, at once for its access tokens too. Repeating it changes nothing."""
+        claims = read_refresh(self.body(request, RefreshBody)["refresh"])
+        Session.of(claims).end()
+        return Response(status=204)
+
+
+class LogoutAllView(StrictView):
+    @extend_schema(operation_id="logout_all", request=None, responses={204: None})
+    def post(self, request: UserRequest) -> Response:
+        """Ends every session of the user."""
+        request.user.end_sessions()
+        return Response(status=204)
+
+
+class PasswordView(StrictView):
+    limited = True
+
+    @extend_schema(operation_id="change_password", request=PasswordBody, responses={204: None})
+    def post(self, request: UserRequest) -> Response:
+        """Changes the password and ends every other session."""
+        asked = self.body(request, PasswordBody)
+        try:
+            with failed_logins_limited(request, request.user.username):
+                if not request.user.check_password(asked["current_password"]):
+                    raise WrongCredentials
+                request.user.change_password(asked["new_password"], request.auth.session_id)
+        except WrongCredentials:
+            raise Invalid(FieldError("current_password", "wrong", "This is not your password.")) from None
+        return Response(status=204)
+
+
+class MeView(StrictView):
+    @extend_schema(operation_id="me", responses={200: MeShown})
+    def get(self, request: UserRequest) -> Response:
+        """Who the token belongs to."""
+        return Response(MeShown(request.user).data)
+
+
+class SessionsView(StrictView):
+    @extend_schema(operation_id="sessions", responses={200: SessionShown(many=True)})
+    def get(self, request: UserRequest) -> Response:
+        """The user's live sessions, at most the 200 newest, the newest first."""
+        sessions = Session.live.usable().filter(user_id=request.user.id).order_by("-id")[:LISTED]
+        return Response(SessionShown(sessions, many=True, context={"session_id": request.auth.session_id}).data)
+
+
+class SessionView(StrictView):
+    @extend_schema(operation_id="end_session", responses={204: None})
+    def delete(self, request: UserRequest, session_id: UUID) -> Response:
+        """Ends one session of the user."""
+        if not Session(id=session_id, user_id=request.user.id).end():
+            raise NotFound
+        return Response(status=204)
+
+
+@require_safe
+def jwks(request: HttpRequest) -> JsonResponse:  # noqa: ARG001
+    """The public keys that verify our tokens (RFC 7517); nothing while the key is a shared secret."""
+    keys = keyring().jwks()
+    if not keys["keys"]:
+        raise NotFound
+    return JsonResponse(keys, headers={"Cache-Control": "public, max-age=300"})
