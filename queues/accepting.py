@@ -1,0 +1,147 @@
+"""Taking requests in: a place in line and the row, in one statement and one commit. Nothing here talks to RabbitMQ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid_utils.compat
+from django.conf import settings
+from django.db import transaction
+
+from accounts.models import Session, User
+from queues.kinds import Kind
+from queues.models import UserQueue
+from queues.statements import ACCEPT, OPEN_QUEUE
+
+
+class SessionOver(Exception):
+    """The session has ended, or its user may not log in any more."""
+
+
+class QueueFull(Exception):
+    """The user has as many requests waiting as they may."""
+
+    def __init__(self, queue: UserQueue) -> None:
+        super().__init__(f"{queue.depth} requests are waiting; the limit is {queue.limit}.")
+        self.queue = queue
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request as asked for. `payload` is JSON text that fits the kind's schema; a `not_before` lies ahead."""
+
+    kind: Kind
+    payload: str
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    retry_of: UUID | None = None
+    id: UUID = field(default_factory=uuid_utils.compat.uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the database made of a submission; `seq` is None while it is scheduled."""
+
+    submission: Submission
+    queue_id: int
+    seq: int | None
+    created_at: datetime
+    done_seq: int
+    seconds_each: float | None
+    paused: bool
+
+    @property
+    def position(self) -> int | None:
+        """How many requests are ahead of it; None while it is scheduled."""
+        return None if self.seq is None else self.seq - self.done_seq - 1
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until its turn at the queue's present pace; None when unknown."""
+        if self.position is None or self.seconds_each is None or self.paused:
+            return None
+        return round(self.position * self.seconds_each, 3)
+
+
+def accept(
+    user_id: UUID, submissions: Sequence[Submission], *, session_id: UUID | None, trace: str = ""
+) -> list[Accepted]:
+    """Take all of them into the user's queue in the order given, or none; once it returns they are kept.
+
+    With `session_id` the same statement sees to it that the session lives. Raises SessionOver and QueueFull.
+    """
+    in_line = 0
+    told = []
+    for submission in submissions:
+        in_line += submission.not_before is None
+        told.append(_told(submission, in_line if submission.not_before is None else None))
+    values = {
+        "user": user_id,
+        "session": session_id,
+        "limit": settings.ENV.waiting_limit,
+        "places": in_line,
+        "scheduled": len(submissions) - in_line,
+        "trace": trace,
+        "requests": orjson.dumps(told).decode(),
+    }
+    if in_line == len(submissions):
+        rows = _accept(user_id, session_id, values)
+    else:
+        # Scheduled requests are counted: one statement at a time for this user, or many at once would be too many.
+        with transaction.atomic():
+            if not UserQueue.objects.filter(user=user_id).exists():
+                _check_session(user_id, session_id)
+                OPEN_QUEUE.rows(user=user_id)  # one that is made later could not be locked now
+            UserQueue.objects.select_for_update(no_key=True).filter(user=user_id).first()
+            rows = _accept(user_id, session_id, values)
+    found = {row.id: row for row in rows}
+    return [
+        Accepted(s, row.queue_id, row.seq, row.created_at, row.done_seq, row.seconds_each, row.paused)
+        for s in submissions
+        for row in [found[s.id]]
+    ]
+
+
+def _accept(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> list[Any]:
+    """Run the statement; once more if the user had no queue yet. Raises what `accept` does."""
+    for _ in range(2):
+        rows = ACCEPT.rows(**values)
+        if rows:
+            return rows
+        _check_session(user_id, session_id)
+        OPEN_QUEUE.rows(user=user_id)
+    raise QueueFull(UserQueue.objects.get(user=user_id))
+
+
+def open_queue(user_id: UUID) -> int:
+    """The id of the user's queue, which is made if they never asked for anything."""
+    OPEN_QUEUE.rows(user=user_id)
+    return UserQueue.objects.values_list("id", flat=True).get(user=user_id)
+
+
+def _check_session(user_id: UUID, session_id: UUID | None) -> None:
+    """Raise SessionOver if that is why nothing was accepted."""
+    if not User.objects.filter(id=user_id, is_active=True).exists():
+        raise SessionOver
+    if session_id is not None and not Session.objects.filter(id=session_id, user=user_id, ended_at=None).exists():
+        raise SessionOver
+
+
+def _told(submission: Submission, place: int | None) -> dict[str, Any]:
+    """A submission as ACCEPT reads it; the payload is text, so that PostgreSQL stores it as it is."""
+    kind = submission.kind
+    return {
+        "id": submission.id,
+        "place": place,
+        "kind": kind.name,
+        "version": kind.version,
+        "payload": submission.payload,
+        "max_attempts": kind.max_attempts,
+        "on_failure": kind.on_failure,
+        "not_before": submission.not_before,
+        "expires_at": submission.expires_at,
+        "retry_of": submission.retry_of,
+    }

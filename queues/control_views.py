@@ -1,0 +1,101 @@
+"""The routes below /api/v1/ that act on what was submitted: cancel, retry, skip, pause, resume, purge."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ObjectDoesNotExist
+from django.http import HttpResponse
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request as APIRequest
+from rest_framework.response import Response
+
+from accounts.authentication import SessionTokenAuthentication
+from project import limits
+from project.problems import Conflict, NotFound
+from queues import interventions, presenting
+from queues.accepting import QueueFull, open_queue
+from queues.interventions import NotPossible
+from queues.openapi import LOCATION
+from queues.serializers import QueueShown, RequestShown
+from queues.summary import summary
+from queues.views import OwnersView, caller, json, own, too_much
+
+
+def possible(verb: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What the verb returns. Raises Conflict with its sentence, and NotFound when the request has just been erased."""
+    try:
+        return verb(*arguments, **named)
+    except NotPossible as why:
+        raise Conflict(str(why)) from None
+    except ObjectDoesNotExist:
+        raise NotFound from None
+
+
+class CancelView(OwnersView):
+    problems = {"post": (409,)}
+
+    @extend_schema(operation_id="cancel", request=None, responses={200: RequestShown})
+    def post(self, request: APIRequest, request_id: str) -> HttpResponse:
+        """Gives one of your requests up: at once while it waits; while it runs its handler is asked to stop."""
+        mine = own(request, request_id)
+        possible(interventions.cancel, mine.id)
+        return json(presenting.one(own(request, request_id)))
+
+
+class RetryView(OwnersView):
+    problems = {"post": (409, 429)}
+
+    @extend_schema(operation_id="retry", parameters=[LOCATION], request=None, responses={202: RequestShown})
+    def post(self, request: APIRequest, request_id: str) -> HttpResponse:
+        """Asks again for what failed, was cancelled or expired, as a new request; or lets a blocked head try again."""
+        claims = caller(request)
+        mine = own(request, request_id)
+        limits.take(request, limits.SUBMIT.claim(str(claims.user_id)))
+        trace = request._request.request_id  # type: ignore[attr-defined]
+        try:
+            again = possible(interventions.retry, mine.id, session_id=claims.session_id, trace=trace)
+        except QueueFull as full:
+            raise too_much(full.queue, 1) from None
+        shown = presenting.one(own(request, request_id)) if again is None else presenting.new(again)
+        return json(shown, 202, {"Location": f"{request.path.rsplit('/', 2)[0]}/{shown['id']}"})
+
+
+class SkipView(OwnersView):
+    problems = {"post": (409,)}
+
+    @extend_schema(operation_id="skip", request=None, responses={200: RequestShown})
+    def post(self, request: APIRequest, request_id: str) -> HttpResponse:
+        """Gives up the failed request that blocks your queue; the next one runs."""
+        mine = own(request, request_id)
+        possible(interventions.skip, mine.id)
+        return json(presenting.one(own(request, request_id)))
+
+
+class QueueVerbView(OwnersView):
+    """The verbs ask for no session: it is asked for before them."""
+
+    authentication_classes = (SessionTokenAuthentication,)
+
+
+class PauseView(QueueVerbView):
+    @extend_schema(operation_id="pause", request=None, responses={200: QueueShown})
+    def post(self, request: APIRequest) -> Response:
+        """Lets your queue start nothing more until it is resumed. What runs goes on; more can be submitted."""
+        interventions.pause(open_queue(caller(request).user_id))
+        return Response(summary(caller(request).user_id, caller(request).session_id))
+
+
+class ResumeView(QueueVerbView):
+    @extend_schema(operation_id="resume", request=None, responses={200: QueueShown})
+    def post(self, request: APIRequest) -> Response:
+        """Lets your queue go on where it was paused."""
+        interventions.resume(open_queue(caller(request).user_id))
+        return Response(summary(caller(request).user_id, caller(request).session_id))
+
+
+class PurgeView(QueueVerbView):
+    @extend_schema(operation_id="purge", request=None, responses={200: QueueShown})
+    def post(self, request: APIRequest) -> Response:
+        """Cancels all that waits in your queue, scheduled requests too. What runs goes on."""
+        interventions.purge(open_queue(caller(request).user_id))
+        return Response(summary(caller(request).user_id, caller(request).session_id))

@@ -1,0 +1,166 @@
+"""What owners and operators do to a queue while it runs: cancel, retry, skip, pause, resume, purge.
+
+Each verb locks the queue's row, looks, and changes it in one transaction; a worker's lease and record wait for the
+same lock. What a worker has claimed is never taken away from it, only asked for.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet, TextField
+from django.db.models.functions import Cast, Now
+
+from queues import kinds
+from queues.accepting import Accepted, Submission, accept
+from queues.finishing import finished
+from queues.hints import work_waits
+from queues.models import Request, UserQueue
+from queues.states import FINAL, QueueState, Status
+
+
+class NotPossible(Exception):
+    """The request or queue is not in a state that allows it; the message says why, for its owner to read."""
+
+
+def cancel(request_id: UUID) -> None:
+    """Give a request up: at once if it waits, by asking its handler if it runs. Raises NotPossible when it is final."""
+    give_up(request_id, Status.CANCELLED)
+
+
+def give_up(request_id: UUID, status: Status) -> None:
+    """End a request that has not begun, as cancelled or expired; one that a worker has is asked to stop."""
+    scheduled = Request.objects.filter(id=request_id, status=Status.SCHEDULED)
+    ended = scheduled.update(status=status, finished_at=Now())
+    queue_id = Request.objects.values_list("queue_id", flat=True).get(id=request_id)
+    if ended:
+        finished(queue_id)
+        return
+    with _locked(queue_id) as queue:
+        request = Request.objects.get(id=request_id)
+        if request.finished_at is not None:
+            raise NotPossible(f"The request is {request.status} already.")
+        if request.seq is not None and request.seq <= _claimed_to(queue):
+            if status == Status.CANCELLED:
+                Request.objects.filter(id=request_id).update(cancel_asked_at=Now())
+            return
+        _end(queue.requests.filter(id=request_id), status)
+        _go_on(queue)
+
+
+def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") -> Accepted | None:
+    """Try again what failed: the head of a blocked queue once more; what is final as a new request at the tail.
+
+    Returns the new request, None for a blocked head. Raises NotPossible, and what accepting a request raises.
+    """
+    with _locked(Request.objects.values_list("queue_id", flat=True).get(id=request_id)) as queue:
+        request = Request.objects.get(id=request_id)
+        if _blocks(queue, request):
+            Request.objects.filter(id=request_id).update(max_attempts=request.attempt + 1, error=None)
+            _wake(queue)
+            return None
+    if request.finished_at is None or request.status == Status.SUCCEEDED:
+        raise NotPossible(
+            f"The request is {request.status_now}; what is failed, cancelled or expired, or blocks its queue,"
+            " can be tried again."
+        )
+    try:
+        kind = kinds.find(request.kind, request.version)
+    except kinds.UnknownKind:
+        raise NotPossible(f"There is no handler for {request.kind} version {request.version} any more.") from None
+    payload = Request.objects.values_list(Cast("payload", TextField()), flat=True).get(id=request_id)
+    again = Submission(kind, payload, retry_of=request.id)
+    (accepted,) = accept(queue.user_id, [again], session_id=session_id, trace=trace)
+    work_waits()
+    return accepted
+
+
+def skip(request_id: UUID) -> None:
+    """Give up the head of a blocked queue, as failed; the next one runs. Raises NotPossible."""
+    with _locked(Request.objects.values_list("queue_id", flat=True).get(id=request_id)) as queue:
+        request = Request.objects.get(id=request_id)
+        if not _blocks(queue, request):
+            raise NotPossible(f"The request is {request.status_now} and does not block its queue.")
+        _end(queue.requests.filter(id=request_id), Status.FAILED)
+        _go_on(queue)
+
+
+def pause(queue_id: int) -> None:
+    """Start no further request; the one that runs ends. Accepting goes on."""
+    UserQueue.objects.filter(id=queue_id).update(paused=True)
+
+
+def resume(queue_id: int) -> None:
+    """Go on where it stopped."""
+    with _locked(queue_id) as queue:
+        queue.paused = False
+        if queue.state == QueueState.READY:
+            _wake(queue)  # its token found it paused and is gone
+
+
+def purge(queue_id: int) -> int:
+    """Cancel all that waits, scheduled requests too; the one that runs goes on. Returns how many."""
+    # Scheduled ones first and without the queue's lock: entering the line locks them before the queue.
+    scheduled = Request.objects.filter(queue=queue_id, status=Status.SCHEDULED)
+    count = _end(scheduled, Status.CANCELLED)
+    with _locked(queue_id) as queue:
+        count += _end(queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None), Status.CANCELLED)
+        _go_on(queue)
+    return count
+
+
+@contextmanager
+def _locked(queue_id: int) -> Iterator[Any]:
+    """The queue's row, locked until the block ends and saved then; the dispatcher is told afterwards."""
+    with transaction.atomic():
+        queue = UserQueue.objects.select_for_update(no_key=True).get(id=queue_id)
+        now: datetime = UserQueue.objects.filter(id=queue_id).values_list(Now(), flat=True)[0]
+        queue.now = now  # type: ignore[attr-defined]  # the database's clock, for the helpers below
+        before = queue.state
+        yield queue
+        if queue.state != before:
+            queue.state_since = now
+        queue.save(
+            update_fields=[
+                "done_seq", "published_seq", "state", "state_since", "paused", "wake_at", "idle_since", "moved_at",
+            ]
+        )  # fmt: skip
+    work_waits()
+    finished(queue_id)
+
+
+def _claimed_to(queue: UserQueue) -> int:
+    """Up to this sequence number a worker may be at work."""
+    return queue.done_seq + queue.claimed if queue.state == QueueState.DRAINING else queue.done_seq
+
+
+def _blocks(queue: UserQueue, request: Request) -> bool:
+    return queue.state == QueueState.BLOCKED and request.seq == queue.done_seq + 1
+
+
+def _end(requests: QuerySet[Request], status: Status) -> int:
+    return requests.exclude(status__in=FINAL).update(status=status, finished_at=Now())
+
+
+def _go_on(queue: Any) -> None:
+    """Move done_seq past what is final at the head, where no worker has the queue, and wake it if the head is new."""
+    if queue.state == QueueState.DRAINING:
+        return  # its worker passes over them
+    waiting = queue.requests.filter(seq__gt=queue.done_seq, finished_at=None).order_by("seq")
+    head = waiting.values_list("seq", flat=True).first()
+    done = queue.last_seq if head is None else head - 1
+    if done == queue.done_seq:
+        return
+    queue.done_seq, queue.published_seq, queue.moved_at = done, max(done, queue.published_seq), queue.now
+    if queue.published_seq == done:
+        queue.state, queue.wake_at, queue.idle_since = QueueState.IDLE, None, queue.now
+    elif queue.state in (QueueState.WAITING, QueueState.BLOCKED):
+        _wake(queue)
+
+
+def _wake(queue: Any) -> None:
+    """Have the dispatcher send a token at once."""
+    queue.state, queue.wake_at = QueueState.WAITING, queue.now

@@ -1,0 +1,157 @@
+"""A worker's right to run one user's queue, for a time: taken, used and given back here and nowhere else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Self
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+
+from queues.statements import CLAIMED, LEASE, LEASED, RECORD, RENEW, REPUBLISH
+from queues.states import AttemptOutcome, QueueState, Status
+
+Next = Literal[QueueState.DRAINING, QueueState.READY, QueueState.WAITING, QueueState.BLOCKED]
+
+
+class FencedOut(Exception):
+    """Somebody else owns the queue by now, or nobody does: stop at once. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended."""
+
+    id: UUID
+    seq: int
+    kind: str
+    version: int
+    payload: str
+    attempt: int
+    max_attempts: int
+    on_failure: str
+    finished_at: datetime | None
+    expired: bool
+    cancel_asked: bool
+    trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's."""
+
+    seq: int
+    status: Status
+    attempt: int
+    outcome: AttemptOutcome | None = None
+    result: str | None = None
+    error: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class Lease:
+    """Held by one worker thread; every write names its fence, so that a holder who lost it writes nothing."""
+
+    def __init__(self, row: Any) -> None:
+        self.queue_id: int = row.queue_id
+        self.user_id: UUID = row.user_id
+        self.fence: int = row.fence
+        self.done_seq: int = row.done_seq
+        self.published_seq: int = row.published_seq
+        self.careful_to: int = row.careful_to
+        self.taken_at: datetime = row.claimed_at
+        self.state = QueueState.DRAINING
+        self.paused = False
+        self.head = None if row.id is None else _work(row)
+
+    @classmethod
+    def take(cls, queue_id: int, holder: int) -> Self | None:
+        """ready -> draining, with the head claimed. None: the queue is not ready, so the token was one too many."""
+        row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds)
+        return None if row is None else cls(row)
+
+    @property
+    def careful(self) -> bool:
+        """Whether a worker died here lately: run one request, record it, then the next."""
+        return self.done_seq < self.careful_to
+
+    def claimed(self, count: int) -> list[Work]:
+        """The first `count` requests without an outcome, in order, of those that RabbitMQ has.
+
+        They were claimed by `record` before. What is not published yet is left alone: waiting for it would hold up the
+        recording of the others.
+        """
+        count = min(count, self.published_seq - self.done_seq)
+        rows = CLAIMED.rows(queue=self.queue_id, done=self.done_seq, count=count)
+        return [_work(row) for row in rows]
+
+    def record(
+        self, passed: int, outcomes: Sequence[Outcome], then: Next, claim: int = 0, delay: float | None = None
+    ) -> None:
+        """Write `outcomes`, move done_seq on by `passed` and say how the queue goes on, in one transaction.
+
+        `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left
+        goes idle when `then` is draining or ready; `state` tells. Raises FencedOut.
+        """
+        row = RECORD.row(
+            queue=self.queue_id,
+            fence=self.fence,
+            done=self.done_seq,
+            passed=passed,
+            then=then.value,
+            claim=claim,
+            delay=delay,
+            seconds=settings.ENV.lease_seconds,
+            outcomes=orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
+        )
+        if row is None:
+            raise FencedOut
+        self.done_seq += passed
+        self.published_seq = row.published_seq
+        self.state = QueueState(row.state)
+        self.paused = row.paused
+
+    def catch_up(self) -> int:
+        """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut."""
+        row = LEASED.row(queue=self.queue_id, fence=self.fence)
+        if row is None:
+            raise FencedOut
+        moved: int = row.done_seq - self.done_seq
+        self.done_seq, self.published_seq = row.done_seq, row.published_seq
+        self.state, self.paused = QueueState(row.state), row.paused
+        return moved
+
+    def republish(self) -> bool:
+        """Go idle and have all published again: the broker lost it. False: more came meanwhile, or fenced out."""
+        row = REPUBLISH.row(queue=self.queue_id, fence=self.fence, published=self.published_seq)
+        return row is not None
+
+    def renew(self, seq: int) -> bool:
+        """Keep the lease; whether its owner wants the request at `seq` cancelled. Raises FencedOut."""
+        row = RENEW.row(queue=self.queue_id, fence=self.fence, seq=seq, seconds=settings.ENV.lease_seconds)
+        if row is None:
+            raise FencedOut
+        return bool(row.cancelled)
+
+
+def _work(row: Any) -> Work:
+    return Work(
+        row.id, row.seq, row.kind, row.version, row.payload, row.attempt, row.max_attempts, row.on_failure,
+        row.finished_at, row.expired, row.cancel_asked, row.trace,
+    )  # fmt: skip
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as RECORD reads it; JSON inside is text, so that PostgreSQL stores it as it is."""
+    return {
+        "seq": outcome.seq,
+        "status": outcome.status,
+        "result": outcome.result,
+        "error": None if outcome.error is None else orjson.dumps(outcome.error).decode(),
+        "attempt": outcome.attempt,
+        "outcome": outcome.outcome,
+        "started_at": outcome.started_at,
+        "finished_at": outcome.finished_at,
+    }

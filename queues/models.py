@@ -1,0 +1,236 @@
+"""What is stored: a queue for each user, its requests in order, and every attempt at them.
+
+The verbs that move a queue stand beside it: accepting in `accepting.py`, publishing in `outbox.py`, running in
+`lease.py`. Their SQL has its place in `statements.py`.
+"""
+
+from datetime import datetime
+
+import uuid_utils.compat
+from django.conf import settings
+from django.db import models
+from django.db.models import Case, ExpressionWrapper, F, Q, When
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from queues.fields import JSONText
+from queues.states import FINAL, GIVEN_UP, AttemptOutcome, OnFailure, QueueState, Status
+
+
+class UserQueue(models.Model):
+    """The row that decides: three counters tell the whole story, `last_seq >= published_seq >= done_seq`."""
+
+    user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="queue")
+    last_seq = models.BigIntegerField(default=0, db_default=0, help_text="Given to the newest accepted request.")
+    published_seq = models.BigIntegerField(default=0, db_default=0, help_text="The newest that RabbitMQ has.")
+    done_seq = models.BigIntegerField(default=0, db_default=0, help_text="All up to this one have a final outcome.")
+
+    state = models.CharField(max_length=10, choices=QueueState, default=QueueState.IDLE, db_default=QueueState.IDLE)
+    state_since = models.DateTimeField(db_default=Now(), default=timezone.now)
+    paused = models.BooleanField(default=False, db_default=False)
+
+    fence = models.BigIntegerField(
+        default=0, db_default=0, help_text="Grows with every lease; only its holder records."
+    )
+    holder = models.BigIntegerField(
+        null=True, blank=True, help_text="The worker process that has, or last had, the lease."
+    )
+    lease_until = models.DateTimeField(null=True, blank=True, help_text="Counts while draining; the database's clock.")
+    claimed = models.IntegerField(
+        default=0, db_default=0, help_text="While draining: so many from the head may be running."
+    )
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    careful_to = models.BigIntegerField(default=0, db_default=0, help_text="Up to this one: one request, one commit.")
+    wake_at = models.DateTimeField(null=True, blank=True, help_text="Only while waiting: when the head is tried again.")
+
+    idle_since = models.DateTimeField(
+        null=True, blank=True, help_text="Set while an idle user's RabbitMQ queue exists."
+    )
+    seconds_each = models.FloatField(null=True, blank=True, help_text="Pace: moving average of seconds a request.")
+    moved_at = models.DateTimeField(null=True, blank=True, help_text="When the head last moved, or the queue woke up.")
+    waiting_limit = models.IntegerField(null=True, blank=True, help_text="Most requests waiting; empty: the setting.")
+
+    # Generated, so that they cannot lie; partial indexes on them keep the update of a counter or a lease HOT.
+    unpublished = models.GeneratedField(
+        expression=ExpressionWrapper(Q(last_seq__gt=F("published_seq")), models.BooleanField()),
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
+    active = models.GeneratedField(
+        expression=ExpressionWrapper(~Q(state=QueueState.IDLE), models.BooleanField()),
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                name="counters_in_order",
+                condition=Q(done_seq__gte=0, published_seq__gte=F("done_seq"), last_seq__gte=F("published_seq")),
+            ),
+            models.CheckConstraint(
+                name="wakes_only_from_waiting",
+                condition=Q(state=QueueState.WAITING, wake_at__isnull=False)
+                | (~Q(state=QueueState.WAITING) & Q(wake_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="idle_owes_nothing", condition=~Q(state=QueueState.IDLE) | Q(published_seq=F("done_seq"))
+            ),
+        ]
+        indexes = [
+            models.Index("id", name="queue_unpublished", condition=Q(unpublished=True)),
+            models.Index("id", name="queue_active", condition=Q(active=True)),
+            models.Index("id", name="queue_paused", condition=Q(paused=True)),
+            models.Index("wake_at", name="queue_wakes", condition=Q(wake_at__isnull=False)),
+            models.Index("idle_since", name="queue_reapable", condition=Q(idle_since__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"user.{self.pk}"
+
+    @property
+    def depth(self) -> int:
+        """How many requests have a sequence number and no final outcome yet."""
+        return self.last_seq - self.done_seq
+
+    @property
+    def limit(self) -> int:
+        """How many requests may wait in it."""
+        return self.waiting_limit if self.waiting_limit is not None else settings.ENV.waiting_limit
+
+
+class Request(models.Model):
+    """One thing a user asked for. Its place in line is `seq`; what became of it is `status` once it is final."""
+
+    id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
+    queue = models.ForeignKey(UserQueue, models.CASCADE, related_name="requests", db_index=False)
+    seq = models.BigIntegerField(null=True, help_text="1, 2, 3 .. in each queue; empty while scheduled.")
+    kind = models.CharField(max_length=100)
+    version = models.IntegerField(default=1, db_default=1)
+    payload = JSONText()
+    status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED, db_default=Status.QUEUED)
+    attempt = models.IntegerField(default=0, db_default=0, help_text="How many attempts have ended.")
+    max_attempts = models.IntegerField()
+    on_failure = models.CharField(max_length=8, choices=OnFailure, default=OnFailure.CONTINUE)
+    result = JSONText(null=True, blank=True)
+    error = JSONText(null=True, blank=True)
+    retry_of = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="retries", db_index=False)
+    trace = models.CharField(max_length=64, blank=True, help_text="X-Request-ID of the HTTP request that brought it.")
+    cancel_asked_at = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True, help_text="When its first attempt began.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    # Generated for the dispatcher's eyes; see UserQueue.unpublished.
+    due_at = models.GeneratedField(
+        expression=Case(When(status=Status.SCHEDULED, then=F("not_before"))),
+        output_field=models.DateTimeField(null=True),
+        db_persist=True,
+    )
+    lapses_at = models.GeneratedField(
+        expression=Case(When(finished_at__isnull=True, then=F("expires_at"))),
+        output_field=models.DateTimeField(null=True),
+        db_persist=True,
+    )
+
+    # Few are: lists of them are read from small indexes, which a success never touches.
+    given_up = models.GeneratedField(
+        expression=Case(When(status__in=GIVEN_UP, then=F("status"))),
+        output_field=models.CharField(max_length=10, null=True),
+        db_persist=True,
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint("queue", "seq", name="one_request_a_place"),
+            models.CheckConstraint(
+                name="final_when_finished",
+                condition=Q(status__in=FINAL, finished_at__isnull=False)
+                | (~Q(status__in=FINAL) & Q(finished_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="scheduled_has_no_place", condition=~Q(status=Status.SCHEDULED) | Q(seq__isnull=True)
+            ),
+            models.CheckConstraint(name="running_is_not_stored", condition=~Q(status=Status.RUNNING)),
+        ]
+        indexes = [
+            models.Index("queue", "due_at", name="request_scheduled", condition=Q(due_at__isnull=False)),
+            models.Index("due_at", name="request_due", condition=Q(due_at__isnull=False)),
+            models.Index("lapses_at", name="request_lapses", condition=Q(lapses_at__isnull=False)),
+            # For lists; nothing in them changes between accepting and success.
+            models.Index("queue", "kind", "seq", name="request_kind"),
+            models.Index("queue", "created_at", name="request_created"),
+            models.Index("queue", "id", name="request_beside_line", condition=Q(seq=None)),
+            models.Index("queue", "seq", name="request_was_scheduled", condition=Q(not_before__isnull=False)),
+            models.Index("queue", "given_up", "seq", name="request_given_up", condition=Q(given_up__isnull=False)),
+            models.Index("kind", "id", name="request_kind_newest"),
+            models.Index("given_up", "id", name="request_given_up_newest", condition=Q(given_up__isnull=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker has it in hand: it is the head of a queue that is being drained."""
+        queue = self.queue
+        return self.finished_at is None and queue.state == QueueState.DRAINING and self.seq == queue.done_seq + 1
+
+    @property
+    def status_now(self) -> Status:
+        """Its status as the API tells it."""
+        return Status.RUNNING if self.running else Status(self.status)
+
+    @property
+    def position(self) -> int | None:
+        """How many requests are ahead of it; None when it is final or not yet in the queue."""
+        if self.finished_at is not None or self.seq is None:
+            return None
+        return max(0, self.seq - self.queue.done_seq - 1)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until its turn at the queue's present pace; None when unknown."""
+        if self.position is None or self.queue.seconds_each is None or self.queue.paused:
+            return None
+        return round(self.position * self.queue.seconds_each, 3)
+
+    @property
+    def started(self) -> datetime | None:
+        """When its first attempt began, the one under way included."""
+        return self.started_at or (self.queue.claimed_at if self.running else None)
+
+
+class Attempt(models.Model):
+    """One attempt that ended. A request that succeeded at its first attempt needs none: its own row says all."""
+
+    request = models.ForeignKey(Request, models.CASCADE, related_name="attempts", db_index=False)
+    number = models.IntegerField()
+    started_at = models.DateTimeField()
+    finished_at = models.DateTimeField()
+    outcome = models.CharField(max_length=10, choices=AttemptOutcome)
+    error = JSONText(null=True, blank=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint("request", "number", name="one_attempt_a_number")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {self.request_id}"
+
+
+class IdempotencyKey(models.Model):
+    """A POST that was answered, so that its repetition gets the same answer. Kept 24 h; see idempotency.py."""
+
+    pk = models.CompositePrimaryKey("user_id", "key")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", db_index=False)
+    key = models.CharField(max_length=255)
+    digest = models.BinaryField(help_text="SHA-256 of path and body.")
+    answer = models.BinaryField(help_text="The first answer's body.")
+    location = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.user_id}"

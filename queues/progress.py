@@ -1,0 +1,41 @@
+"""How far a running request is: kept in Redis for a while, where it may be lost. It never holds a handler up."""
+
+import time
+from typing import Any
+from uuid import UUID
+
+import orjson
+from redis import RedisError
+
+from project.redis_client import RedisUnavailable, call
+
+KEEP_SECONDS = 3600
+QUIET_SECONDS = 0.1  # what comes sooner after the last is passed over, but for the last step
+
+_told: dict[UUID, float] = {}
+
+
+def tell(request_id: UUID, current: int, total: int, note: str = "") -> None:
+    """Keep the progress of a request. Never raises."""
+    now = time.monotonic()
+    if current < total and now - _told.get(request_id, 0.0) < QUIET_SECONDS:
+        return
+    if len(_told) > 1000:
+        _told.clear()
+    _told[request_id] = now
+    text = orjson.dumps({"current": current, "total": total, "note": note[:200]})
+    try:
+        call("SET", f"progress:{request_id}", text, "EX", KEEP_SECONDS)
+    except (RedisUnavailable, RedisError):
+        return
+
+
+def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
+    """The progress of each, None where there is none or Redis is gone. One round trip."""
+    if not request_ids:
+        return []
+    try:
+        found = call("MGET", *(f"progress:{request_id}" for request_id in request_ids))
+    except (RedisUnavailable, RedisError):
+        return [None] * len(request_ids)
+    return [None if text is None else orjson.loads(text) for text in found]

@@ -1,0 +1,71 @@
+"""What an owner reads: each a single statement, which also asks whether the owner's session lives."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Model
+from django.db.models.fields.generated import GeneratedField
+
+from queues.accepting import SessionOver
+from queues.models import Request, UserQueue
+from queues.presenting import JSON_COLUMNS
+from queues.sql import Statement
+
+# One row while the session lives, whatever it is joined to; none once it has ended.
+LIVING_SESSION = """
+    accounts_session s JOIN accounts_user u
+        ON u.id = s.user_id AND u.is_active AND s.id = %(session)s AND u.id = %(user)s AND s.ended_at IS NULL
+"""
+
+
+def _columns(model: type[Model]) -> list[str]:
+    return [
+        field.attname
+        for field in model._meta.concrete_fields
+        if field.attname not in JSON_COLUMNS and not isinstance(field, GeneratedField)
+    ]
+
+
+QUEUE, REQUEST = _columns(UserQueue), _columns(Request)
+_QUEUE = ", ".join(f"q.{name} AS queue_{name}" for name in QUEUE)
+_REQUEST = ", ".join(f"r.{name} AS request_{name}" for name in REQUEST)
+_TEXTS = ", ".join(f"r.{name}::text" for name in JSON_COLUMNS)
+
+OWN_REQUEST = Statement(f"""
+    SELECT {_QUEUE}, {_REQUEST}, {_TEXTS}
+    FROM {LIVING_SESSION}
+    LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
+""")  # noqa: S608  (columns' names)
+
+OWN_QUEUE = Statement(f"""
+    SELECT {_QUEUE} FROM {LIVING_SESSION} LEFT JOIN queues_userqueue q ON q.user_id = u.id
+""")  # noqa: S608
+
+
+def own_request(user_id: UUID, session_id: UUID, request_id: UUID) -> Request | None:
+    """The user's request with its queue, its JSON as `<name>_text`; None when it is not theirs. Raises SessionOver."""
+    row = OWN_REQUEST.row(user=user_id, session=session_id, request=request_id)
+    if row is None:
+        raise SessionOver
+    at = len(QUEUE)
+    request: Any = _instance(Request, REQUEST, row[at : at + len(REQUEST)])
+    if request is None:
+        return None
+    request.queue = _instance(UserQueue, QUEUE, row[:at])
+    request.payload_text, request.result_text, request.error_text = row[at + len(REQUEST) :]
+    found: Request = request
+    return found
+
+
+def own_queue(user_id: UUID, session_id: UUID) -> UserQueue | None:
+    """The user's queue; None when they never asked for anything. Raises SessionOver."""
+    row = OWN_QUEUE.row(user=user_id, session=session_id)
+    if row is None:
+        raise SessionOver
+    queue: UserQueue | None = _instance(UserQueue, QUEUE, row)
+    return queue
+
+
+def _instance(model: Any, names: list[str], values: Any) -> Any:
+    """A model's instance, or None where the join found nothing; columns that are not named are deferred."""
+    return None if values[0] is None else model.from_db("default", names, values)

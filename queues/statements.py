@@ -1,0 +1,219 @@
+"""The hot statements, by name. Each is one transaction, guarded by its WHERE: the number of rows says who won.
+
+Nothing else moves a counter or a state, and each moves as `docs/architecture.md` draws it. They run on the database's
+clock: now() is when the statement began, clock_timestamp() when it got the row's lock.
+"""
+
+from queues.sql import Statement
+
+# The outbox: a place in line and the request in one commit. No row: no such session, no queue yet, or it is full.
+ACCEPT = Statement("""
+    WITH queue AS (
+        UPDATE queues_userqueue q SET last_seq = last_seq + %(places)s
+        FROM accounts_user u
+        WHERE q.user_id = %(user)s AND u.id = q.user_id AND u.is_active
+          AND (%(session)s::uuid IS NULL OR EXISTS (
+              SELECT FROM accounts_session s WHERE s.id = %(session)s AND s.user_id = u.id AND s.ended_at IS NULL))
+          AND q.last_seq - q.done_seq + %(places)s <= coalesce(q.waiting_limit, %(limit)s)
+          AND (%(scheduled)s = 0 OR %(scheduled)s <= coalesce(q.waiting_limit, %(limit)s) - (
+              SELECT count(*) FROM queues_request r WHERE r.queue_id = q.id AND r.due_at IS NOT NULL))
+        RETURNING q.id, q.last_seq - %(places)s AS before, q.done_seq, q.seconds_each, q.paused
+    ), request AS (
+        INSERT INTO queues_request (id, queue_id, seq, status, kind, version, payload, max_attempts, on_failure,
+                                    not_before, expires_at, retry_of_id, trace, attempt, created_at)
+        SELECT v.id, queue.id, queue.before + v.place, CASE WHEN v.place IS NULL THEN 'scheduled' ELSE 'queued' END,
+               v.kind, v.version, v.payload::json, v.max_attempts, v.on_failure, v.not_before, v.expires_at, v.retry_of,
+               %(trace)s, 0, clock_timestamp()
+        FROM queue, json_to_recordset(%(requests)s::json) AS v (
+            id uuid, place bigint, kind text, version int, payload text, max_attempts int, on_failure text,
+            not_before timestamptz, expires_at timestamptz, retry_of uuid)
+        RETURNING id, seq, created_at
+    )
+    SELECT request.id, request.seq, request.created_at, queue.id AS queue_id, queue.done_seq, queue.seconds_each,
+           queue.paused
+    FROM request, queue
+""")
+
+# The first time a user asks for anything. Two at once: one of them makes it.
+OPEN_QUEUE = Statement("INSERT INTO queues_userqueue (user_id) VALUES (%(user)s) ON CONFLICT (user_id) DO NOTHING")
+
+# What RabbitMQ lacks: for each of some queues the next requests in order. Reads only the partial index of such queues.
+UNPUBLISHED = Statement("""
+    SELECT q.id AS queue_id, q.published_seq, r.seq, r.id
+    FROM (SELECT id, published_seq FROM queues_userqueue
+          WHERE unpublished AND id %% %(shards)s = %(shard)s AND id > %(after)s ORDER BY id LIMIT %(queues)s) q
+    CROSS JOIN LATERAL (
+        SELECT seq, id FROM queues_request
+        WHERE queue_id = q.id AND seq > q.published_seq AND seq <= q.published_seq + %(each)s
+        ORDER BY seq LIMIT %(each)s) r
+    ORDER BY q.id, r.seq
+""")
+
+# The broker has them. A queue that somebody else moved meanwhile gives no row; one that was idle wakes up.
+MARK_PUBLISHED = Statement("""
+    UPDATE queues_userqueue q SET
+        published_seq = v.target,
+        state = CASE WHEN state = 'idle' THEN 'ready' ELSE state END,
+        state_since = CASE WHEN state = 'idle' THEN now() ELSE state_since END,
+        moved_at = CASE WHEN state = 'idle' THEN now() ELSE moved_at END,
+        idle_since = NULL
+    FROM unnest(%(ids)s::bigint[], %(before)s::bigint[], %(target)s::bigint[]) AS v (id, before, target)
+    WHERE q.id = v.id AND q.published_seq = v.before
+    RETURNING q.id, (q.state = 'ready' AND q.state_since = now() AND NOT q.paused) AS woken
+""")
+
+# ready -> draining, and the head with it. The head is locked so that it is read as it is now, not as it was when the
+# statement began to wait for the queue's lock: a cancel may have come in between.
+LEASE = Statement("""
+    WITH lease AS (
+        UPDATE queues_userqueue SET
+            state = 'draining', state_since = now(), fence = fence + 1, holder = %(holder)s,
+            lease_until = clock_timestamp() + make_interval(secs => %(seconds)s), claimed = 1,
+            claimed_at = clock_timestamp()
+        WHERE id = %(queue)s AND state = 'ready' AND NOT paused
+        RETURNING id, user_id, fence, done_seq, published_seq, careful_to, claimed_at
+    ), head AS (
+        SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
+               coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
+               r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace
+        FROM queues_request r JOIN lease ON r.queue_id = lease.id AND r.seq = lease.done_seq + 1
+        FOR NO KEY UPDATE OF r
+    )
+    SELECT lease.id AS queue_id, lease.user_id, lease.fence, lease.done_seq, lease.published_seq, lease.careful_to,
+           lease.claimed_at, head.*
+    FROM lease LEFT JOIN head ON true
+""")
+
+# The requests of a claim that was recorded before: what is cancelled from now on is asked for, not taken away.
+CLAIMED = Statement("""
+    SELECT id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
+           coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
+           cancel_asked_at IS NOT NULL AS cancel_asked, trace
+    FROM queues_request WHERE queue_id = %(queue)s AND seq > %(done)s AND seq <= %(done)s + %(count)s ORDER BY seq
+""")
+
+# Outcomes, done_seq, and where the queue goes from here. No row: the fence has moved on, and nothing was written.
+RECORD = Statement("""
+    WITH lease AS (
+        UPDATE queues_userqueue SET
+            done_seq = done_seq + %(passed)s,
+            published_seq = greatest(published_seq, done_seq + %(passed)s),
+            state = CASE WHEN %(then)s::text IN ('waiting', 'blocked') THEN %(then)s
+                         WHEN published_seq <= done_seq + %(passed)s THEN 'idle'
+                         ELSE %(then)s END,
+            state_since = CASE WHEN %(then)s = 'draining' AND published_seq > done_seq + %(passed)s
+                               THEN state_since ELSE now() END,
+            idle_since = CASE WHEN %(then)s IN ('draining', 'ready') AND published_seq <= done_seq + %(passed)s
+                              THEN now() END,
+            wake_at = clock_timestamp() + make_interval(secs => %(delay)s),
+            claimed = %(claim)s, claimed_at = clock_timestamp(),
+            lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
+            seconds_each = CASE WHEN %(passed)s = 0 THEN seconds_each ELSE
+                (SELECT coalesce(seconds_each + (1 - power(0.9, least(%(passed)s, 100))) * (pace - seconds_each), pace)
+                 FROM (SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 / %(passed)s AS pace) p) END,
+            moved_at = CASE WHEN %(passed)s = 0 THEN moved_at ELSE clock_timestamp() END
+        WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND done_seq = %(done)s
+        RETURNING id, published_seq, state, paused
+    ), outcome AS (
+        SELECT v.* FROM lease, json_to_recordset(%(outcomes)s::json) AS v (
+            seq bigint, status text, result text, error text, attempt int, outcome text,
+            started_at timestamptz, finished_at timestamptz)
+    ), recorded AS (
+        UPDATE queues_request r SET
+            status = v.status, result = v.result::json, error = v.error::json, attempt = v.attempt,
+            started_at = coalesce(r.started_at, v.started_at),
+            finished_at = CASE WHEN v.status = 'retrying' THEN NULL ELSE v.finished_at END
+        FROM outcome v WHERE r.queue_id = %(queue)s AND r.seq = v.seq AND r.finished_at IS NULL
+          AND r.seq > %(done)s AND r.seq <= %(done)s + %(passed)s + 1 -- bounds the scan, whatever join is planned
+        RETURNING r.id, r.seq
+    ), attempt AS (
+        INSERT INTO queues_attempt (request_id, number, started_at, finished_at, outcome, error)
+        SELECT recorded.id, v.attempt, v.started_at, v.finished_at, v.outcome, v.error::json
+        FROM outcome v JOIN recorded USING (seq)
+        WHERE v.outcome IS NOT NULL AND (v.attempt > 1 OR v.outcome <> 'succeeded')
+    )
+    SELECT published_seq, state, paused FROM lease
+""")
+
+# Where a lease stands whose holder is not sure. No row: fenced out.
+LEASED = Statement("""
+    SELECT done_seq, published_seq, state, paused FROM queues_userqueue WHERE id = %(queue)s AND fence = %(fence)s
+""")
+
+# RabbitMQ was empty twice although PostgreSQL says otherwise: it lost them. Idle, so that they are published again.
+REPUBLISH = Statement("""
+    UPDATE queues_userqueue SET published_seq = done_seq, state = 'idle', state_since = now(), idle_since = now()
+    WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND published_seq = %(published)s
+    RETURNING id
+""")
+
+# The heartbeat of a long turn. Says whether somebody wants the one that runs cancelled; no row: fenced out.
+RENEW = Statement("""
+    UPDATE queues_userqueue q SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+    WHERE q.id = %(queue)s AND q.fence = %(fence)s AND q.state = 'draining'
+    RETURNING EXISTS (SELECT FROM queues_request r WHERE r.queue_id = q.id AND r.seq = %(seq)s
+                      AND r.cancel_asked_at IS NOT NULL) AS cancelled
+""")
+
+# Draining, but its holder was silent for longer than its lease, or seems dead: its session-level advisory lock is free.
+# (Shortly after a restart of PostgreSQL nobody has had time to take theirs again.)
+DEAD_LEASES = Statement("""
+    SELECT id, fence, lease_until < clock_timestamp() AS expired FROM queues_userqueue
+    WHERE active AND state = 'draining' AND id %% %(shards)s = %(shard)s
+      AND (lease_until < clock_timestamp() OR pg_postmaster_start_time() < now() - interval '5 s' AND NOT EXISTS (
+          SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(lock_class)s AND l.objsubid = 2
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND l.objid::bigint = queues_userqueue.holder))
+    LIMIT %(count)s
+""")
+
+# Waiting, and its moment has come: ready, for a token.
+WAKE = Statement("""
+    UPDATE queues_userqueue SET state = 'ready', state_since = now(), wake_at = NULL
+    WHERE id IN (SELECT id FROM queues_userqueue WHERE wake_at <= now() AND id %% %(shards)s = %(shard)s
+                 ORDER BY wake_at LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+    RETURNING id, NOT paused AS woken
+""")
+
+# Scheduled, and due: into line, in the order of their moments.
+ENTER_LINE = Statement("""
+    WITH due AS (
+        SELECT id, queue_id, row_number() OVER (PARTITION BY queue_id ORDER BY due_at, id) AS place
+        FROM (SELECT id, queue_id, due_at FROM queues_request
+              WHERE due_at <= now() AND queue_id %% %(shards)s = %(shard)s
+              ORDER BY due_at LIMIT %(count)s FOR UPDATE SKIP LOCKED) locked
+    ), queue AS (
+        UPDATE queues_userqueue q SET last_seq = last_seq + n.places
+        FROM (SELECT queue_id, count(*) AS places FROM due GROUP BY queue_id) n WHERE q.id = n.queue_id
+        RETURNING q.id, q.last_seq - n.places AS before
+    )
+    UPDATE queues_request r SET seq = queue.before + due.place, status = 'queued'
+    FROM due JOIN queue ON queue.id = due.queue_id WHERE r.id = due.id
+    RETURNING r.id
+""")
+
+# Waiting for its first attempt, and its `expires_at` has passed.
+LAPSED = Statement("""
+    SELECT id FROM queues_request
+    WHERE lapses_at <= now() AND attempt = 0 AND queue_id %% %(shards)s = %(shard)s ORDER BY lapses_at LIMIT %(count)s
+""")
+
+# The longest ready, whose tokens may be lost. They get others, and are looked at again only after as long.
+STALE_READY = Statement("""
+    UPDATE queues_userqueue SET state_since = now()
+    WHERE id IN (SELECT id FROM queues_userqueue
+                 WHERE active AND state = 'ready' AND NOT paused AND id %% %(shards)s = %(shard)s
+                   AND state_since < now() - make_interval(secs => %(seconds)s)
+                 ORDER BY state_since LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+    RETURNING id
+""")
+
+# Idle for long: RabbitMQ need not keep a queue for them.
+REAP = Statement("""
+    UPDATE queues_userqueue SET idle_since = NULL
+    WHERE id IN (SELECT id FROM queues_userqueue
+                 WHERE idle_since < now() - make_interval(secs => %(seconds)s) AND id %% %(shards)s = %(shard)s
+                 ORDER BY idle_since LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+      AND state = 'idle'
+    RETURNING id
+""")

@@ -1,0 +1,253 @@
+"""The routes below /api/v1/ that submit, show and list requests, and show queues and kinds."""
+
+import hashlib
+import math
+import re
+from typing import Any, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+import orjson
+from django.http import HttpResponse, HttpResponseNotModified
+from django.utils.http import parse_etags
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request as APIRequest
+from rest_framework.response import Response
+
+from accounts.authentication import SessionEnded, SignedTokenAuthentication
+from accounts.tokens import Claims
+from project import limits
+from project.problems import FieldError, Invalid, LengthRequired, NotFound, TooManyRequests, Unprocessable
+from project.renderers import OPTIONS
+from project.settings import BATCH_BODY_LIMIT
+from project.views import StrictView
+from queues import hints, kinds, presenting, submissions
+from queues.accepting import Accepted, QueueFull, SessionOver, Submission, accept
+from queues.idempotency import VISIBLE, Answer, KeyReused, once
+from queues.listing import Cursor, Filters, page
+from queues.models import Request, UserQueue
+from queues.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
+from queues.reading import own_queue, own_request
+from queues.serializers import (
+    AttemptShown,
+    BatchBody,
+    BatchShown,
+    KindShown,
+    ListQuery,
+    PageShown,
+    QueueShown,
+    RequestShown,
+    SubmissionBody,
+    WaitQuery,
+)
+from queues.summary import summary
+from queues.waiting import waiting
+
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+NOBODYS = UUID(int=0)
+LONGEST_RETRY_AFTER = 3600
+SCHEDULE_RETRY_AFTER = 60
+NO_BODY = FieldError("", "required", "Send a body: a JSON object.")
+
+
+class OwnersView(StrictView):
+    """The token is only verified; whether its session lives is asked by the statement that serves the request."""
+
+    authentication_classes = (SignedTokenAuthentication,)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(SessionEnded() if isinstance(exc, SessionOver) else exc)
+
+
+class SubmittingView(OwnersView):
+    problems = {"post": (422, 429)}
+
+    def sent(self, request: APIRequest) -> tuple[Any, bytes]:
+        """The body, decoded and as it came. Raises the problems 400, 411, 413 and 415."""
+        data = request.data
+        body: bytes | None = getattr(request, "raw_body", None)
+        if body is None:  # the parser was not even asked
+            raise LengthRequired if "HTTP_TRANSFER_ENCODING" in request.META else Invalid(NO_BODY)
+        return data, body
+
+    def take(self, request: APIRequest, asked: list[Submission]) -> HttpResponse:
+        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 422 and 429."""
+        claims = caller(request)
+        limits.take(request, limits.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
+        trace = request._request.request_id  # type: ignore[attr-defined]
+
+        def accept_them() -> Answer:
+            return self.answer(request, accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))
+
+        key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+        if key is not None and not VISIBLE.fullmatch(key):
+            raise Invalid(FieldError("Idempotency-Key", "format", "Send 1 to 255 visible ASCII characters."))
+        try:
+            if key is None:
+                answer = accept_them()
+            else:
+                same = request.path.encode() + b" " + request.raw_body  # type: ignore[attr-defined]
+                answer = once(claims.user_id, claims.session_id, key, same, accept_them)
+        except QueueFull as full:
+            raise too_much(full.queue, len(asked)) from None
+        except KeyReused:
+            raise Unprocessable("This Idempotency-Key came before, with another body.", name="key-reused") from None
+        hints.work_waits()
+        headers = {"Location": answer.location} if answer.location else {}
+        if answer.replayed:
+            headers["Idempotent-Replayed"] = "true"
+        return HttpResponse(answer.body, "application/json", 202, headers=headers)
+
+    def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
+        """What to answer once they are taken in."""
+        raise NotImplementedError
+
+
+class RequestsView(SubmittingView):
+    query_serializer = ListQuery
+
+    @extend_schema(
+        operation_id="submit",
+        parameters=[*IDEMPOTENCY, LOCATION],
+        request=SubmissionBody,
+        responses={202: RequestShown},
+    )
+    def post(self, request: APIRequest) -> HttpResponse:
+        """Asks for one thing, to be done after all that you asked for before."""
+        return self.take(request, [submissions.read_one(*self.sent(request))])
+
+    def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
+        (one,) = accepted
+        return Answer(encoded(presenting.new(one)), f"{request._request.path}/{one.submission.id}")
+
+    @extend_schema(operation_id="requests", parameters=[ListQuery], responses={200: PageShown})
+    def get(self, request: APIRequest) -> HttpResponse:
+        """Your requests, a page at a time."""
+        asked = self.query
+        queue = own_queue(caller(request).user_id, caller(request).session_id)
+        if queue is None:
+            return json({"results": [], "next": None, "previous": None})
+        filters = Filters(*(asked.get(name) for name in ("status", "kind", "created_after", "created_before")))
+        found = page(queue, filters, asked.get("cursor"), asked["limit"], newest_first=asked["order"] == "desc")
+        return json(
+            {
+                "results": [presenting.one(one) for one in found.requests],
+                "next": page_url(request, found.next),
+                "previous": page_url(request, found.previous),
+            }
+        )
+
+
+class BatchView(SubmittingView):
+    body_limit = BATCH_BODY_LIMIT
+
+    @extend_schema(operation_id="submit_batch", parameters=IDEMPOTENCY, request=BatchBody, responses={202: BatchShown})
+    def post(self, request: APIRequest) -> HttpResponse:
+        """Asks for several things in the order given: all of them, or none."""
+        return self.take(request, submissions.read_batch(*self.sent(request)))
+
+    def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
+        return Answer(encoded({"requests": [presenting.new(one) for one in accepted]}))
+
+
+class RequestView(OwnersView):
+    query_serializer = WaitQuery
+
+    @extend_schema(
+        operation_id="request",
+        parameters=[WaitQuery, *CONDITION],
+        responses={200: RequestShown, 304: NOT_MODIFIED},
+    )
+    def get(self, request: APIRequest, request_id: str) -> HttpResponse:
+        """One of your requests as it is now, or once it is final."""
+        found = own(request, request_id)
+        if found.finished_at is None and self.query["wait"]:
+            waiting.for_final(found, self.query["wait"])
+            found = own(request, request_id)
+        answer = json(presenting.one(found))
+        answer["ETag"] = etag = f'"{hashlib.blake2b(answer.content, digest_size=12).hexdigest()}"'
+        known = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
+        if "*" in known or etag in (one.removeprefix("W/") for one in known):
+            return HttpResponseNotModified(headers={"ETag": etag})
+        return answer
+
+
+class AttemptsView(OwnersView):
+    @extend_schema(operation_id="attempts", responses={200: AttemptShown(many=True)})
+    def get(self, request: APIRequest, request_id: str) -> Response:
+        """Every attempt at one of your requests that has ended, the first one first."""
+        return Response(presenting.attempts(own(request, request_id)))
+
+
+class QueueView(OwnersView):
+    @extend_schema(operation_id="queue", responses={200: QueueShown})
+    def get(self, request: APIRequest) -> Response:
+        """Your queue: how it is doing and how long it will take."""
+        return Response(summary(caller(request).user_id, caller(request).session_id))
+
+
+class KindsView(StrictView):
+    @extend_schema(operation_id="kinds", responses={200: KindShown(many=True)})
+    def get(self, request: APIRequest) -> Response:
+        """What may be asked for."""
+        return Response([shown(kind) for kind in kinds.all_kinds()])
+
+
+def caller(request: APIRequest) -> Claims:
+    """Who asks, by their verified token."""
+    return cast(Claims, request.auth)
+
+
+def own(request: APIRequest, request_id: str) -> Request:
+    """The caller's request of that id, in one query, whatever is written there. Raises NotFound and SessionOver."""
+    asked = UUID(request_id) if UUID_TEXT.fullmatch(request_id) else NOBODYS
+    found = own_request(caller(request).user_id, caller(request).session_id, asked)
+    if found is None:
+        raise NotFound
+    return found
+
+
+def too_much(queue: UserQueue, more: int) -> Invalid | TooManyRequests:
+    """Why `more` requests do not fit, and when they will at the queue's pace."""
+    if more > max(1, queue.limit):
+        said = f"Your queue holds at most {queue.limit} waiting requests."
+        return Invalid(FieldError("requests", "length", said))
+    surplus = queue.depth + more - queue.limit
+    if surplus <= 0:
+        said = f"As many requests are scheduled as your queue holds: {queue.limit}."
+        return TooManyRequests(said, name="queue-full", retry_after=SCHEDULE_RETRY_AFTER)
+    seconds = surplus * (queue.seconds_each or 1)
+    return TooManyRequests(
+        f"{queue.depth} requests are waiting; your queue holds {queue.limit}.",
+        name="queue-full",
+        retry_after=max(1, min(LONGEST_RETRY_AFTER, math.ceil(seconds))),
+    )
+
+
+def page_url(request: APIRequest, cursor: Cursor | None) -> str | None:
+    """The address of the page at `cursor`, with everything else as it was asked."""
+    if cursor is None:
+        return None
+    query = urlencode({**request.query_params.dict(), "cursor": str(cursor)})
+    return request.build_absolute_uri(f"{request.path}?{query}")
+
+
+def shown(kind: kinds.Kind) -> dict[str, Any]:
+    return {
+        "kind": kind.name,
+        "version": kind.version,
+        "description": kind.description,
+        "schema": kind.json_schema,
+        "max_attempts": kind.max_attempts,
+        "time_limit": kind.time_limit,
+        "on_failure": kind.on_failure.value,
+    }
+
+
+def json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    """An answer past DRF's negotiation and rendering, which cost more than orjson."""
+    return HttpResponse(encoded(data), "application/json", status, headers=headers)
+
+
+def encoded(data: Any) -> bytes:
+    return orjson.dumps(data, option=OPTIONS)
