@@ -1,0 +1,12 @@
+"""The doorway between Dramatiq and the drain."""
+
+import dramatiq
+
+from processing.broker import ACTOR, TOKEN_QUEUE
+from processing.bundle import Bundle
+
+
+@dramatiq.actor(actor_name=ACTOR, queue_name=TOKEN_QUEUE)
+def drain(*queue_ids: int) -> None:
+    """Run one turn of each of these users' queues."""
+    Bundle(queue_ids).drain()

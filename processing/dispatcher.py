@@ -1,0 +1,172 @@
+"""Brings to RabbitMQ what PostgreSQL accepted, in order, and wakes queues: one leader for each shard of the users.
+
+    while dispatch_next(): pass
+
+is the whole of it; the rest is who leads, when to look, and what to do while a server is away.
+"""
+
+import random
+import threading
+import time
+from contextlib import suppress
+
+import structlog
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from processing import broker
+from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher
+from processing.watch import LOCK_CLASS as WORKERS_LOCK_CLASS
+from queues import idempotency, outbox
+from queues.hints import Listener
+from queues.interventions import NotPossible, give_up
+from queues.outbox import Shard
+from queues.recovery import recover
+from queues.states import Status
+
+log = structlog.get_logger()
+
+LOCK_CLASS = 0x6F776472  # "owdr": the leaders' advisory locks
+LOOK_SECONDS = 0.25  # how long a hint that was lost is waited for
+SWEEP_SECONDS = 0.5
+STANDBY_SECONDS = 1.0
+DEAD_SECONDS = 1.0  # a worker whose lock has been free for so long is dead ..
+SETTLED_SECONDS = 5.0  # .. if nothing happened to PostgreSQL lately
+STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
+DOUBTFUL_A_SWEEP = 50
+REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
+QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
+LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
+LONGEST_BACKOFF = 3.0
+
+
+class Dispatcher:
+    """Leads one shard as long as it holds the shard's lock; stands by otherwise."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.publisher = Publisher()
+        self.listener = Listener()
+        self._after = 0  # the queue id where the last step ended: everyone's turn comes
+        self._swept = 0.0
+        self._failures = 0
+        self._token_queue_exists = False
+        self._led_since = 0.0
+        self._doubted: dict[tuple[int, int], float] = {}  # leases whose worker seems dead, and since when
+
+    def run(self, stop: threading.Event) -> None:
+        """Lead, or stand by, until `stop` is set. A server that is away is waited for, with jitter."""
+        leading = False
+        while not stop.is_set():
+            try:
+                if not leading:
+                    leading = self.take_lead()
+                    if not leading:
+                        stop.wait(STANDBY_SECONDS)
+                        continue
+                    self._led_since = time.monotonic()
+                    log.info("leading", shard=self.shard.number, of=self.shard.of)
+                more = self.step()
+                self._failures = 0
+                if not more:
+                    self.listener.wait(LOOK_SECONDS)
+            except DatabaseError as error:
+                leading = False  # the lock went with its connection
+                connection.close()
+                self._back_off("PostgreSQL", error, stop)
+            except BrokerUnavailable as error:
+                self.publisher.close()
+                self._token_queue_exists = False
+                self._back_off("RabbitMQ", error, stop)
+        self.publisher.close()
+        self.listener.close()
+        connection.close()
+
+    def take_lead(self) -> bool:
+        """Whether this process leads the shard from now on: it holds the shard's lock until its connection ends."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self.shard.number])
+            row = cursor.fetchone()
+        return bool(row and row[0])
+
+    def step(self) -> bool:
+        """Do a part of all that is to be done now; whether there is more of it."""
+        if not self._token_queue_exists:
+            broker.declare_token_queue()
+            self._token_queue_exists = True
+        entered = outbox.enter_line(self.shard, SWEEPS_A_STEP)
+        self.send_tokens(outbox.wake(self.shard, SWEEPS_A_STEP))
+        dispatched = self.dispatch_next()
+        if time.monotonic() - self._swept >= SWEEP_SECONDS:
+            self.sweep()
+            self._swept = time.monotonic()
+        return dispatched or entered == SWEEPS_A_STEP
+
+    def dispatch_next(self) -> bool:
+        """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
+        parcels = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, REQUESTS_A_QUEUE)
+        if not parcels:
+            starts_over, self._after = self._after > 0, 0
+            return starts_over
+        self.publisher.publish((p.queue_id, [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
+        self.send_tokens(outbox.mark_published(parcels))
+        self._after = parcels[-1].queue_id
+        return True
+
+    def send_tokens(self, queue_ids: list[int]) -> None:
+        """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
+
+        Many at once are bundled, but so that there are enough tokens for all threads.
+        """
+        size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // ENOUGH_TOKENS))
+        tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
+        if tokens:
+            self.publisher.send(broker.TOKEN_QUEUE, tokens, broker.TOKEN_PROPERTIES)
+
+    def sweep(self) -> None:
+        """Repair what nobody else will: dead leases, lost tokens, queues that RabbitMQ keeps for nobody."""
+        self.publisher.keep_alive()
+        for request_id in outbox.lapsed(self.shard, SWEEPS_A_STEP):
+            with suppress(NotPossible):  # its owner was faster
+                give_up(request_id, Status.EXPIRED)
+        self.end_dead_leases()
+        # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
+        count = DOUBTFUL_A_SWEEP if self._tokens_waiting() else SWEEPS_A_STEP
+        self.send_tokens(outbox.stale_ready(self.shard, STALE_SECONDS, count))
+        idempotency.prune(SWEEPS_A_STEP)
+        for queue_id in outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10):
+            self.publisher.delete(queue_id)
+
+    def _tokens_waiting(self) -> int:
+        """How many tokens RabbitMQ has; if somebody deleted their queue, there is one again."""
+        waiting = self.publisher.waiting_in(broker.TOKEN_QUEUE)
+        if waiting is None:
+            broker.declare_token_queue()
+        return waiting or 0
+
+    def end_dead_leases(self) -> None:
+        """Let queues go on whose worker died.
+
+        A lock that is free may only mean that its holder lost its connection and soon takes it again. So it counts
+        when it has been free for a while, and not when this process's own connection is new: PostgreSQL may have
+        ended everybody's.
+        """
+        now = time.monotonic()
+        all_may_reconnect = now - self._led_since < SETTLED_SECONDS
+        doubted = {}
+        for queue_id, fence, expired in outbox.dead_leases(self.shard, WORKERS_LOCK_CLASS, SWEEPS_A_STEP):
+            since = now if all_may_reconnect else self._doubted.get((queue_id, fence), now)
+            if expired or now - since >= DEAD_SECONDS:
+                log.warning("a lease ended with its worker", queue=queue_id, fence=fence, expired=expired)
+                if recover(queue_id, fence):
+                    self.send_tokens([queue_id])
+            else:
+                doubted[queue_id, fence] = since
+        self._doubted = doubted
+
+    def _back_off(self, what: str, error: Exception, stop: threading.Event) -> None:
+        self._failures += 1
+        jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
+        delay = min(LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * jitter
+        log.warning("a server is away", what=what, error=str(error).strip(), next_try_seconds=round(delay, 2))
+        stop.wait(delay)

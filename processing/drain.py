@@ -1,0 +1,428 @@
+"""One turn of one user's queue: lease it, run what is in it in order, record what came of it, pass it on or go idle."""
+
+import itertools
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+from processing import broker, handlers
+from processing.handlers import (
+    HandlerRequest,
+    NoHandler,
+    TimeLimitExceeded,
+    TransactionLeftBroken,
+    TransactionLeftOpen,
+)
+from processing.rabbitmq import BrokerUnavailable, Pointer, QueueGone, Reader, TokenSender
+from processing.verdict import Verdict, raised, returned, without_running
+from processing.watch import RENEW_SECONDS, Watch, raise_in
+from queues.finishing import finished
+from queues.kinds import Kind
+from queues.lease import FencedOut, Lease, Next, Outcome, Work
+from queues.sql import drop_open_transaction
+from queues.states import QueueState
+
+log = structlog.get_logger()
+
+LARGEST_CLAIM = 256
+FAST_SECONDS = 0.005  # a handler is fast if it takes less, waiting for other threads included
+WORTH_CONSUMING = 4  # a shorter claim gets its messages one by one
+ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
+UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
+
+watch = Watch()
+_thread = threading.local()
+
+
+def drain_queue(queue_id: int) -> None:
+    """Run one turn, if the queue is ready. What goes wrong is logged; the sweeper finds the queue again."""
+    try:
+        if watch.stopping.is_set() or not watch.wait_until_known(5):
+            time.sleep(0.1)  # the others may be as far; no hurry
+            send_token(queue_id)
+            return
+        lease = Lease.take(queue_id, watch.holder)
+        if lease is not None:
+            Turn(lease, reader()).run()
+    except DatabaseError as error:
+        log.warning("a turn lost PostgreSQL", queue=queue_id, error=str(error).strip())
+        connection.close()
+    except BrokerUnavailable as error:
+        log.warning("a token could not be passed on", queue=queue_id, error=str(error))
+
+
+def reader() -> Reader:
+    """This thread's connection to RabbitMQ."""
+    if not hasattr(_thread, "reader"):
+        _thread.reader = Reader()
+    mine: Reader = _thread.reader
+    return mine
+
+
+def send_token(queue_id: int) -> None:
+    """Have somebody drain the queue, after those who wait already. Raises BrokerUnavailable."""
+    if not hasattr(_thread, "tokens"):
+        _thread.tokens = TokenSender()
+    _thread.tokens.send(broker.TOKEN_QUEUE, broker.token(queue_id), broker.TOKEN_PROPERTIES)
+
+
+@dataclass(slots=True)
+class Running:
+    """The attempt under way, as the watch sees it. `began` is on the monotonic clock."""
+
+    work: Work
+    kind: Kind
+    request: HandlerRequest
+    began: float
+    started_at: datetime
+    interrupted: bool = False
+
+    @property
+    def overrun(self) -> float:
+        """Seconds beyond its kind's time limit; negative before."""
+        return time.monotonic() - self.began - self.kind.time_limit
+
+
+RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
+
+
+class Turn:
+    """What one worker thread does with one lease. The watch looks in from its own thread, under `lock`."""
+
+    def __init__(self, lease: Lease, reader: Reader) -> None:
+        self.lease = lease
+        self.reader = reader
+        self.lock = threading.RLock()
+        self.thread_id = threading.get_ident()
+        self.began = self.renewed = time.monotonic()
+        self.ran = 0
+        self.passed = 0  # requests that are over since the last record ..
+        self.outcomes: list[Outcome] = []  # .. what came of them ..
+        self.oldest = 0.0  # .. and when the first of them was
+        self.narrowed = False  # the watch gave back what of the claim has not begun
+        self.running: Running | None = None
+        self.unsure = False  # a record's answer was lost: it may have been committed
+        self.given_up = False  # the watch ended the turn, because its handler cannot be interrupted
+        self.tag = 0  # the last delivery that is over
+
+    def __str__(self) -> str:
+        return f"the turn of queue {self.lease.queue_id}"
+
+    def run(self) -> None:
+        """Run the turn to its end, and leave the queue where others can go on with it."""
+        watch.add(self)
+        try:
+            self._run_claims()
+        except FencedOut:
+            log.warning("fenced out: somebody else has the queue, nothing was recorded", queue=self.lease.queue_id)
+            self.reader.close()
+        except BrokerUnavailable as error:
+            log.warning("a turn lost RabbitMQ", queue=self.lease.queue_id, error=str(error))
+            self.reader.close()
+            self._give_back(delay=0.5)
+        except BaseException:
+            self.reader.close()  # it may still consume this queue, and the next turn is another's
+            raise
+        finally:
+            watch.remove(self)
+
+    def _run_claims(self) -> None:
+        """Claim one request, then more while they are fast; record each claim together, then ack it together."""
+        published = self.lease.published_seq > self.lease.done_seq
+        claim = [self.lease.head] if self.lease.head and published else self.lease.claimed(1)
+        while self.lease.state == QueueState.DRAINING:
+            began = time.monotonic()
+            then, delay = self._run_claim(claim)
+            if self.lease.state != QueueState.DRAINING:
+                break  # repaired: it is published again
+            size = self._next_size(len(claim), time.monotonic() - began)
+            if then == QueueState.DRAINING and (self._is_over() or not claim):
+                then = QueueState.READY
+            self._record(then, size, delay)
+            self._ack()
+            if self.lease.state == QueueState.DRAINING and self.lease.paused:
+                self._record(QueueState.READY)
+            elif self.lease.state == QueueState.DRAINING:
+                claim = self.lease.claimed(size)
+        self._ack()
+        self.reader.give_back()
+        if self.lease.state == QueueState.READY and not self.lease.paused:
+            send_token(self.lease.queue_id)
+
+    def _run_claim(self, claim: list[Work]) -> tuple[Next, float | None]:
+        """Run the claimed requests in order, as far as they go. How the queue goes on, and after how many seconds."""
+        self.narrowed = False
+        for left, work in zip(range(len(claim) - 1, -1, -1), claim, strict=True):
+            if self.narrowed or (self.ran and self._is_over()):
+                break
+            pointer = self._pointer_to(work.seq, streaming=len(claim) >= WORTH_CONSUMING)
+            if pointer is None:
+                self._repair()
+                break
+            verdict = self._run_one(work)
+            if verdict is not RECORDED:
+                self._over(verdict)
+            if verdict.then != QueueState.DRAINING:
+                return verdict.then, verdict.delay  # its message is not acked: it goes back to the head
+            self.tag = pointer.tag
+            if left and self._record_is_due():
+                self._record(QueueState.DRAINING, left)
+                self._ack()
+                if self.lease.paused:
+                    break
+        return QueueState.DRAINING, None
+
+    def _pointer_to(self, seq: int, streaming: bool) -> Pointer | None:
+        """The message of that place; None when RabbitMQ has none.
+
+        One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
+        """
+        for passed_over in itertools.count(1):
+            try:
+                pointer = self.reader.consume(self.lease.queue_id, self._worth_fetching()) if streaming else None
+                pointer = pointer or self.reader.get(self.lease.queue_id)
+            except QueueGone:
+                self.tag = 0
+                return None
+            if pointer is None or pointer.seq == seq:
+                return pointer
+            self.tag = pointer.tag
+            if passed_over % ACK_DUPLICATES == 0:
+                self._ack()  # however many there are: they are gone for good, the lease lives, more are fetched
+                self._renew(seq)
+        raise AssertionError("counting never ends")
+
+    def _repair(self) -> None:
+        """RabbitMQ is empty though PostgreSQL, asked before the look, says otherwise: it lost messages."""
+        if self.passed:
+            return  # recording these reads published_seq; then the next claim looks again
+        if self.lease.republish():
+            log.warning("RabbitMQ lost messages; they are published again", queue=self.lease.queue_id)
+            self.lease.state = QueueState.IDLE
+
+    def _run_one(self, work: Work) -> Verdict:
+        """Run one request's handler, unless it was given up before."""
+        self.ran += 1
+        started = self._now()
+        verdict = without_running(work, started)
+        if verdict is not None:
+            return verdict
+        try:
+            kind, function = handlers.find(work.kind, work.version)
+        except NoHandler as missing:
+            return raised(work, None, False, missing, started, started)
+        request = HandlerRequest(
+            work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace
+        )
+        run = self._run_alone
+        if kind.atomic:
+            run = self._run_atomic
+            self.narrowed = True  # recording it by itself leaves nothing else claimed
+            self._record(QueueState.DRAINING, 1)
+        try:
+            try:
+                self.running = Running(work, kind, request, time.monotonic(), started)
+                return run(self.running, function)
+            finally:
+                self._end_running()
+        except FencedOut:
+            raise
+        except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread
+            self._end_running()  # once more: a time limit may have come in the middle of it
+            drop_open_transaction()
+            return raised(work, kind, request.cancelled, error, started, self._now())
+
+    def _run_handler(self, running: Running, function: handlers.Function) -> Verdict:
+        result = handlers.call(function, running.kind, running.request, running.work.payload)
+        return returned(running.work, running.request, result, running.started_at, self._now())
+
+    def _run_alone(self, running: Running, function: handlers.Function) -> Verdict:
+        """Run the handler; a transaction that it leaves open would swallow every record after it."""
+        verdict = self._run_handler(running, function)
+        self._end_running()
+        if drop_open_transaction():
+            raise TransactionLeftOpen
+        return verdict
+
+    def _run_atomic(self, running: Running, function: handlers.Function) -> Verdict:
+        """Run the handler inside the transaction that records it: its own writes happen exactly once."""
+        before = self.lease.done_seq
+        try:
+            with transaction.atomic():
+                verdict = self._run_handler(running, function)
+                self._end_running()
+                if connection.needs_rollback:
+                    raise TransactionLeftBroken
+                self._over(verdict)
+                self._record(QueueState.DRAINING, 1)
+        except BaseException:
+            # Rolled back, unless the answer to the commit was lost: the next record finds out.
+            self._end_running()
+            self.passed, self.outcomes = 0, []
+            self.lease.done_seq, self.lease.state, self.unsure = before, QueueState.DRAINING, True
+            raise
+        finished(self.lease.queue_id, self.lease.done_seq)
+        return RECORDED
+
+    def _over(self, verdict: Verdict) -> None:
+        """One more request has had its turn. It is recorded soon, with others."""
+        with self.lock:
+            if verdict.then == QueueState.DRAINING:
+                self.oldest = self.oldest if self.passed else time.monotonic()
+                self.passed += 1
+            if verdict.outcome is not None:
+                self.outcomes.append(verdict.outcome)
+
+    def _record_is_due(self) -> bool:
+        """Whether the oldest unrecorded outcome has waited for as long as one may."""
+        return self.passed > 0 and time.monotonic() - self.oldest >= settings.ENV.record_after_ms / 1000
+
+    def _record(self, then: Next, claim: int = 0, delay: float | None = None) -> None:
+        """Write down what is over; if PostgreSQL is away, as soon as it is back. Raises FencedOut."""
+        patience = time.monotonic() + settings.ENV.lease_seconds
+        with self.lock:
+            done = self.lease.done_seq
+            while not self._recorded(then, claim, delay, patience):
+                time.sleep(0.1)
+            if self.lease.done_seq > done and not connection.in_atomic_block:
+                finished(self.lease.queue_id, self.lease.done_seq)
+            self.passed, self.outcomes = 0, []
+            self.renewed = time.monotonic()
+
+    def _recorded(self, then: Next, claim: int, delay: float | None, patience: float) -> bool:
+        """Try to record once. False: try again; `unsure` whether an earlier try was committed before it failed."""
+        if self.given_up:
+            raise FencedOut
+        try:
+            if self.unsure:
+                moved = self.lease.catch_up()
+                self.outcomes = [o for o in self.outcomes if o.seq > self.lease.done_seq]
+                self.passed = max(0, self.passed - moved)
+                self.unsure = False
+            if self.lease.state == QueueState.DRAINING:
+                self.lease.record(self.passed, self.outcomes, then, claim, delay)
+        except (OperationalError, InterfaceError) as error:
+            if connection.in_atomic_block or threading.get_ident() != self.thread_id or time.monotonic() > patience:
+                self.unsure = not connection.in_atomic_block
+                raise
+            log.warning("recording waits for PostgreSQL", queue=self.lease.queue_id, error=str(error).strip())
+            self.unsure = True
+            connection.close()
+            return False
+        return True
+
+    def _ack(self) -> None:
+        """Ack after the commit: a redelivery meets the sequence check."""
+        tag, self.tag = self.tag, 0
+        if tag:
+            self.reader.ack(tag)
+
+    def _next_size(self, ran: int, seconds: float) -> int:
+        """How many to claim next: ever more while they are fast, one when they are slow or a worker died here."""
+        if self.lease.careful or self.lease.done_seq + self.passed < self.lease.careful_to:
+            return 1
+        if seconds > ran * FAST_SECONDS:
+            return 1
+        return max(1, min(4 * ran, LARGEST_CLAIM, settings.ENV.turn_requests - self.ran))
+
+    def _worth_fetching(self) -> int:
+        """How many messages to have ahead: more than are received before some of them are acked."""
+        waiting = self.lease.published_seq - self.lease.done_seq
+        return max(2 * ACK_DUPLICATES, min(waiting, settings.ENV.turn_requests - self.ran))
+
+    def _renew(self, seq: int) -> bool:
+        """Keep the lease if it is time; whether the request at `seq` is to be cancelled. Raises FencedOut."""
+        if time.monotonic() - self.renewed < RENEW_SECONDS:
+            return False
+        self.renewed = time.monotonic()
+        return self.lease.renew(seq)
+
+    def _is_over(self) -> bool:
+        """Whether others come first now."""
+        return (
+            self.ran >= settings.ENV.turn_requests
+            or time.monotonic() - self.began >= settings.ENV.turn_seconds
+            or watch.stopping.is_set()
+        )
+
+    def _give_back(self, delay: float) -> None:
+        """Let others have the queue after `delay` seconds; the dispatcher wakes it. No attempt is counted."""
+        try:
+            self._record(QueueState.WAITING, delay=delay)
+        except FencedOut:
+            log.warning("fenced out while giving a queue back", queue=self.lease.queue_id)
+
+    def _now(self) -> datetime:
+        """The database's clock, carried on by this machine's monotonic one: a wrong clock here changes nothing."""
+        return self.lease.taken_at + timedelta(seconds=time.monotonic() - self.began)
+
+    def _end_running(self) -> None:
+        """The handler is over; a time limit's exception that has not arrived yet arrives here, and harms nobody."""
+        with self.lock:
+            interrupted = self.running is not None and self.running.interrupted
+            self.running = None
+        if interrupted:
+            # Not taken back: CPython 3.11 would go on looking for it, for ever where a tracer is on.
+            with suppress(TimeLimitExceeded):
+                for _ in range(10):  # it arrives at the latest when a loop begins again
+                    continue
+
+    # What the watch does, in its own thread.
+
+    def look_after(self) -> None:
+        """Record what a slow handler keeps waiting, renew the lease, enforce the time limit. Raises FencedOut."""
+        if not self.lock.acquire(timeout=0.05):
+            return  # it is recording
+        try:
+            if self.running is None:
+                return
+            if self._record_is_due() and time.monotonic() - self.running.began > FAST_SECONDS:
+                self.narrowed = True
+                self._record(QueueState.DRAINING, 1)
+            if self.running.overrun >= 0 and not self.running.interrupted:
+                self.running.interrupted = True
+                raise_in(self.thread_id, TimeLimitExceeded)
+            if self.running.overrun >= UNINTERRUPTIBLE_SECONDS:
+                self._give_up(self.running)
+                return
+            request = self.running.request
+        finally:
+            self.lock.release()
+        if self._renew(request.sequence):
+            request.ask_to_stop()
+
+    def _give_up(self, running: Running) -> None:
+        """The handler hangs where nothing interrupts it: count the attempt, let others go on, end this process."""
+        log.error(
+            "a handler cannot be interrupted; its process ends", queue=self.lease.queue_id, kind=running.kind.name
+        )
+        overrun = TimeLimitExceeded(
+            f"The handler overran its time limit of {running.kind.time_limit:g} s and could not be interrupted."
+        )
+        verdict = raised(
+            running.work, running.kind, running.request.cancelled, overrun, running.started_at, self._now()
+        )
+        before = self.passed, list(self.outcomes)
+        self._over(verdict)
+        try:
+            if verdict.then == QueueState.DRAINING:
+                self._record(QueueState.WAITING, delay=0)
+            else:
+                self._record(verdict.then, delay=verdict.delay)
+        except DatabaseError:
+            self.passed, self.outcomes = before  # it is given up at the next look, once
+            raise
+        self.given_up = True
+        watch.retire(self)
+
+    def abandon(self) -> None:
+        """The process ends before the handler does: give the queue back at once, with no attempt counted."""
+        with self.lock:
+            self._give_back(delay=0)
