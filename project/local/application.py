@@ -1,0 +1,97 @@
+"""The project's own processes on a developer's machine: their environment, their table, the port, the first steps."""
+
+import json
+import os
+import secrets
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from project.local.place import ROOT, SetupError, free_port, hold, port_taken, secret
+from project.local.servers import Servers
+
+USUAL_PORT = 8000
+
+
+@dataclass(frozen=True)
+class Service:
+    """One line of the table: what runs under which name, shown in which colour."""
+
+    name: str
+    command: list[str]
+    colour: str
+
+
+def services(port: int) -> list[Service]:
+    """All that `./run up` runs."""
+    granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+    granian += ["--workers", "2", "--blocking-threads", "8", "--log-level", "error", "project.wsgi:application"]
+    manage = [sys.executable, str(ROOT / "manage.py")]
+    return [
+        Service("api", granian, "cyan"),
+        Service("dispatcher", [*manage, "dispatch"], "magenta"),
+        Service("worker", [*manage, "work", "--processes", "2", "--threads", "8"], "green"),
+    ]
+
+
+def environment(servers: Servers) -> dict[str, str]:
+    """The variables that every process of the project gets: the caller's, and what development needs beside them."""
+    development = {"DEBUG": "1", "SECRET_KEY": secret("secret_key")}
+    return {**development, **os.environ, **servers.environment(), "PYTHONUNBUFFERED": "1"}
+
+
+def choose_port() -> int:
+    """PORT, where it is set; else 8000, or a free one when that is taken. Raises SetupError when PORT is no use.
+
+    It is held from now on: another ./run that starts meanwhile takes another, although nobody listens yet.
+    """
+    asked = os.environ.get("PORT")
+    if not asked:
+        port = USUAL_PORT
+        while port_taken(port) or not hold(f"port-{port}"):
+            port = free_port()
+        return port
+    if not asked.isascii() or not asked.isdigit() or not 0 < int(asked) < 65536:
+        raise SetupError(f"PORT={asked} is no port: write a number from 1 to 65535.")
+    wrong = port_taken(int(asked)) or (None if hold(f"port-{asked}") else "another ./run starts there")
+    if wrong:
+        raise SetupError(f"PORT={asked} cannot be used ({wrong}). Choose another, or unset PORT to get a free one.")
+    return int(asked)
+
+
+def migrate(variables: dict[str, str]) -> None:
+    """Starts Django in this process and brings the database up to date."""
+    os.environ.update(variables, DJANGO_SETTINGS_MODULE="project.settings")
+    (ROOT / "staticfiles").mkdir(exist_ok=True)
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("migrate", verbosity=0, interactive=False)
+
+
+def first_admin() -> tuple[str, str] | None:
+    """Makes an administrator where there is none yet: the name and the password, which is stored nowhere readable."""
+    from accounts.models import User
+
+    if User.objects.filter(is_superuser=True).exists():
+        return None
+    name = "admin"
+    while User.objects.filter(username=name).exists():
+        name = f"admin-{secrets.token_hex(2)}"
+    password = secrets.token_urlsafe(12)
+    User.objects.create_superuser(name, "", password)
+    return name, password
+
+
+def readiness(port: int) -> tuple[bool, str]:
+    """Whether GET /health/ready says 200 with every check in order, and what it said."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5) as answer:
+            body = json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return False, f"{refused.code} {refused.read(500).decode(errors='replace')}"
+    except (OSError, ValueError) as wrong:
+        return False, str(wrong)
+    return body.get("status") == "ok", json.dumps(body)

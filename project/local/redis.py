@@ -1,0 +1,114 @@
+"""Redis: found where it listens by custom, given an empty database number of our own, or started privately."""
+
+import shutil
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+
+from project.local.private import PrivateServer, clean_environment
+from project.local.process import Process
+
+VARIABLE = "REDIS_URL"
+EXAMPLE = "redis://:password@host:6379/0"
+CUSTOM = "redis://127.0.0.1:6379/0"
+Error = redis.RedisError
+MARK = "ordered-work:owner"
+
+
+def connect(url: str) -> "redis.Redis":
+    return redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5, decode_responses=True)
+
+
+def reach(url: str) -> str | None:
+    """Why the Redis at `url` cannot be used; None when it can."""
+    try:
+        with connect(url) as client:
+            client.ping()
+    except (redis.RedisError, OSError) as wrong:
+        return str(wrong)
+    return None
+
+
+def answering() -> tuple[str | None, list[str]]:
+    """The address of a Redis on its usual port, and what was tried."""
+    wrong = reach(CUSTOM)
+    return (None, [f"127.0.0.1:6379: {wrong}"]) if wrong else (CUSTOM, [])
+
+
+def with_number(url: str, number: int) -> str:
+    """The same server, another database number."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
+
+
+def own_number(url: str, owner: str) -> str | None:
+    """The address of the first database number that carries `owner`'s mark, else of the first that is empty.
+
+    The mark is a key. Empty means also that no client is connected to it, so that somebody whose
+    data was just flushed keeps it.
+    None when all fifteen are somebody's.
+    """
+    empty = []
+    busy = numbers_in_use(url)
+    for number in range(1, 16):
+        try:
+            with connect(with_number(url, number)) as client:
+                if client.get(MARK) == owner:
+                    return with_number(url, number)
+                if client.dbsize() == 0 and number not in busy:
+                    empty.append(number)
+        except redis.ResponseError:  # a server with fewer numbers, or MARK is no string there
+            continue
+    for number in empty:
+        with connect(with_number(url, number)) as client:
+            if client.set(MARK, owner, nx=True):
+                return with_number(url, number)
+    return None
+
+
+def numbers_in_use(url: str) -> set[int]:
+    """The numbers that clients are connected to right now, as far as we may know."""
+    try:
+        with connect(url) as client:
+            return {int(entry["db"]) for entry in client.client_list()}
+    except redis.ResponseError:
+        return set()
+
+
+def give_back(url: str) -> None:
+    """Empties the number that `url` names."""
+    with connect(url) as client:
+        client.flushdb()
+
+
+class Redis(PrivateServer):
+    """A private Redis; it keeps nothing on disk."""
+
+    title = "Redis"
+    package = "redis-server"
+    image = "redis:7"
+
+    @classmethod
+    def installed(cls) -> bool:
+        return cls.program() is not None
+
+    @staticmethod
+    def program() -> str | None:
+        return shutil.which("redis-server") or shutil.which("valkey-server")
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def prepare(self) -> None:
+        configuration = Path(self.folder / "redis.conf")
+        configuration.touch(mode=0o600)
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}", 'save ""', "appendonly no"]
+        configuration.write_text("\n".join([*lines, f'dir "{self.folder}"']) + "\n")
+
+    def execute(self, log: IO[bytes]) -> Process:
+        return self.spawn([str(self.program()), str(self.folder / "redis.conf")], log, clean_environment())
+
+    def answers(self) -> bool:
+        return reach(self.url) is None

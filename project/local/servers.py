@@ -1,0 +1,218 @@
+"""PostgreSQL, RabbitMQ and Redis for one purpose: named by the environment, found on this machine, or started.
+
+Whatever is found is only borrowed: each purpose gets a database, a virtual host and a Redis number of its own.
+"""
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+import psycopg
+
+from project.local import docker, packages, postgresql, rabbitmq, redis
+from project.local.docker import Container
+from project.local.place import LOCAL, OWN_NAME, ROOT, SetupError, lock
+from project.local.postgresql import Postgresql
+from project.local.private import PrivateServer
+from project.local.rabbitmq import Rabbitmq
+from project.local.redis import Redis
+
+KINDS: tuple[tuple[ModuleType, type[PrivateServer]], ...] = (
+    (postgresql, Postgresql),
+    (rabbitmq, Rabbitmq),
+    (redis, Redis),
+)
+FOLDERS = {"PostgreSQL": "postgresql", "RabbitMQ": "rabbitmq", "Redis": "redis"}
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Addresses as the settings read them."""
+
+    database_url: str
+    rabbitmq_url: str
+    redis_url: str
+    queue_prefix: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """The variables that tell a process of the project where its servers are."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "RABBITMQ_URL": self.rabbitmq_url,
+            "REDIS_URL": self.redis_url,
+            "QUEUE_PREFIX": self.queue_prefix,
+        }
+
+
+@dataclass
+class Found:
+    """A server as it was found: where, and whether the caller named it, or we started it."""
+
+    title: str
+    url: str
+    named: bool = False
+    private: PrivateServer | Container | None = None
+
+
+@dataclass
+class Search:
+    """One look for the three, with what was tried on the way, so that a failure can tell."""
+
+    folder: Path
+    guarded: bool
+    own_vhost: str | None = None
+    tried: dict[str, list[str]] = field(default_factory=dict)
+
+    def all(self) -> list[Found]:
+        found = {server.title: self.named_or_answering(module, server) for module, server in KINDS}
+        missing = [server for _, server in KINDS if found[server.title] is None]
+        private = self.private(missing)
+        return [found[server.title] or private[server.title] for _, server in KINDS]
+
+    def named_or_answering(self, module: ModuleType, server: type[PrivateServer]) -> Found | None:
+        """Where the environment says, else where it answers by custom. Raises SetupError when that one is down."""
+        tried = self.tried.setdefault(server.title, [])
+        if os.environ.get("SERVERS") == "private":
+            tried.append("SERVERS=private: no look at running servers")
+            return None
+        named = os.environ.get(module.VARIABLE)
+        if named:
+            wrong = unreachable(module, named)
+            if wrong:
+                raise SetupError(
+                    f"{server.title} does not answer where {module.VARIABLE} says ({without_password(named)}): {wrong}."
+                    f" Start it, correct {module.VARIABLE} ({module.EXAMPLE}), or unset it: one is then found."
+                )
+            return Found(server.title, named, named=True)
+        url, why = module.answering()
+        tried += [f"{module.VARIABLE} is not set", *why]
+        if url and server is Rabbitmq and self.own_vhost and not self.vhost_possible(url):
+            tried.append("127.0.0.1:5672 answers, but no virtual host can be made there")
+            return None if Rabbitmq.installed() else Found(server.title, url)
+        return Found(server.title, url) if url else None
+
+    def vhost_possible(self, url: str) -> bool:
+        return bool(self.own_vhost and rabbitmq.own_vhost(url, self.own_vhost))
+
+    def private(self, missing: list[type[PrivateServer]]) -> dict[str, Found]:
+        """Starts all that are missing at once: from installed programs, after apt-get, or else through Docker."""
+        absent = [server for server in missing if not server.installed()]
+        if absent:
+            why = packages.why_not() or packages.install(*(server.package for server in absent))
+            for server in absent:
+                self.tried[server.title] += ["no program of it is installed", f"apt-get: {why}"]
+        containers = {server.title: self.container(server) for server in absent if not server.installed()}
+        ours = [
+            server(self.folder / FOLDERS[server.title], guarded=self.guarded)
+            for server in missing
+            if server.title not in containers
+        ]
+        for one in ours:
+            if one.running() and not one.answers() and not one.answers():
+                one.stop()  # it was left here sick
+        begun = [one for one in ours if not one.running()]  # one that runs already may be somebody's
+        try:
+            for one in begun:
+                one.launch()
+            for one in ours:
+                one.wait()
+        except BaseException:
+            for one in begun:
+                one.kill()
+            raise
+        return containers | {one.title: Found(one.title, one.url, private=one) for one in ours}
+
+    def container(self, server: type[PrivateServer]) -> Found:
+        why = docker.why_not()
+        if why:
+            module = next(module for module, kind in KINDS if kind is server)
+            looked = "; ".join([*self.tried[server.title], f"Docker: {why}"])
+            raise SetupError(
+                f"{server.title} is missing. Looked for it: {looked}. To get it: install the package {server.package}, "
+                f"or set {module.VARIABLE}={module.EXAMPLE}."
+            )
+        container = Container(server.title, server.image, self.folder / FOLDERS[server.title]).start()
+        return Found(server.title, container.url, private=container)
+
+
+def find() -> Servers:
+    """The three servers for `./run up`: what the environment names as it is, else a place of ours on what is found.
+
+    Servers started for it stay until the last run here ends. Raises SetupError: which server is missing, where it was
+    looked for
+    and how to get it.
+    """
+    with lock("servers"):
+        return places(Search(LOCAL, guarded=False).all(), OWN_NAME, as_named=True)
+
+
+def places(found: list[Found], name: str, *, as_named: bool) -> Servers:
+    """A database, a virtual host and a Redis number called `name`, on what was found.
+
+    `as_named`: where the environment names a server, the very place that it names.
+    """
+    database, broker, cache = found
+    if database.named and as_named:
+        database_url = database.url
+    else:
+        try:
+            database_url = postgresql.own_database(database.url, name)
+        except psycopg.Error as wrong:
+            raise SetupError(f"PostgreSQL: the database {name} cannot be made: {postgresql.one_line(wrong)}.") from None
+    prefix = os.environ.get("QUEUE_PREFIX", "") if as_named else ""
+    if broker.named and as_named:
+        rabbitmq_url = broker.url
+    else:
+        control = broker.private.control if isinstance(broker.private, Rabbitmq) else None
+        own = rabbitmq.own_vhost(broker.url, name, control)
+        rabbitmq_url, prefix = (own, "") if own else (broker.url, prefix or f"{name}.")
+    if cache.named and as_named:
+        redis_url = cache.url
+    else:
+        own = redis.own_number(cache.url, f"{name} {ROOT}")
+        if own is None:
+            raise SetupError(
+                "Redis: all numbers from 1 to 15 are somebody's. Set REDIS_URL, or SERVERS=private to start one."
+            )
+        redis_url = own
+    return Servers(database_url, rabbitmq_url, redis_url, prefix)
+
+
+def kept() -> list[PrivateServer | Container]:
+    """The servers that were started in this working copy and still run."""
+    ours: list[PrivateServer | Container] = []
+    for _, server in KINDS:
+        folder = LOCAL / FOLDERS[server.title]
+        ours += [server(folder, guarded=False), Container(server.title, server.image, folder)]
+    return [one for one in ours if one.running()]
+
+
+def stop() -> list[str]:
+    """Ends them; says which."""
+    with lock("servers"):
+        running = kept()
+        for one in running:
+            one.stop()
+    return [one.title for one in running]
+
+
+def unreachable(module: ModuleType, url: str) -> str | None:
+    """Why the server that the environment names cannot be used; for PostgreSQL its database may still be missing."""
+    try:
+        wrong: str | None = module.reach(url)
+    except ValueError as unreadable:
+        return f"no such address ({unreadable})"
+    if wrong and module is postgresql and "does not exist" in wrong:
+        with contextlib.suppress(psycopg.Error):
+            postgresql.own_database(url, urlsplit(url).path.strip("/"))
+            return None
+    return wrong
+
+
+def without_password(url: str) -> str:
+    """`url` as it may be shown."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":..@") if parts.password else url

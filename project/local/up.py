@@ -1,0 +1,77 @@
+"""`./run up`: everything in the foreground with one log, until Ctrl-C."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from project.local import servers
+from project.local.application import choose_port, environment, first_admin, migrate, readiness, services
+from project.local.crew import Crew, Printer
+from project.local.place import LOCAL, read_state, write_state
+from project.local.process import Process, birth, signals_interrupt
+
+RUNS = LOCAL / "runs"
+TELL_AFTER = 30.0  # seconds without being ready, until the reason is printed
+
+
+def main(_: list[str]) -> int:
+    """Runs until it is told to stop; 0 then."""
+    signals_interrupt()
+    with recorded():
+        port = choose_port()
+        variables = environment(servers.find())
+        migrate(variables)
+        admin = first_admin()
+        crew = Crew(services(port), variables, Printer())
+        try:
+            address = f"http://127.0.0.1:{port}"
+            print(f"API    {address}/api/v1/\ndocs   {address}/api/docs\nadmin  {address}/admin/", flush=True)
+            if admin:
+                print("       user {}, password {} (shown only now)".format(*admin), flush=True)
+            run(crew, port)
+        except KeyboardInterrupt:
+            print("stopping ..", flush=True)
+            crew.stop()
+        finally:
+            crew.kill()
+    print("stopped", flush=True)
+    return 0
+
+
+def run(crew: Crew, port: int) -> None:
+    """Keeps the crew alive for ever; says once when everything works."""
+    started = told = time.monotonic()
+    ready, ask_again = False, 0.0
+    while True:
+        crew.tend()
+        now = time.monotonic()
+        if not ready and now >= ask_again:
+            ready, answer = readiness(port)
+            ask_again = time.monotonic() + 0.2
+            if ready:
+                print(f"ready  after {time.monotonic() - started:.1f} s; Ctrl-C stops everything", flush=True)
+            elif now - told > TELL_AFTER:
+                told = now
+                print(f"not ready yet: {answer}", flush=True)
+        time.sleep(0.1)
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Written down for as long as it runs, so that `./run stop` finds it. The last one ends servers started for it."""
+    path = RUNS / f"{os.getpid()}.json"
+    write_state(path, {"pid": os.getpid(), "born": birth(os.getpid())})
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        if not any(alive(other) for other in RUNS.glob("*.json")):
+            servers.stop()
+
+
+def alive(path: Path) -> bool:
+    """Whether the run that is written down there goes on."""
+    state = read_state(path)
+    return bool(state) and Process(state["pid"], state["born"]).alive()
