@@ -1,0 +1,1 @@
+"""Measurements of this project beside others, side by side on one machine: `./run bench`."""

@@ -1,0 +1,1 @@
+"""The other side of `./run bench accept`: FastAPI, PyJWT and Celery, as one would write it in an afternoon."""

@@ -1,0 +1,53 @@
+"""Accepts a job: the token is checked, the body validated, the job handed to Celery on RabbitMQ. No order, no record.
+
+Celery's defaults: persistent messages, a pool of connections. No worker runs, as none runs for the others.
+"""
+
+import os
+from typing import Annotated, Any
+
+import jwt
+from celery import Celery  # type: ignore[import-untyped]
+from fastapi import Depends, FastAPI, Header, HTTPException
+from pydantic import BaseModel
+
+SECRET = os.environ["BENCH_SECRET"]
+
+celery = Celery("bench", broker=os.environ["RABBITMQ_URL"])
+app = FastAPI()
+
+
+@celery.task(name="echo", ignore_result=True)
+def echo(user: str, kind: str, payload: Any) -> Any:
+    return payload
+
+
+class Submission(BaseModel):
+    kind: str
+    payload: Any
+
+
+def caller(authorization: Annotated[str, Header()] = "") -> str:
+    """Who asks, by the token's signature and claims."""
+    try:
+        claims = jwt.decode(
+            authorization.removeprefix("Bearer "), SECRET, algorithms=["HS256"], audience="bench", issuer="bench"
+        )
+    except jwt.InvalidTokenError:
+        raise HTTPException(401, "The token is not valid.", {"WWW-Authenticate": "Bearer"}) from None
+    return str(claims["sub"])
+
+
+if os.environ.get("BENCH_ASYNC"):
+
+    @app.post("/requests", status_code=202)
+    async def submit(submission: Submission, user: Annotated[str, Depends(caller)]) -> dict[str, Any]:
+        job = echo.delay(user, submission.kind, submission.payload)
+        return {"id": job.id, "kind": submission.kind, "status": "queued", "payload": submission.payload}
+
+else:
+
+    @app.post("/requests", status_code=202)
+    def submit_in_thread(submission: Submission, user: Annotated[str, Depends(caller)]) -> dict[str, Any]:
+        job = echo.delay(user, submission.kind, submission.payload)
+        return {"id": job.id, "kind": submission.kind, "status": "queued", "payload": submission.payload}
