@@ -1,0 +1,71 @@
+"""Every test runs against the real PostgreSQL, RabbitMQ and Redis, in places of this session's own."""
+
+import atexit
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from project.local import browser as chromium
+from project.local.borrowing import borrowed
+from project.local.place import ROOT, SetupError
+from project.local.process import signals_interrupt
+
+if TYPE_CHECKING:
+    from selenium.webdriver.chrome.webdriver import WebDriver
+
+_SESSION = ExitStack()
+_PID = os.getpid()
+
+
+def _give_back() -> None:
+    if os.getpid() == _PID:  # a fork of ours has borrowed nothing
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        _SESSION.close()
+
+
+# Here and not in a fixture: the settings read the environment once, when Django starts.
+atexit.register(_give_back)
+signals_interrupt()  # so that a session that is told to stop cleans up like one that ends
+try:
+    SERVERS = _SESSION.enter_context(borrowed("test", keep_servers=False))
+except SetupError as wrong:
+    raise pytest.UsageError(str(wrong)) from None
+os.environ.update(SERVERS.environment(), DEBUG="1", SECRET_KEY=secrets.token_urlsafe(50))
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+(ROOT / "staticfiles").mkdir(exist_ok=True)
+
+import django  # noqa: E402
+
+django.setup()
+
+from django.db import connection  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings() -> None:
+    """The test database has the name that DATABASE_URL says, so that processes which a test starts find it."""
+    connection.settings_dict["TEST"]["NAME"] = connection.settings_dict["NAME"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["WebDriver"]:
+    """Chromium without a window. A machine that has none and cannot get one fails here, and says what to install."""
+    from selenium import webdriver
+
+    try:
+        program, driver = chromium.find()
+    except SetupError as wrong:
+        pytest.fail(str(wrong), pytrace=False)
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in chromium.arguments():
+        options.add_argument(argument)
+    page = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    yield page
+    page.quit()

@@ -1,0 +1,170 @@
+"""`./run up`: everything runs, what dies is started again, and nothing is left when it ends."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from project.local import application
+from project.local.application import Service
+from project.local.crew import Crew
+from project.local.place import ROOT, SetupError, free_port
+from project.local.process import Process, birth, descendants
+
+Until = Callable[..., None]
+
+
+class Up:
+    """A `./run up` and what it printed so far."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.program = subprocess.Popen(
+            [sys.executable, "-m", "project.local", "up"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.said = ""
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        assert self.program.stdout is not None
+        with self.program.stdout as output:
+            for line in output:
+                self.said += line
+
+    def find(self, words: str) -> Process:
+        """The one process of it whose command line has `words`."""
+        for process in descendants(self.program.pid):
+            with open(f"/proc/{process.pid}/cmdline") as file:  # noqa: PTH123
+                if words in file.read().replace("\0", " "):
+                    return process
+        raise AssertionError(f"no process {words}")
+
+
+@contextmanager
+def up(environment: dict[str, str]) -> Iterator[Up]:
+    running = Up(environment)
+    try:
+        yield running
+    finally:
+        if running.program.poll() is None:
+            running.program.kill()
+        running.program.wait()
+        running.reader.join(10)
+
+
+@pytest.mark.timeout(400)  # ten processes start, twice; on two busy cores that takes its time
+def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Until) -> None:
+    port = free_port()
+    with up(environment | {"PORT": str(port)}) as running:
+        until(lambda: "\nready" in running.said, "everything is ready", 150)
+        assert f"http://127.0.0.1:{port}/admin/" in running.said
+        assert re.search(r"user admin, password \S{12}", running.said)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
+            assert answer.status == 200
+
+        dispatcher = running.find("manage.py dispatch")
+        os.kill(dispatcher.pid, signal.SIGKILL)
+        until(lambda: "ended with status -9; started again" in running.said, "the death is said", 150)
+        until(lambda: running.said.count("leading") == 2, "another dispatcher leads", 150)
+
+        family = descendants(running.program.pid)
+        running.program.terminate()
+        assert running.program.wait(40) == 0
+        running.reader.join(10)
+        assert "stopped" in running.said
+        assert not any(process.alive() for process in family)
+
+    with up(environment | {"PORT": str(port)}) as running:
+        until(lambda: "\nready" in running.said, "everything is ready", 150)
+        assert "password" not in running.said  # the administrator is there already
+        workers = [process for process in descendants(running.program.pid) if not is_guard(process)]
+        running.program.kill()
+        until(lambda: not any(worker.alive() for worker in workers), "nothing outlives a killed ./run")
+
+
+def is_guard(process: Process) -> bool:
+    with open(f"/proc/{process.pid}/cmdline") as file:  # noqa: PTH123
+        return "guard" in file.read()
+
+
+def test_a_taken_port_is_said_before_anything_starts(environment: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with up(environment | {"PORT": str(port)}) as running:
+            assert running.program.wait(30) == 1
+            running.reader.join(10)
+    assert running.said.startswith(f"PORT={port} cannot be used (Address already in use).")
+
+
+@pytest.mark.parametrize("port", ["x", "0", "65536", "-1", "8_000", "٣"])
+def test_a_port_that_is_none_is_said(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", port)
+    with pytest.raises(SetupError, match="is no port: write a number from 1 to 65535"):
+        application.choose_port()
+
+
+def test_without_port_a_free_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PORT", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        usual = taken.getsockname()[1]
+        monkeypatch.setattr(application, "USUAL_PORT", usual)
+        assert application.choose_port() != usual
+    assert application.choose_port() == usual
+    other = subprocess.run(
+        [sys.executable, "-c", "from project.local import application; print(application.choose_port())"],
+        cwd=ROOT,
+        env=os.environ | {"PORT": str(usual)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "another ./run starts there" in other.stderr
+
+
+def test_what_dies_again_and_again_is_started_ever_more_slowly(until: Until) -> None:
+    said: list[str] = []
+    dying = Service("dying", ["sh", "-c", "echo I die; exit 3"], "red")
+    crew = Crew([dying], dict(os.environ), lambda _, line: said.append(line))
+
+    def ended() -> list[str]:
+        crew.tend()
+        return [line for line in said if line.startswith("ended")]
+
+    try:
+        until(lambda: len(ended()) == 3, "it died three times")
+    finally:
+        crew.kill()
+    assert ended()[:3] == [f"ended with status 3; started again in {pause} s" for pause in ("0.5", "1", "2")]
+    assert "I die" in said
+
+
+def test_what_a_dead_process_started_ends_before_it_is_started_again(until: Until) -> None:
+    said: list[str] = []
+    forgetful = Service("forgetful", ["sh", "-c", "sleep 60 & echo $!; sleep 0.5; kill -9 $$"], "red")
+    crew = Crew([forgetful], dict(os.environ), lambda _, line: said.append(line))
+
+    def ended() -> bool:
+        crew.tend()
+        return any(line.startswith("ended") for line in said)
+
+    try:
+        crew.tend()
+        until(lambda: said, "it said what it started")
+        left = Process(int(said[0]), birth(int(said[0])))
+        until(ended, "it died")
+        assert not left.alive()
+    finally:
+        crew.kill()

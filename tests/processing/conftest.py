@@ -1,0 +1,91 @@
+"""A place to run requests in: the tests' own kinds, an empty token queue, and a watch that ends with the test."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from processing import broker, drain
+from processing.handlers import HandlerRequest
+from processing.watch import Watch
+from tests.processing import kinds
+from tests.processing.crew import Hand, Journal, Wire
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _kinds() -> Iterator[None]:
+    with kinds.registered():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_scripts() -> Iterator[None]:
+    yield
+    kinds.SCRIPTS.clear()
+
+
+@pytest.fixture
+def script() -> Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]:
+    """Decorates what a handler of this test does; its name is the payload that asks for it."""
+
+    def declare(function: Callable[[HandlerRequest], Any]) -> Callable[[HandlerRequest], Any]:
+        kinds.SCRIPTS[function.__name__] = function
+        return function
+
+    return declare
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    broker.declare_token_queue()
+    wire.purge(broker.TOKEN_QUEUE)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _empty_by_delete() -> Iterator[None]:
+    """Django empties a database that commits by TRUNCATE, which takes a second for each test; this, a few ms."""
+
+    def empty(*_: object, **__: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
+                " DELETE FROM queues_userqueue; DELETE FROM django_admin_log; DELETE FROM accounts_session;"
+                " DELETE FROM accounts_user_groups; DELETE FROM accounts_user_user_permissions;"
+                " DELETE FROM accounts_user"
+            )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("django.test.testcases.call_command", empty)
+        yield
+
+
+@pytest.fixture
+def watch(transactional_db: None, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> Iterator[Watch]:
+    """A worker process's watchman, for the workers that the test runs in threads."""
+    watch = Watch()
+    for module in tuple(sys.modules.values()):
+        if getattr(module, "watch", None) is drain.watch and module is not drain:
+            monkeypatch.setattr(module, "watch", watch)
+    monkeypatch.setattr(drain, "watch", watch)
+    watch.start(threading.Event())
+    yield watch
+    watch.stop(0)
+
+
+@pytest.fixture
+def hand(watch: Watch) -> Iterator[Hand]:
+    hand = Hand()
+    yield hand
+    hand.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal")

@@ -1,0 +1,283 @@
+"""Dispatchers and workers for tests: in threads of the test's process, with the real PostgreSQL, RabbitMQ and Redis."""
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import orjson
+import pika.exceptions
+from django.db import connection
+from django.db.models import F
+from dramatiq import Message
+
+from accounts.models import User
+from processing import actors, broker, drain
+from processing.dispatcher import Dispatcher
+from processing.rabbitmq import Channel, queue_name
+from queues import kinds
+from queues.accepting import Accepted, Submission, accept
+from queues.models import Request, UserQueue
+from queues.outbox import Shard
+
+_numbers = itertools.count(1)
+
+
+def until(condition: Callable[[], Any], seconds: float = 15, why: str = "") -> Any:
+    """Wait until `condition` holds; what it gave. Fails the test after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, why or f"waited {seconds} s in vain"
+        time.sleep(0.005)
+
+
+def new_user() -> User:
+    return User.objects.create(username=f"crew-{next(_numbers)}")
+
+
+def submit(user: User, *payloads: Any, kind: str = "test.script", **fields: Any) -> list[Accepted]:
+    """Accept one request for each payload, in one batch."""
+    found = kinds.find(kind)
+    return accept(
+        user.id, [Submission(found, orjson.dumps(payload).decode(), **fields) for payload in payloads], session_id=None
+    )
+
+
+def queue_of(user: User) -> UserQueue:
+    return UserQueue.objects.get(user=user)
+
+
+def requests_of(user: User) -> list[Request]:
+    return list(Request.objects.filter(queue__user=user).select_related("queue").order_by("seq"))
+
+
+def statuses_of(user: User) -> list[str]:
+    return [request.status for request in requests_of(user)]
+
+
+def all_done() -> bool:
+    """Whether everything accepted has a final outcome and every queue rests."""
+    return not UserQueue.objects.exclude(state="idle", last_seq=F("done_seq")).exists()
+
+
+class Wire(Channel):
+    """The tests' own way to RabbitMQ."""
+
+    def get_token(self) -> Callable[[], None] | None:
+        """Take a drain token; what a worker does with it."""
+        method, _, body = self.open().basic_get(broker.TOKEN_QUEUE, auto_ack=True)
+        return None if method is None else partial(actors.drain.fn, *Message.decode(body).args)
+
+    def put_token(self, *queue_ids: int) -> None:
+        for queue_id in queue_ids:
+            self.open().basic_publish("", broker.TOKEN_QUEUE, broker.token(queue_id))
+        self.keep_alive()
+
+    def tokens(self) -> int:
+        return self.depth(broker.TOKEN_QUEUE)
+
+    def depth(self, name: str) -> int:
+        """Messages ready in a queue that exists."""
+        return int(self.open().queue_declare(name, passive=True).method.message_count)
+
+    def exists(self, queue_id: int) -> bool:
+        try:
+            self.depth(queue_name(queue_id))
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
+        return True
+
+    def publish(self, queue_id: int, *bodies: bytes) -> None:
+        """Put raw messages into a user's queue."""
+        channel = self.open()
+        channel.queue_declare(queue_name(queue_id), durable=True)
+        for body in bodies:
+            channel.basic_publish("", queue_name(queue_id), body)
+        self.keep_alive()
+
+    def purge(self, name: str) -> None:
+        self.open().queue_purge(name)
+
+    def delete(self, name: str) -> None:
+        self.open().queue_delete(name)
+
+
+class Hand:
+    """One dispatcher and one worker, moved step by step by the test's own thread."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.dispatcher = Dispatcher(Shard(0, 1))
+        self.dispatcher._swept = time.monotonic()  # sweeps only when it is told to
+
+    def dispatch(self) -> None:
+        while self.dispatcher.step():
+            continue
+
+    def work(self, turns: int = 1000) -> int:
+        """Take tokens and run their turns, as long as there are any; how many turns."""
+        for turn in range(turns):
+            run = self.wire.get_token()
+            if run is None:
+                return turn
+            run()
+        return turns
+
+    def settle(self, seconds: float = 15) -> None:
+        """Dispatch and work until every queue rests."""
+
+        def round_() -> bool:
+            self.dispatch()
+            self.work()
+            return all_done()
+
+        until(round_, seconds, "not everything was finished")
+
+    def close(self) -> None:
+        self.dispatcher.publisher.close()
+        self.wire.close()
+        forget_reader()
+
+
+def forget_reader() -> None:
+    """Close this thread's connections to RabbitMQ."""
+    for name in tuple(drain._thread.__dict__):
+        drain._thread.__dict__.pop(name).close()
+
+
+class Crew:
+    """Several dispatchers and workers at once, in threads, as long as the block lasts."""
+
+    def __init__(self, workers: int = 3, dispatchers: int = 1) -> None:
+        self.stop = threading.Event()
+        self.errors: list[BaseException] = []
+        self.threads = [threading.Thread(target=self._work, name=f"worker {n}") for n in range(workers)]
+        self.threads += [threading.Thread(target=self._dispatch, name=f"dispatcher {n}") for n in range(dispatchers)]
+
+    def __enter__(self) -> Self:
+        broker.declare_token_queue()
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in self.threads), "a thread hangs"
+        assert not self.errors, self.errors
+
+    def _dispatch(self) -> None:
+        """Each leads: two leaders at once cost duplicates, and are the harder case."""
+        dispatcher = Dispatcher(Shard(0, 1))
+        dispatcher.take_lead = lambda: True  # type: ignore[method-assign]
+        try:
+            dispatcher.run(self.stop)
+        except BaseException as error:
+            self.errors.append(error)
+            raise
+        finally:
+            connection.close()
+
+    def _work(self) -> None:
+        wire = Wire()
+        try:
+            while not self.stop.is_set():
+                run = wire.get_token()
+                if run is None:
+                    self.stop.wait(0.003)
+                else:
+                    run()
+        except BaseException as error:
+            self.errors.append(error)
+            raise
+        finally:
+            forget_reader()
+            wire.close()
+            connection.close()
+
+
+class Entry(NamedTuple):
+    what: str
+    user: str
+    seq: int
+    attempt: int
+    at: float
+    pid: int
+
+
+class Journal:
+    """What the handlers wrote, in the order of time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def payload(self, ms: float = 0, fails: int = 0) -> dict[str, Any]:
+        """For "test.journal": how long it takes, and how many of its attempts fail."""
+        return {"journal": self.path, "ms": ms, "fails": fails}
+
+    def entries(self) -> list[Entry]:
+        path = Path(self.path)
+        lines = path.read_text().splitlines() if path.exists() else []
+        found = []
+        for line in lines:
+            what, user, seq, attempt, at, pid = line.split()
+            found.append(Entry(what, user, int(seq), int(attempt), int(at) / 1e9, int(pid)))
+        return sorted(found, key=lambda entry: entry.at)
+
+    def begun(self, user: User, since: float = 0) -> list[Entry]:
+        """The beginnings of this user's attempts, in the order of time."""
+        return [e for e in self.entries() if e.what == "begin" and e.user == str(user.id) and e.at >= since]
+
+    def violations(self, accepted: dict[str, int], killed: Iterable[int] = ()) -> list[str]:
+        """What is wrong with it: lost, out of order, overlapping. `accepted`: how many requests each user sent.
+
+        Only what a killed process had begun may be begun again.
+        """
+        dead = set(killed)
+        wrong = []
+        by_user: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.entries():
+            by_user[entry.user].append(entry)
+        for user, count in accepted.items():
+            done = 0
+            open_: Entry | None = None
+            for entry in by_user[user]:
+                if entry.what == "begin":
+                    if open_ is not None and open_.pid not in dead:
+                        wrong.append(f"{user}: {entry.seq} began while {open_.seq} ran")
+                    again = entry.seq == done and bool(dead)  # it had ended, but was not recorded
+                    if entry.seq != done + 1 and not again:
+                        wrong.append(f"{user}: {entry.seq} began after {done} had ended")
+                    open_ = entry
+                else:
+                    if open_ is None or open_.seq != entry.seq:
+                        wrong.append(f"{user}: {entry.seq} ended without having begun")
+                    done, open_ = entry.seq if entry.what == "end" else done, None
+            if done != count:
+                wrong.append(f"{user}: {done} of {count} were run")
+        return wrong
+
+
+def elsewhere(function: Callable[[], Any]) -> Any:
+    """What `function` gives in a thread with a database connection of its own: what is committed, and nothing else."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append(function())
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert found, "it raised, or hangs"
+    return found[0]

@@ -1,0 +1,232 @@
+"""Real processes that are killed in the worst moments: nothing is lost, order is kept, and it goes on soon.
+
+The times are printed (pytest -s). On a busy machine most of them is the start of a process.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from accounts.models import User
+from processing import broker, dispatcher
+from processing.rabbitmq import queue_name
+from queues.models import Attempt
+from tests.processing.crew import Journal, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit, until
+
+RUN = Path(__file__).parent / "run.py"
+START_SECONDS = 90  # two cores, shared with whatever else runs there
+
+
+class Service:
+    """Two worker processes, always; and dispatchers as the test wants them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.output = folder / "output"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.dispatchers: list[subprocess.Popen[bytes]] = []
+        self.start("work", "--processes", "2", "--threads", "2")
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with self.output.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, str(RUN), *arguments],
+                env={**os.environ, "TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": "1.5"},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.processes.append(process)
+        return process
+
+    def dispatch(self) -> subprocess.Popen[bytes]:
+        """A dispatcher that leads, or stands by if there is one already."""
+        known = self.asked_for_the_lead()
+        self.dispatchers.append(self.start("dispatch"))
+        until(lambda: self.asked_for_the_lead() > known, START_SECONDS, "the dispatcher did not start")
+        return self.dispatchers[-1]
+
+    def lead(self) -> None:
+        """One dispatcher that leads, at the least."""
+        if not self.dispatchers:
+            self.dispatch()
+
+    def leaderless(self) -> None:
+        """No dispatcher at all."""
+        for process in self.dispatchers:
+            process.kill()
+            process.wait(20)
+        self.dispatchers.clear()
+        until(lambda: self.asked_for_the_lead() == 0, 20)
+
+    @staticmethod
+    def asked_for_the_lead() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity a WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND (query LIKE %s AND query LIKE %s OR EXISTS (SELECT FROM pg_locks l"
+                "      WHERE l.pid = a.pid AND locktype = 'advisory' AND classid = %s))",
+                ["%pg_try_advisory_lock(%", f"%{dispatcher.LOCK_CLASS}%", dispatcher.LOCK_CLASS],
+            )
+            (count,) = cursor.fetchone()
+        return int(count)
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(40)
+
+
+@pytest.fixture(scope="module")
+def running(django_db_setup: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(tmp_path_factory.mktemp("service"))
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def service(running: Service, transactional_db: None) -> Iterator[Service]:
+    """The running service; what it said during a test is shown if the test fails."""
+    said = running.output.stat().st_size
+    yield running
+    print(running.output.read_bytes()[said:].decode())
+
+
+def run_all(journal: Journal, users: list[User], count: int, ms: float) -> dict[str, int]:
+    for user in users:
+        submit(user, *[journal.payload(ms)] * count, kind="test.journal")
+    return {str(user.id): count for user in users}
+
+
+def test_a_worker_killed_in_the_middle_of_a_turn_loses_nothing(service: Service, journal: Journal) -> None:
+    users = [new_user() for _ in range(3)]
+    accepted = run_all(journal, users, 60, ms=15)
+    service.lead()
+    until(lambda: len(journal.entries()) > 30, START_SECONDS)
+    last = journal.entries()[-1]
+    os.kill(last.pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    victim = next(user for user in users if str(user.id) == last.user)
+    began = until(lambda: [e for e in journal.begun(victim, since=killed_at) if e.pid != last.pid], 20)[0].at
+    print(f"a killed worker's queue went on after {began - killed_at:.2f} s")
+    until(all_done, 60)
+    assert journal.violations(accepted, killed=[last.pid]) == []
+    assert all(set(statuses_of(user)) == {"succeeded"} for user in users)
+    assert began - killed_at < 8
+
+
+def test_a_worker_process_that_dies_is_started_again(service: Service, journal: Journal) -> None:
+    user = new_user()
+    service.lead()
+
+    def pids() -> set[int]:
+        """Of the workers that ran a request: enough of them are sent for each to get one."""
+        submit(user, *[journal.payload(ms=30)] * 4, kind="test.journal")
+        until(all_done, 60)
+        return {entry.pid for entry in journal.entries()}
+
+    before = until(lambda: len(found := pids()) >= 2 and found, START_SECONDS)
+    victim = max(before)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: pids() - before, START_SECONDS, "no worker was started in the dead one's place")
+
+
+def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_others_run(
+    service: Service, journal: Journal
+) -> None:
+    poisoned, other = new_user(), new_user()
+    submit(poisoned, None, kind="test.poison")
+    submit(poisoned, journal.payload(), kind="test.journal")
+    submit(other, *[journal.payload(ms=5)] * 20, kind="test.journal")
+    service.lead()
+    began = time.monotonic()
+    until(all_done, START_SECONDS)
+    print(f"after 3 killed workers everything was finished, in {time.monotonic() - began:.1f} s")
+    assert statuses_of(poisoned) == ["failed", "succeeded"]
+    poison = requests_of(poisoned)[0]
+    assert list(Attempt.objects.filter(request=poison).values_list("outcome", flat=True)) == ["lost"] * 3
+    assert set(statuses_of(other)) == {"succeeded"}
+
+
+@pytest.mark.parametrize("loss", ["the user's queue is deleted", "the tokens are purged", "the token queue is deleted"])
+def test_what_rabbitmq_loses_is_published_again(service: Service, journal: Journal, wire: Wire, loss: str) -> None:
+    users = [new_user() for _ in range(6)]
+    accepted = run_all(journal, users, 40, ms=10)
+    service.lead()
+    until(lambda: len(journal.entries()) > 20, START_SECONDS)
+    if loss == "the user's queue is deleted":
+        wire.delete(queue_name(queue_of(users[0]).id))
+    elif loss == "the tokens are purged":
+        wire.purge(broker.TOKEN_QUEUE)
+    else:
+        wire.delete(broker.TOKEN_QUEUE)
+    lost_at = time.monotonic()
+    seen = {user.id: len(journal.begun(user)) for user in users}
+    until(lambda: all(len(journal.begun(user)) > min(seen[user.id], 39) for user in users), 40, "a queue stands still")
+    print(f"{loss}: every queue had gone on after {time.monotonic() - lost_at:.2f} s")
+    until(all_done, 60)
+    assert journal.violations(accepted) == []
+
+
+def test_sigterm_gives_a_queue_back_and_counts_no_attempt(service: Service, journal: Journal) -> None:
+    user = new_user()
+    submit(user, journal.payload(ms=6000), *[journal.payload()] * 3, kind="test.journal")
+    service.lead()
+    (begun,) = until(lambda: journal.begun(user), START_SECONDS)
+    os.kill(begun.pid, signal.SIGTERM)
+    asked_at = time.monotonic()
+    again = until(lambda: journal.begun(user)[1:], START_SECONDS)[0]
+    print(f"{again.at - asked_at:.2f} s after SIGTERM with 1.5 s of grace, the request began again elsewhere")
+    until(all_done, START_SECONDS)
+    assert journal.violations({str(user.id): 4}, killed=[begun.pid]) == []
+    assert (again.seq, again.attempt) == (1, 1), "no attempt was counted"
+    assert not Attempt.objects.exists()
+    assert not [e for e in journal.entries() if e.what == "end" and e.pid == begun.pid], "they ran side by side"
+
+
+def test_sigterm_lets_a_running_handler_finish(service: Service, journal: Journal) -> None:
+    user = new_user()
+    submit(user, *[journal.payload(ms=400)] * 4, kind="test.journal")
+    service.lead()
+    (begun,) = until(lambda: journal.begun(user), START_SECONDS)
+    os.kill(begun.pid, signal.SIGTERM)
+    until(all_done, START_SECONDS)
+    assert journal.violations({str(user.id): 4}) == [], "nothing ran twice"
+    assert not Attempt.objects.exists()
+
+
+def test_a_dispatcher_killed_between_publishing_and_marking_loses_nothing(service: Service, journal: Journal) -> None:
+    service.leaderless()
+    users = [new_user() for _ in range(3)]
+    accepted = run_all(journal, users, 20, ms=1)
+    service.start("dispatch-and-die").wait(START_SECONDS)
+    died_at = time.monotonic()
+    assert [queue_of(user).published_seq for user in users] == [0, 0, 0], "RabbitMQ has them, PostgreSQL does not know"
+    service.lead()
+    until(all_done, START_SECONDS)
+    began = min(journal.begun(user)[0].at for user in users)
+    print(f"a killed dispatcher's work went on after {began - died_at:.2f} s, the start of the next one included")
+    assert journal.violations(accepted) == []
+
+
+def test_a_standby_dispatcher_takes_over_when_the_leader_is_killed(service: Service, journal: Journal) -> None:
+    user = new_user()
+    service.leaderless()
+    leader = service.dispatch()
+    service.dispatch()
+    submit(user, journal.payload(), kind="test.journal")
+    until(all_done, START_SECONDS)
+    leader.kill()
+    killed_at = time.monotonic()
+    submit(user, journal.payload(), kind="test.journal")
+    until(all_done, START_SECONDS)
+    began = journal.begun(user)[-1].at
+    print(f"the standby dispatcher took over after {began - killed_at:.2f} s")
+    assert journal.violations({str(user.id): 2}) == []
+    assert began - killed_at < 10

@@ -1,0 +1,395 @@
+"""What RabbitMQ loses, doubles or never had: PostgreSQL knows, and one move repairs it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.db.models.functions import Now
+
+from accounts.models import User
+from processing import broker, dispatcher, drain
+from processing.dispatcher import Dispatcher
+from processing.handlers import HandlerRequest
+from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, Reader, queue_name
+from queues import outbox
+from queues.models import UserQueue
+from queues.outbox import Shard
+from tests.processing.crew import (
+    Hand,
+    Wire,
+    all_done,
+    elsewhere,
+    new_user,
+    queue_of,
+    requests_of,
+    statuses_of,
+    submit,
+    until,
+)
+
+Script = Callable[..., Any]
+
+
+@pytest.fixture
+def ran(script: Script) -> list[int]:
+    """The sequence numbers that "note" was run with."""
+    ran: list[int] = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+
+    return ran
+
+
+def take(wire: Wire, queue_id: int, count: int) -> None:
+    for _ in range(count):
+        wire.open().basic_get(queue_name(queue_id), auto_ack=True)
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 30])
+def test_lost_messages_are_published_again(hand: Hand, ran: list[int], count: int) -> None:
+    user = new_user()
+    submit(user, *["note"] * 30)
+    hand.dispatch()
+    take(hand.wire, queue_of(user).id, count)
+    hand.settle()
+    assert ran == list(range(1, 31))
+
+
+def test_a_queue_deleted_while_it_is_drained_is_made_and_filled_again(hand: Hand, script: Script) -> None:
+    ran = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+        if request.sequence in (2, 12):
+            hand.wire.delete(queue_name(queue_of(user).id))
+
+    user = new_user()
+    submit(user, *["note"] * 30)
+    hand.settle()
+    assert ran == list(range(1, 31))
+    assert set(statuses_of(user)) == {"succeeded"}
+
+
+def test_publishing_to_a_queue_that_somebody_deleted_makes_it_again(hand: Hand, ran: list[int]) -> None:
+    """A publisher that trusts its memory of declared queues would publish into nothing, without an error."""
+    user = new_user()
+    submit(user, "note")
+    hand.settle()
+    hand.wire.delete(queue_name(queue_of(user).id))
+    submit(user, "note", "note")
+    hand.dispatch()
+    assert hand.wire.depth(queue_name(queue_of(user).id)) == 2
+    hand.settle()
+    assert ran == [1, 2, 3]
+
+
+def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, busy = new_user(), new_user()
+    submit(user, "note")
+    hand.settle()
+    submit(busy, "note")
+    hand.dispatch()
+    monkeypatch.setattr(dispatcher, "REAP_SECONDS", 0.0)
+    hand.dispatcher.sweep()
+    assert not hand.wire.exists(queue_of(user).id)
+    assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"
+    submit(user, "note")
+    hand.settle()
+    assert ran == [1, 1, 2]
+
+
+def test_a_consumed_queue_that_goes_leaves_a_reader_that_works(wire: Wire) -> None:
+    reader, publisher = Reader(), Publisher()
+    pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
+    publisher.publish([(1, pointers), (2, pointers)])
+    assert reader.consume(1, 10) is not None
+    wire.delete(queue_name(1))
+    while reader.consume(1, 10) is not None:
+        continue
+    with pytest.raises(QueueGone):
+        reader.get(1)
+    reader.give_back()
+    first = reader.get(2)
+    assert first is not None
+    assert first.seq == 1
+    reader.ack(first.tag)
+    reader.give_back()
+    wire.delete(queue_name(2))
+    reader.close()
+    publisher.close()
+
+
+def test_what_a_reader_gives_back_keeps_its_place(wire: Wire) -> None:
+    reader, publisher = Reader(), Publisher()
+    publisher.publish([(3, [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
+    read = [reader.consume(3, 100) for _ in range(8)]
+    assert read[4] is not None
+    reader.ack(read[4].tag)
+    reader.give_back()
+    rest = []
+    while (pointer := reader.get(3)) is not None:
+        rest.append(pointer.seq)
+    assert rest == list(range(6, 21))
+    wire.delete(queue_name(3))
+    reader.close()
+    publisher.close()
+
+
+def test_duplicates_garbage_and_messages_that_come_too_early_change_nothing(hand: Hand, ran: list[int]) -> None:
+    user = new_user()
+    submit(user, *["note"] * 20)
+    hand.dispatch()
+    ids = {r.seq: r.id for r in requests_of(user)}
+    again = [Pointer(seq, ids[seq]).encode() for seq in (20, 3, 1, 1, 7, 19, *range(1, 21))]
+    hand.wire.publish(queue_of(user).id, b"", b"\xff" * 24, b"hello", *again, Pointer(99, UUID(int=9)).encode())
+    hand.settle()
+    submit(user, "note")
+    hand.settle()
+    assert ran == list(range(1, 22))
+
+
+def test_thousands_of_duplicates_are_passed_over_within_one_lease(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are acked on the way and the lease is kept: else a turn longer than a lease would begin anew for ever."""
+    monkeypatch.setattr(settings.ENV, "lease_seconds", 0.6)
+    monkeypatch.setattr(drain, "RENEW_SECONDS", 0.1)
+    user = new_user()
+    submit(user, "note")
+    hand.settle()
+    queue = queue_of(user)
+    hand.wire.publish(queue.id, *[Pointer(1, UUID(int=1)).encode()] * 3000)
+    submit(user, "note", "note")
+    hand.dispatch()
+    ended = threading.Event()
+    lapsed: list[Any] = []
+
+    def look() -> None:
+        while not ended.wait(0.02):
+            lapsed.extend(UserQueue.objects.filter(state="draining", lease_until__lt=Now()))
+        connection.close()
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    began = time.monotonic()
+    hand.work(turns=1)
+    print(f"3000 duplicates were passed over in {time.monotonic() - began:.2f} s")
+    ended.set()
+    looker.join(10)
+    assert lapsed == [], "the lease ran out"
+    hand.settle()
+    assert ran == [1, 2, 3]
+    assert hand.wire.depth(queue_name(queue.id)) == 0
+
+
+def test_a_connection_to_rabbitmq_that_breaks_in_a_turn_costs_no_attempt(hand: Hand, script: Script) -> None:
+    ran = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+        if request.sequence == 9 and request.attempt == 1:
+            drain._thread.reader._connection.close()
+
+    user = new_user()
+    submit(user, *["note"] * 20)
+    hand.settle()
+    assert ran == list(range(1, 21))
+    assert [r.attempt for r in requests_of(user)] == [1] * 20
+
+
+def test_lost_tokens_are_sent_again(hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 0.0)
+    users = [new_user() for _ in range(5)]
+    for user in users:
+        submit(user, "note")
+    hand.dispatch()
+    hand.wire.purge(broker.TOKEN_QUEUE)
+    assert hand.work() == 0
+    hand.dispatcher.sweep()
+    assert hand.work() > 0
+    assert sorted(ran) == [1] * 5
+
+
+def test_a_lost_token_is_sent_again_though_others_wait(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standing backlog of other users' tokens must not hide the one that is lost."""
+    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 0.0)
+    unlucky = new_user()
+    submit(unlucky, "note")
+    hand.dispatch()
+    hand.wire.purge(broker.TOKEN_QUEUE)
+    others = [new_user() for _ in range(10)]
+    for user in others:
+        submit(user, "note")
+    hand.dispatch()
+    assert hand.wire.tokens() > 0
+    hand.dispatcher.sweep()
+    hand.work()
+    assert queue_of(unlucky).done_seq == 1
+
+
+def test_tokens_are_not_sent_in_storms(hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in [new_user() for _ in range(20)]:
+        submit(user, "note")
+    hand.dispatch()
+    before = hand.wire.tokens()
+    for _ in range(20):
+        hand.dispatcher.sweep()
+    assert hand.wire.tokens() == before
+
+
+def test_a_deleted_token_queue_is_made_again(hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 0.0)
+    user = new_user()
+    submit(user, "note")
+    hand.dispatch()
+    hand.wire.delete(broker.TOKEN_QUEUE)
+    hand.dispatcher.sweep()
+    until(hand.work, 5)
+    assert ran == [1]
+
+
+def test_a_token_for_a_queue_that_nobody_knows_is_dropped(hand: Hand, ran: list[int]) -> None:
+    user = new_user()
+    submit(user, "note")
+    hand.wire.put_token(2**40, 0, -1)
+    hand.settle()
+    assert ran == [1]
+
+
+# Dispatchers
+
+
+def test_messages_published_but_never_marked_do_no_harm(hand: Hand, ran: list[int]) -> None:
+    user = new_user()
+    submit(user, *["note"] * 12)
+    for _ in range(3):
+        dead = Publisher()
+        parcels = outbox.unpublished(Shard(0, 1), 0, 10, 10)
+        dead.publish((p.queue_id, [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
+        dead.close()
+    hand.settle()
+    assert ran == list(range(1, 13))
+
+
+def test_a_dispatcher_that_was_overtaken_marks_nothing(hand: Hand, ran: list[int]) -> None:
+    user = new_user()
+    submit(user, "note", "note")
+    zombie = outbox.unpublished(Shard(0, 1), 0, 10, 1)
+    assert [p.target for p in zombie] == [1]
+    hand.dispatch()
+    assert outbox.mark_published(zombie) == []
+    assert queue_of(user).published_seq == 2
+    hand.settle()
+    assert ran == [1, 2]
+
+
+def test_every_one_of_600_queues_gets_its_first_request_out_before_a_flood_is_published(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "REQUESTS_A_QUEUE", 20)
+    flood = new_user()
+    for _ in range(5):
+        submit(flood, *["note"] * 100)
+    users = User.objects.bulk_create(User(username=f"one of many {n}") for n in range(600))
+    UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
+    for user in users:
+        submit(user, "note")
+    steps = 0
+    while UserQueue.objects.filter(published_seq=0).exists():
+        assert hand.dispatcher.step()
+        steps += 1
+    assert queue_of(flood).published_seq <= steps * 20
+    assert queue_of(flood).published_seq < 500, "the flood was published first"
+    until(lambda: not hand.dispatcher.step(), 20)
+    assert not UserQueue.objects.filter(unpublished=True).exists()
+
+
+def test_waking_and_sweeping_go_on_while_submissions_keep_coming(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.0)
+    swept = []
+    monkeypatch.setattr(Dispatcher, "sweep", lambda self: swept.append(self))
+
+    @script
+    def flaky(request: HandlerRequest) -> int:
+        if request.attempt == 1:
+            raise RuntimeError("once")
+        return 1
+
+    user, busy = new_user(), new_user()
+    submit(user, "flaky")
+    hand.dispatch()
+    hand.work()
+    assert queue_of(user).state == "waiting"
+
+    def one_more() -> bool:
+        submit(busy, "flaky")
+        assert hand.dispatcher.step(), "there is always more to publish"
+        return queue_of(user).state == "ready"
+
+    until(one_more, 5)
+    assert swept
+
+
+@pytest.fixture
+def leading() -> Iterator[Dispatcher]:
+    leader = Dispatcher(Shard(0, 1))
+    yield leader
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock_all()")
+
+
+def test_one_dispatcher_leads_and_the_next_takes_over_when_its_connection_ends(hand: Hand, leading: Dispatcher) -> None:
+    assert leading.take_lead()
+
+    def stand_by() -> bool:
+        return Dispatcher(Shard(0, 1)).take_lead()
+
+    assert not elsewhere(stand_by)
+    connection.close()
+    assert elsewhere(stand_by)
+
+
+def test_a_dispatcher_outlives_a_broker_that_is_away(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = new_user()
+    away = threading.Event()
+    away.set()
+    real = Publisher._publish_once
+
+    def publish(self: Publisher, batch: Any) -> Any:
+        if away.is_set():
+            raise BrokerUnavailable("as asked for")
+        return real(self, batch)
+
+    monkeypatch.setattr(Publisher, "_publish_once", publish)
+    stop = threading.Event()
+    thread = threading.Thread(target=hand.dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        submit(user, "note")
+        until(lambda: hand.dispatcher._failures >= 3, 10)
+        assert queue_of(user).published_seq == 0
+        away.clear()
+        until(lambda: queue_of(user).published_seq == 1, 10)
+    finally:
+        stop.set()
+        thread.join(10)
+    hand.work()
+    assert ran == [1]
+    assert all_done()

@@ -1,0 +1,852 @@
+"""One turn of one user's queue: what a handler does, and what becomes of its request and of the ones behind it."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.utils import timezone
+
+from accounts.models import Session, User
+from processing import broker, bundle, drain, watch
+from processing.bundle import Bundle
+from processing.drain import drain_queue
+from processing.handlers import HandlerRequest, Reject, RetryLater
+from queues import interventions
+from queues.models import Attempt, Request, UserQueue
+from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until
+
+Script = Callable[..., Any]
+
+
+def attempts_of(request: Request) -> list[tuple[int, str]]:
+    return list(Attempt.objects.filter(request=request).values_list("number", "outcome"))
+
+
+def test_a_request_is_run_and_its_result_kept(hand: Hand, script: Script) -> None:
+    @script
+    def answer(request: HandlerRequest) -> Any:
+        return {"sequence": request.sequence, "attempt": request.attempt}
+
+    user = new_user()
+    submit(user, "answer", "answer")
+    hand.settle()
+    assert [r.result for r in requests_of(user)] == [{"sequence": n, "attempt": 1} for n in (1, 2)]
+    assert statuses_of(user) == ["succeeded", "succeeded"]
+
+
+# Failure
+
+
+def test_a_failed_attempt_is_tried_again_at_the_head_and_holds_no_thread(hand: Hand, script: Script) -> None:
+    begun = []
+
+    @script
+    def flaky(request: HandlerRequest) -> int:
+        begun.append((request.sequence, request.attempt))
+        if request.sequence == 1 and request.attempt < 3:
+            raise RuntimeError("not yet")
+        return request.sequence
+
+    user = new_user()
+    submit(user, "flaky", "flaky")
+    hand.dispatch()
+    assert hand.work() == 1, "the worker is free again, and no token is under way"
+    assert queue_of(user).state == "waiting"
+    assert statuses_of(user) == ["retrying", "queued"]
+    hand.settle()
+    assert begun == [(1, 1), (1, 2), (1, 3), (2, 1)]
+    first, second = requests_of(user)
+    assert attempts_of(first) == [(1, "failed"), (2, "failed"), (3, "succeeded")]
+    assert attempts_of(second) == [], "succeeded at once: its own row says all"
+    assert first.attempt == 3
+    assert [a.error["message"] for a in Attempt.objects.filter(request=first, outcome="failed")] == ["not yet"] * 2
+
+
+def test_after_its_last_attempt_a_request_is_failed_and_the_next_one_runs(hand: Hand, script: Script) -> None:
+    @script
+    def hopeless(request: HandlerRequest) -> int:
+        raise RuntimeError("never")
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, "hopeless", "fine")
+    hand.settle()
+    assert statuses_of(user) == ["failed", "succeeded"]
+    first = requests_of(user)[0]
+    assert attempts_of(first) == [(1, "failed"), (2, "failed"), (3, "failed")]
+    assert first.error["type"] == "RuntimeError"
+
+
+def test_a_rejected_request_gets_no_other_attempt(hand: Hand, script: Script) -> None:
+    @script
+    def never(request: HandlerRequest) -> None:
+        raise Reject("no such customer")
+
+    user = new_user()
+    submit(user, "never")
+    hand.settle()
+    (request,) = requests_of(user)
+    assert (request.status, request.attempt, request.error["message"]) == ("failed", 1, "no such customer")
+    assert attempts_of(request) == [(1, "rejected")]
+
+
+def test_a_handler_chooses_when_it_is_tried_again(hand: Hand, script: Script) -> None:
+    @script
+    def later(request: HandlerRequest) -> int:
+        if request.attempt == 1:
+            raise RetryLater(3600, "the other side is closed")
+        return 1
+
+    user = new_user()
+    submit(user, "later")
+    hand.dispatch()
+    hand.work()
+    queue = queue_of(user)
+    assert queue.wake_at is not None
+    assert timedelta(minutes=59) < queue.wake_at - timezone.now() <= timedelta(hours=1)
+    assert attempts_of(requests_of(user)[0]) == [(1, "postponed")]
+
+
+@pytest.mark.parametrize("seconds", [1e300, float("inf"), float("nan"), 10**12])
+def test_an_absurd_delay_is_still_a_recorded_attempt(hand: Hand, script: Script, seconds: float) -> None:
+    @script
+    def later(request: HandlerRequest) -> None:
+        raise RetryLater(seconds)
+
+    user = new_user()
+    submit(user, "later")
+    hand.dispatch()
+    hand.work()
+    assert queue_of(user).state == "waiting"
+    assert statuses_of(user) == ["retrying"]
+
+
+def test_a_blocking_kind_stops_the_queue_until_somebody_decides(hand: Hand, script: Script) -> None:
+    @script
+    def refused(request: HandlerRequest) -> None:
+        raise RuntimeError("refused")
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, "refused", kind="test.block")
+    submit(user, "fine")
+    hand.dispatch()
+    hand.work()
+    hand.dispatch()
+    assert hand.work() == 0
+    assert queue_of(user).state == "blocked"
+    assert statuses_of(user) == ["retrying", "queued"]
+    interventions.skip(requests_of(user)[0].id)
+    hand.settle()
+    assert statuses_of(user) == ["failed", "succeeded"]
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("nothing can be said of it")
+
+
+def leaves_by(error: BaseException) -> Callable[[HandlerRequest], Any]:
+    def leave(request: HandlerRequest) -> Any:
+        raise error
+
+    return leave
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        pytest.param(leaves_by(SystemExit(1)), id="SystemExit"),
+        pytest.param(leaves_by(KeyboardInterrupt()), id="KeyboardInterrupt"),
+        pytest.param(leaves_by(GeneratorExit()), id="GeneratorExit"),
+        pytest.param(leaves_by(RuntimeError("x" * 5_000_000)), id="a message of 5 MB"),
+        pytest.param(leaves_by(FileNotFoundError("caf\udce9\x00")), id="a surrogate and NUL in the message"),
+        pytest.param(leaves_by(Unspeakable()), id="a message that raises"),
+        pytest.param(lambda _: object(), id="a result that is no JSON"),
+        pytest.param(lambda _: "\ud800", id="a surrogate in the result"),
+        pytest.param(lambda _: "x" * 3_000_000, id="a result beyond the limit"),
+        pytest.param(lambda _: 2**70, id="a number beyond 64 bits"),
+    ],
+)
+def test_whatever_a_handler_does_its_attempt_is_recorded_and_the_thread_goes_on(
+    hand: Hand, script: Script, ends: Callable[[HandlerRequest], Any]
+) -> None:
+    @script
+    def bad(request: HandlerRequest) -> Any:
+        return ends(request)
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user, other = new_user(), new_user()
+    submit(user, "bad", kind="test.once")
+    submit(user, "fine")
+    submit(other, "fine")
+    hand.settle()
+    assert statuses_of(user) == ["failed", "succeeded"]
+    assert statuses_of(other) == ["succeeded"]
+    error = requests_of(user)[0].error
+    assert set(error) == {"type", "message", "at"}
+    assert len(error["message"]) <= 2000
+
+
+def test_a_result_comes_back_to_the_letter(hand: Hand, script: Script) -> None:
+    result = {"b": 1, "a": "nul \x00, é, \U0001f600", "number": 1e300, "deep": [[[[]]]]}
+
+    @script
+    def letters(request: HandlerRequest) -> Any:
+        return result
+
+    user = new_user()
+    submit(user, "letters")
+    hand.settle()
+    (request,) = requests_of(user)
+    assert request.result == result
+    assert list(request.result) == list(result)
+
+
+def test_a_kind_whose_handler_is_gone_waits_for_a_deploy(hand: Hand) -> None:
+    user = new_user()
+    submit(user, "anything", kind="test.gone")
+    hand.dispatch()
+    hand.work()
+    queue = queue_of(user)
+    assert queue.state == "waiting"
+    assert queue.wake_at is not None
+    assert queue.wake_at - timezone.now() > timedelta(seconds=20)
+    assert requests_of(user)[0].error["type"] == "NoHandler"
+
+
+# The database connection that a handler shares with the turn
+
+
+def end_own_connection() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+def swallow_the_end() -> None:
+    with pytest.raises(DatabaseError):
+        end_own_connection()
+
+
+def leave_autocommit_off() -> None:
+    transaction.set_autocommit(False)
+    User.objects.create(username="never committed")
+
+
+def leave_atomic_open() -> None:
+    transaction.atomic().__enter__()
+    User.objects.create(username="never committed")
+
+
+def leave_begin_open() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+    User.objects.create(username="never committed")
+
+
+def leave_transaction_broken() -> None:
+    transaction.set_autocommit(False)
+    with pytest.raises(DatabaseError), connection.cursor() as cursor:
+        cursor.execute("SELECT 1/0")
+
+
+def leave_close() -> None:
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        end_own_connection,
+        swallow_the_end,
+        leave_autocommit_off,
+        leave_atomic_open,
+        leave_begin_open,
+        leave_transaction_broken,
+        leave_close,
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_connection_that_a_handler_spoils_spoils_no_other_turn(
+    hand: Hand, script: Script, spoil: Callable[[], None], fails: bool
+) -> None:
+    @script
+    def spoiling(request: HandlerRequest) -> int:
+        if request.attempt == 1:
+            spoil()
+            if fails:
+                raise RuntimeError("as asked for")
+        return 1
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user, other = new_user(), new_user()
+    submit(user, "fine", "spoiling", "fine")
+    submit(other, "fine")
+
+    def work() -> bool:
+        hand.settle()
+        return True
+
+    assert elsewhere(work)
+    assert statuses_of(user) == ["succeeded"] * 3
+    assert statuses_of(other) == ["succeeded"]
+    outcomes = [outcome for _, outcome in attempts_of(requests_of(user)[1])]
+    assert "lost" not in outcomes, "the worker lives"
+    assert not User.objects.filter(username="never committed").exists()
+
+
+# Handlers that are part of the recording transaction
+
+
+def test_an_atomic_handler_writes_exactly_once_however_often_it_is_tried(hand: Hand, script: Script) -> None:
+    @script
+    def write(request: HandlerRequest) -> int:
+        User.objects.create(username=f"written {request.sequence} {request.attempt}")
+        if request.attempt < 3:
+            raise RuntimeError("after the write")
+        return 1
+
+    user = new_user()
+    submit(user, "write", "write", kind="test.atomic")
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 2
+    written = User.objects.filter(username__startswith="written").values_list("username", flat=True)
+    assert sorted(written) == ["written 1 3", "written 2 3"]
+
+
+def violate_a_deferred_constraint() -> None:
+    Session.objects.create(user_id=User().id, refresh_jti="x")
+
+
+def swallow_a_failed_statement() -> None:
+    with pytest.raises(DatabaseError), connection.cursor() as cursor:
+        cursor.execute("SELECT 1/0")
+
+
+def ask_for_a_rollback() -> None:
+    transaction.set_rollback(True)
+
+
+def lose_the_connection() -> None:
+    swallow_the_end()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [violate_a_deferred_constraint, swallow_a_failed_statement, ask_for_a_rollback, lose_the_connection],
+)
+def test_an_atomic_handler_whose_writes_are_refused_has_not_succeeded(
+    hand: Hand, script: Script, spoil: Callable[[], None]
+) -> None:
+    @script
+    def write(request: HandlerRequest) -> int:
+        User.objects.create(username=f"written {request.sequence} {request.attempt}")
+        if request.sequence == 2 and request.attempt == 1:
+            spoil()
+        return request.attempt
+
+    user = new_user()
+    submit(user, "write", "write", "write", kind="test.atomic")
+    hand.settle(8)
+    assert statuses_of(user) == ["succeeded"] * 3
+    assert [r.result for r in requests_of(user)] == [1, 2, 1]
+    assert attempts_of(requests_of(user)[1]) == [(1, "failed"), (2, "succeeded")]
+    written = User.objects.filter(username__startswith="written").values_list("username", flat=True)
+    assert sorted(written) == ["written 1 1", "written 2 2", "written 3 1"]
+
+
+def test_an_atomic_handler_that_is_fenced_out_has_written_nothing(hand: Hand, script: Script) -> None:
+    @script
+    def write(request: HandlerRequest) -> int:
+        User.objects.create(username=f"written in attempt {request.attempt}")
+        if request.attempt == 1:
+            assert elsewhere(lambda: take_away(user))
+        return 1
+
+    user = new_user()
+    submit(user, "write", kind="test.atomic")
+    hand.settle()
+    (request,) = requests_of(user)
+    assert attempts_of(request) == [(1, "lost"), (2, "succeeded")]
+    assert [u.username for u in User.objects.filter(username__startswith="written")] == ["written in attempt 2"]
+
+
+def take_away(user: User) -> bool:
+    """As the sweeper does with the queue of a worker that was silent for too long."""
+    from queues.recovery import recover
+
+    queue = queue_of(user)
+    recover(queue.id, queue.fence)
+    queue_of(user)
+    type(queue).objects.filter(id=queue.id).update(state="waiting", wake_at=timezone.now())
+    return True
+
+
+def test_what_runs_beside_an_atomic_handler_in_its_claim_cannot_be_taken_away(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recording an atomic request shrinks what is claimed to one: what was claimed with it has to wait."""
+    taken: list[bool] = []
+    monkeypatch.setattr(drain.Turn, "_next_size", lambda *_: 8)
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    @script
+    def cancelled_meanwhile(request: HandlerRequest) -> int:
+        queue = queue_of(user)
+        taken.append(request.sequence <= queue.done_seq + queue.claimed)
+        return 1
+
+    user = new_user()
+    submit(user, "fine", "fine", "fine")
+    submit(user, "fine", kind="test.atomic")
+    submit(user, *["cancelled_meanwhile"] * 8)
+    hand.settle()
+    assert taken == [True] * 8
+
+
+# Time
+
+
+def test_a_handler_that_overruns_its_time_limit_is_stopped_and_counted(hand: Hand, script: Script) -> None:
+    @script
+    def slow(request: HandlerRequest) -> int:
+        began = time.monotonic()
+        while request.attempt == 1 and time.monotonic() - began < 20:
+            time.sleep(0.001)
+        return 1
+
+    user = new_user()
+    submit(user, "slow", kind="test.limited")
+    began = time.monotonic()
+    hand.settle()
+    assert time.monotonic() - began < 5
+    (request,) = requests_of(user)
+    assert attempts_of(request) == [(1, "timed_out"), (2, "succeeded")]
+    first = Attempt.objects.get(request=request, number=1)
+    assert first.error["message"] == "The handler overran its time limit of 0.2 s."
+
+
+def test_a_time_limit_hits_nobody_but_the_handler_that_overran_it(hand: Hand, script: Script) -> None:
+    """Handlers that end just when their limit is reached: the exception arrives late, or never."""
+
+    @script
+    def just_in_time(request: HandlerRequest) -> int:
+        until_ = time.monotonic() + 0.2 + (request.sequence - 6) * 0.003
+        while time.monotonic() < until_:
+            pass
+        return 1
+
+    user = new_user()
+    submit(user, *["just_in_time"] * 12, kind="test.limited")
+    hand.settle(40)
+    found = requests_of(user)
+    assert [r.seq for r in found] == list(range(1, 13))
+    assert {r.status for r in found} <= {"succeeded", "failed"}
+    assert {o for r in found for _, o in attempts_of(r)} <= {"timed_out", "succeeded"}
+
+
+def test_a_statement_that_overruns_is_counted_and_leaves_a_usable_connection(hand: Hand, script: Script) -> None:
+    @script
+    def sleepy(request: HandlerRequest) -> int:
+        if request.attempt == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_sleep(0.6)")
+        return 1
+
+    user = new_user()
+    submit(user, "sleepy", "sleepy", kind="test.limited")
+    hand.settle()
+    assert [attempts_of(r) for r in requests_of(user)] == [[(1, "timed_out"), (2, "succeeded")]] * 2
+
+
+def test_finished_work_is_recorded_while_a_slow_handler_runs(hand: Hand, script: Script) -> None:
+    waited = []
+
+    @script
+    def fast(request: HandlerRequest) -> int:
+        return 1
+
+    @script
+    def slow(request: HandlerRequest) -> int:
+        began = time.monotonic()
+        until(lambda: queue_of(user).done_seq == request.sequence - 1, 5)
+        waited.append(time.monotonic() - began)
+        return 1
+
+    user = new_user()
+    submit(user, *["fast"] * 6, "slow", "fast")
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 8
+    print(f"recorded {waited[0] * 1000:.0f} ms after the slow handler began (20 ms and the watch's tick)")
+    assert waited[0] < 0.3
+
+
+def test_an_owner_who_gives_up_is_heard_by_the_running_handler(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "RENEW_SECONDS", 0.05)
+
+    @script
+    def patient(request: HandlerRequest) -> str:
+        interventions.cancel(request.id)
+        until(lambda: request.cancelled, 5)
+        return "as far as I came"
+
+    @script
+    def fine(request: HandlerRequest) -> bool:
+        return request.cancelled
+
+    user = new_user()
+    submit(user, "patient", "fine")
+    hand.settle()
+    first, second = requests_of(user)
+    assert (first.status, first.result) == ("cancelled", "as far as I came")
+    assert (second.status, second.result) == ("succeeded", False)
+
+
+def test_a_request_that_was_cancelled_or_expired_before_its_turn_is_not_run(hand: Hand, script: Script) -> None:
+    ran = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+
+    user = new_user()
+    submit(user, "note", "note")
+    submit(user, "note", expires_at=timezone.now() - timedelta(seconds=1))
+    submit(user, "note")
+    interventions.cancel(requests_of(user)[1].id)
+    hand.settle()
+    assert ran == [1, 4]
+    assert statuses_of(user) == ["succeeded", "cancelled", "expired", "succeeded"]
+
+
+def test_a_turn_ends_after_its_time_so_that_others_come_first(
+    hand: Hand, script: Script, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.ENV, "turn_seconds", 0.1)
+    began = []
+
+    @script
+    def slow(request: HandlerRequest) -> None:
+        time.sleep(0.03)
+
+    @script
+    def quiet(request: HandlerRequest) -> None:
+        began.append(time.monotonic())
+
+    alice, bob = new_user(), new_user()
+    submit(alice, *["slow"] * 40)
+    hand.dispatch()
+    submit(bob, "quiet")
+    hand.dispatch()
+    sent = time.monotonic()
+    hand.work()
+    assert began[0] - sent < 0.1 + 0.03 + 0.3, "bob waited for more than one of alice's turns"
+    assert queue_of(alice).done_seq >= 1
+    hand.settle()
+
+
+def test_a_turn_ends_after_so_many_requests(hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.conf import settings
+
+    monkeypatch.setattr(settings.ENV, "turn_requests", 10)
+
+    @script
+    def fine(request: HandlerRequest) -> None:
+        return None
+
+    user = new_user()
+    submit(user, *["fine"] * 25)
+    hand.dispatch()
+    assert hand.work(turns=1) == 1
+    assert queue_of(user).done_seq == 10
+    until(lambda: hand.wire.tokens() == 1, 5, "the token did not go to the tail")
+    hand.settle()
+    assert queue_of(user).fence == 3
+
+
+def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, script: Script) -> None:
+    ran = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+        if request.sequence == 2:
+            UserQueue.objects.filter(user=user).update(paused=True)
+
+    user = new_user()
+    submit(user, *["note"] * 10)
+    hand.dispatch()
+    hand.work()
+    stopped_at = len(ran)
+    assert stopped_at < 10
+    hand.wire.put_token(queue_of(user).id)
+    hand.work()
+    assert len(ran) == stopped_at, "a token does not start it"
+    submit(user, "note")
+    hand.dispatch()
+    hand.work()
+    assert len(ran) == stopped_at
+    interventions.resume(queue_of(user).id)
+    hand.settle()
+    assert ran == list(range(1, 12))
+
+
+# The watch
+
+
+def test_the_watch_outlives_a_connection_that_dies_while_it_records(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was about to record is kept: a number that moved without its outcome would be a lost request."""
+
+    @script
+    def fast(request: HandlerRequest) -> int:
+        return request.sequence
+
+    @script
+    def slow(request: HandlerRequest) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
+                " AND objid = %s",
+                [watch.LOCK_CLASS, drain.watch.holder],
+            )
+        time.sleep(0.1)
+        return request.sequence
+
+    user = new_user()
+    submit(user, *["fast"] * 6, "slow", *["fast"] * 3)
+    hand.settle()
+    assert [(r.seq, r.status, r.result) for r in requests_of(user)] == [(n, "succeeded", n) for n in range(1, 11)]
+    until(lambda: drain.watch.wait_until_known(0), 5, "the lock is taken again")
+
+
+def test_a_turn_is_watched_at_once_whenever_it_begins(watch: Any) -> None:
+    """`add` between the watch's look at its turns and its going to rest must not put it to rest."""
+
+    class Looked:
+        looks = 0
+
+        def look_after(self) -> None:
+            self.looks += 1
+
+        def looked(self, often: int) -> bool:
+            return self.looks >= often
+
+        def abandon(self) -> None: ...
+
+    for _ in range(30):
+        turn = Looked()
+        watch.add(turn)
+        until(partial(turn.looked, 2), 0.5, "the watch sleeps although there is a turn")
+        watch.remove(turn)
+        time.sleep(0.01)
+
+
+def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any) -> None:
+    class Broken:
+        lease = SimpleNamespace(queue_id=0)
+
+        def look_after(self) -> None:
+            raise TypeError("a defect")
+
+        def abandon(self) -> None: ...
+
+    class Looked:
+        looks = 0
+
+        def look_after(self) -> None:
+            self.looks += 1
+
+        def abandon(self) -> None: ...
+
+    broken, turn = Broken(), Looked()
+    watch.add(broken)
+    watch.add(turn)
+    until(lambda: turn.looks > 3, 2, "the watch has died")
+    watch.remove(turn)
+    watch.remove(broken)
+
+
+def test_a_stopping_worker_takes_no_turn_and_loses_no_token(hand: Hand, script: Script) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, "fine")
+    hand.dispatch()
+    run = hand.wire.get_token()
+    assert run is not None
+    drain.watch.stopping.set()
+    run()
+    assert statuses_of(user) == ["queued"]
+    until(hand.wire.tokens, 2, "the token is lost: the queue waits for the sweeper")
+
+
+def test_a_turn_with_a_defect_leaves_nothing_to_the_next_one(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader may still consume the one user's queue: another user's turn must not be given its messages."""
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    alice, bob = new_user(), new_user()
+    submit(alice, *["fine"] * 40)
+    submit(bob, *["fine"] * 40)
+    hand.dispatch()
+    real = drain.Turn._next_size
+
+    def defective(turn: drain.Turn, ran: int, seconds: float) -> int:
+        if turn.lease.user_id == alice.id and ran >= 8:
+            raise ZeroDivisionError("a defect")
+        return real(turn, ran, seconds)
+
+    monkeypatch.setattr(drain.Turn, "_next_size", defective)
+    with pytest.raises(ZeroDivisionError):
+        hand.work(1)
+    assert hand.work(1) == 1
+    assert queue_of(bob).done_seq == 40
+    assert queue_of(bob).fence == 1
+
+
+def test_only_one_of_many_tokens_gives_a_turn(hand: Hand, script: Script) -> None:
+    running, most = threading.Semaphore(0), []
+    lock = threading.Lock()
+    count = 0
+
+    @script
+    def alone(request: HandlerRequest) -> None:
+        nonlocal count
+        with lock:
+            count += 1
+            most.append(count)
+        time.sleep(0.01)
+        with lock:
+            count -= 1
+
+    user = new_user()
+    submit(user, *["alone"] * 10)
+    hand.dispatch()
+    queue_id = queue_of(user).id
+    threads = [threading.Thread(target=lambda: elsewhere_drain(queue_id)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    hand.settle()
+    assert most == [1] * 10
+    del running
+
+
+def elsewhere_drain(queue_id: int) -> None:
+    from tests.processing.crew import forget_reader
+
+    try:
+        drain_queue(queue_id)
+    finally:
+        forget_reader()
+        connection.close()
+
+
+# Bundles: one token for many queues
+
+
+def test_a_defect_in_one_turn_of_a_bundle_costs_the_others_nothing(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    users = [new_user() for _ in range(5)]
+    for user in users:
+        submit(user, "fine")
+    hand.dispatch()
+    hand.wire.purge(broker.TOKEN_QUEUE)
+    unlucky = users[1]
+    real = drain.Turn._run_claims
+
+    def defective(turn: drain.Turn) -> None:
+        if turn.lease.user_id == unlucky.id:
+            raise ZeroDivisionError("a defect")
+        real(turn)
+
+    monkeypatch.setattr(drain.Turn, "_run_claims", defective)
+    monkeypatch.setattr(Bundle, "look_after", lambda _: None)  # or a busy machine passes on what is to fail here
+    with pytest.raises(ZeroDivisionError):
+        Bundle([queue_of(user).id for user in users]).drain()
+    until(lambda: hand.work() or all(queue_of(user).done_seq for user in users if user != unlucky), 5)
+    assert [queue_of(user).done_seq for user in users] == [1, 0, 1, 1, 1]
+
+
+def test_nobody_in_a_bundle_waits_for_a_slow_one_before_them(hand: Hand, script: Script) -> None:
+    @script
+    def slow(request: HandlerRequest) -> int:
+        until(lambda: elsewhere(lambda: hand.wire.tokens()) == 3, 5, "the others were not passed on")
+        return 1
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    users = [new_user() for _ in range(4)]
+    submit(users[0], "slow")
+    for user in users[1:]:
+        submit(user, "fine")
+    hand.dispatch()
+    hand.wire.purge(broker.TOKEN_QUEUE)
+    Bundle([queue_of(user).id for user in users]).drain()
+    hand.settle()
+    assert all(statuses_of(user) == ["succeeded"] for user in users)
+
+
+def test_a_broker_that_hangs_does_not_hold_up_the_watch(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It renews every lease of the process: while it waits for RabbitMQ to take tokens, they would all run out."""
+    released = threading.Event()
+
+    class Looked:
+        looks = 0
+
+        def look_after(self) -> None:
+            self.looks += 1
+
+        def abandon(self) -> None: ...
+
+    monkeypatch.setattr(bundle, "pass_on", lambda _: released.wait(20))
+    waiting, turn = Bundle([1, 2, 3]), Looked()
+    waiting.turn_began -= 10
+    watch.add(waiting)
+    until(lambda: not waiting.rest, 5)
+    watch.add(turn)
+    try:
+        until(lambda: turn.looks > 3, 3, "the watch waits for RabbitMQ")
+    finally:
+        watch.remove(turn)
+        watch.remove(waiting)
+        released.set()

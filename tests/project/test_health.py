@@ -1,0 +1,126 @@
+"""/health/ready says what is missing, soon, whatever hangs."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+
+from processing import rabbitmq
+from processing.dispatcher import LOCK_CLASS
+from project import health
+from project.redis_client import RedisUnavailable
+from tests.accounts.people import Api, at_once
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing cached; the threads' connections are closed afterwards, or the database could not be dropped."""
+    recent = health._Recent()
+    monkeypatch.setattr(health, "_recent", recent)
+    yield
+    for thread in recent.threads.values():
+        thread.submit(connection.close)
+        thread.shutdown(wait=True)
+
+
+@pytest.fixture
+def leader() -> Iterator[None]:
+    """Somebody leads the one shard, in a session of theirs."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, 0)", [LOCK_CLASS])
+        yield
+        cursor.execute("SELECT pg_advisory_unlock(%s, 0)", [LOCK_CLASS])
+
+
+def ready() -> tuple[int, str, dict[str, str]]:
+    answer = Api().get("/health/ready")
+    body = answer.json()
+    return answer.status_code, body["status"], {name: how for name, how in body["checks"].items() if how != "ok"}
+
+
+def gone(*_: Any) -> Any:
+    raise RedisUnavailable
+
+
+def test_live_asks_nobody() -> None:
+    answer = Api().get("/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": {}})
+
+
+def test_all_is_well(leader: None) -> None:
+    assert ready() == (200, "ok", {})
+
+
+def test_every_check_is_named() -> None:
+    assert set(Api().get("/health/ready").json()["checks"]) == {
+        "postgresql",
+        "rabbitmq",
+        "redis",
+        "migrations",
+        "dispatcher",
+    }
+
+
+def test_without_a_leader_it_is_degraded() -> None:
+    assert ready() == (200, "degraded", {"dispatcher": "down"})
+
+
+def test_without_redis_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "call", gone)
+    assert ready() == (200, "degraded", {"redis": "down"})
+
+
+def test_without_rabbitmq_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(timeout: float) -> None:
+        raise rabbitmq.BrokerUnavailable("amqp://secret")
+
+    monkeypatch.setattr(rabbitmq, "ping", unavailable)
+    assert ready() == (200, "degraded", {"rabbitmq": "down"})
+
+
+def test_without_postgresql_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable() -> dict[str, str]:
+        raise OperationalError("secret")
+
+    monkeypatch.setattr(health, "migrations", unavailable)
+    answer = Api().get("/health/ready")
+    assert (answer.status_code, answer.json()["status"]) == (503, "down")
+    assert int(answer["Retry-After"]) > 0
+    assert b"secret" not in answer.content
+
+
+def test_with_a_migration_missing_it_is_down(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = health.shipped_migrations() | {("accounts", "9999_not_applied")}
+    monkeypatch.setattr(health, "shipped_migrations", lambda: shipped)
+    assert ready() == (503, "down", {"migrations": "down"})
+
+
+def test_one_that_hangs_holds_up_no_other(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "TIMEOUT", 0.3)
+    hanging = threading.Event()
+    monkeypatch.setattr(rabbitmq, "ping", lambda _: hanging.wait(20))
+    started = time.monotonic()
+    assert ready() == (200, "degraded", {"rabbitmq": "timeout"})
+    assert time.monotonic() - started < 2
+    hanging.set()
+
+
+def test_many_probes_at_once_cost_one_check(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "CACHED", 60)
+    asked = []
+    monkeypatch.setattr(health, "call", lambda *_: asked.append(1))
+    assert set(at_once(10, lambda _: ready()[0])) == {200}
+    assert len(asked) == 1
+
+
+def test_it_is_looked_at_again_soon(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "CACHED", 0.1)
+    assert ready()[1] == "ok"
+    monkeypatch.setattr(health, "call", gone)
+    time.sleep(0.15)
+    assert ready()[1] == "degraded"

@@ -1,0 +1,142 @@
+"""A Redis that is dead, hangs or comes back costs others next to nothing."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from project import redis_client
+from project.redis_client import RedisUnavailable, Script, call, hint
+
+Answer = Callable[[socket.socket], None]
+
+
+@pytest.fixture
+def elsewhere(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Points the client at another port, with a connection and a breaker of its own."""
+
+    def at(port: int) -> None:
+        monkeypatch.setattr(settings.ENV, "redis_url", f"redis://127.0.0.1:{port}/0")
+        monkeypatch.setattr(redis_client, "_connection", redis_client._Connection())
+        monkeypatch.setattr(redis_client, "_breaker", redis_client._Breaker())
+
+    return at
+
+
+@pytest.fixture
+def hanging() -> Iterator[int]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def seconds(act: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    act()
+    return time.monotonic() - started
+
+
+def test_a_command_gets_its_reply() -> None:
+    call("SET", "test:key", "väl", "PX", 10_000)
+    assert call("GET", "test:key") == "väl".encode()
+
+
+def test_a_dead_redis_is_unavailable_and_not_asked_again_at_once(elsewhere: Callable[[int], None]) -> None:
+    elsewhere(free_port())
+    with pytest.raises(RedisUnavailable):
+        call("PING")
+
+    def many() -> None:
+        for _ in range(1000):
+            assert not hint("channel")
+
+    assert seconds(many) < 0.5
+
+
+def test_a_hanging_redis_costs_one_timeout(elsewhere: Callable[[int], None], hanging: int) -> None:
+    elsewhere(hanging)
+    assert seconds(lambda: hint("channel")) < 4 * redis_client.TIMEOUT
+    assert seconds(lambda: hint("channel")) < 0.05
+
+
+def test_while_it_hangs_one_thread_at_a_time_finds_out(
+    elsewhere: Callable[[int], None], hanging: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(hanging)
+    hint("channel")
+    monkeypatch.setattr(redis_client._breaker, "next_try", 0)
+    took: list[float] = []
+    threads = [threading.Thread(target=lambda: took.append(seconds(lambda: hint("x")))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(one > redis_client.TIMEOUT / 2 for one in took) == 1
+
+
+def test_a_redis_that_comes_back_is_used_again(
+    elsewhere: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_client, "PAUSE", 0.05)
+    real = redis_client._connection
+    elsewhere(free_port())
+    assert not hint("channel")
+    monkeypatch.setattr(redis_client, "_connection", real)
+    time.sleep(0.06)
+    assert hint("channel")
+    assert redis_client._breaker.closed
+
+
+def test_a_connection_that_the_server_closed_is_no_error() -> None:
+    call("CLIENT", "SETNAME", "test-victim")
+    own = call("CLIENT", "ID")
+    with redis.Redis.from_url(redis_client.settings.ENV.redis_url) as other:
+        other.client_kill_filter(_id=own)
+    assert call("PING") == b"PONG"
+
+
+def test_a_call_that_was_interrupted_does_not_answer_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    call("PING")
+
+    class TimeLimit(BaseException):
+        pass
+
+    with monkeypatch.context() as interrupted:
+
+        def interrupt(*_: Any, **__: Any) -> Any:
+            raise TimeLimit
+
+        interrupted.setattr(redis_client._connection.connection, "read_response", interrupt)
+        with pytest.raises(TimeLimit):
+            call("ECHO", "left behind")
+    assert call("PING") == b"PONG"
+
+
+def test_a_wrong_command_is_an_error_of_ours_and_redis_stays_in_use() -> None:
+    with pytest.raises(redis.ResponseError):
+        call("NONSENSE")
+    assert call("PING") == b"PONG"
+
+
+def test_a_script_survives_a_server_that_forgot_it() -> None:
+    script = Script("return ARGV[1]")
+    for _ in range(2):
+        assert script([], ["x"]) == b"x"
+        call("SCRIPT", "FLUSH")
+
+
+def test_each_thread_has_its_own_connection() -> None:
+    ids = {call("CLIENT", "ID")}
+    thread = threading.Thread(target=lambda: ids.add(call("CLIENT", "ID")))
+    thread.start()
+    thread.join()
+    assert len(ids) == 2

@@ -1,0 +1,61 @@
+"""A start with settings that are wrong or unsafe is refused, with a sentence that says what to write instead."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SECRET = "a-secret-of-this-test-" + "x" * 40
+
+
+def python(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("DEBUG", "SECRET_KEY")}
+    program = [sys.executable, *arguments]
+    return subprocess.run(program, env=kept | settings, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({}, "SECRET_KEY is not set. Set it to 50 random characters, or DEBUG=1 for development."),
+        ({"SECRET_KEY": "short"}, "SECRET_KEY does not fit"),
+        ({"SECRET_KEY": SECRET, "TRUSTED_PROXIES": "all"}, "TRUSTED_PROXIES='all' does not fit"),
+        ({"SECRET_KEY": SECRET, "BODY_LIMIT": "0"}, "BODY_LIMIT='0' does not fit"),
+        ({"SECRET_KEY": SECRET, "HTTP_CALL_ALLOW": "a.internal,10.0.0.1/8"}, "instead of '10.0.0.1/8'"),
+        ({"SECRET_KEY": SECRET, "HTTP_CALL_ALLOW": "10.0.0.256"}, "instead of '10.0.0.256'"),
+        (
+            {"SECRET_KEY": SECRET, "DATABASE_URL": "mysql://x"},
+            "DATABASE_URL='mysql://x' does not fit: write postgres://",
+        ),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_wrong_stops_the_start_with_a_sentence(settings: dict[str, str], sentence: str) -> None:
+    started = python("-c", "import project.settings", **settings)
+    assert started.returncode != 0
+    assert sentence in started.stderr
+    assert "short" not in started.stderr.splitlines()[-1]
+
+
+def test_a_deployment_has_nothing_to_be_warned_about() -> None:
+    checked = python("manage.py", "check", "--deploy", "--fail-level", "WARNING", SECRET_KEY=SECRET)
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("proxies", ["0", "1"])
+def test_https_is_believed_of_trusted_proxies_only(proxies: str) -> None:
+    said = python(
+        "-c",
+        "import project.settings; print(hasattr(project.settings, 'SECURE_PROXY_SSL_HEADER'))",
+        SECRET_KEY=SECRET,
+        TRUSTED_PROXIES=proxies,
+    )
+    assert said.stdout.strip() == str(proxies == "1")
+
+
+def test_token_keys_that_do_not_fit_stop_every_command() -> None:
+    started = python("manage.py", "check", SECRET_KEY=SECRET, TOKEN_KEYS="nonsense")
+    assert started.returncode != 0
+    assert "TOKEN_KEYS does not fit: write PEM" in started.stderr
+    assert "nonsense" not in started.stderr

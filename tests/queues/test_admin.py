@@ -1,0 +1,221 @@
+"""Operators see, search and steer queues and requests; no page writes what the protocol owns, none counts a table."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from accounts.models import User
+from queues.admin import first_id
+from queues.models import Attempt, Request, UserQueue
+from queues.states import AttemptOutcome, QueueState, Status
+from tests.queues.rows import NOW, a_long_story, queue_of, request_in
+
+pytestmark = pytest.mark.django_db
+QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
+
+
+@pytest.fixture
+def operator() -> Client:
+    client = Client(raise_request_exception=True)
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+@pytest.fixture
+def reader() -> Client:
+    """May look, and not steer."""
+    user = User.objects.create_user("reader", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def bob() -> User:
+    return User.objects.create_user("bob-the-builder", email="bob@example.com")
+
+
+def rows(page: Any) -> list[Any]:
+    return list(page.context["cl"].result_list)
+
+
+def test_a_queue_shows_how_it_is_doing(operator: Client, bob: User) -> None:
+    queue = a_long_story(bob)
+    page = operator.get(QUEUES)
+    (shown,) = rows(page)
+    assert (shown.depth, shown.oldest_waiting_at) == (5, NOW + timedelta(minutes=8))
+    assert b"bob-the-builder" in page.content
+    assert operator.get(f"{QUEUES}{queue.id}/change/").status_code == 200
+
+
+@pytest.mark.parametrize("term", ["bob-the-builder", "BOB-the-builder", "bob-the", "BOB@example.com", "{user}"])
+def test_queues_and_requests_are_found_by_their_user(operator: Client, bob: User, term: str) -> None:
+    queue = a_long_story(bob)
+    a_long_story(User.objects.create_user("alice"))
+    term = term.format(user=bob.id)
+    assert [found.id for found in rows(operator.get(QUEUES, {"q": term}))] == [queue.id]
+    assert {found.queue_id for found in rows(operator.get(REQUESTS, {"q": term}))} == {queue.id}
+
+
+def test_a_request_is_found_by_its_id(operator: Client, bob: User) -> None:
+    wanted = a_long_story(bob).requests.get(seq=3)
+    assert rows(operator.get(REQUESTS, {"q": f" {wanted.id} "})) == [wanted]
+    assert rows(operator.get(REQUESTS, {"q": "01a1fab8-0000-7000-8000-000000000000"})) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "sequences"),
+    [
+        ("running", {8}), ("queued", {8, 9, 10, 12}), ("scheduled", {None}), ("succeeded", {1, 5, 7}),
+        ("failed", {2, 6}), ("cancelled", {3, 11, None}), ("expired", {4, None}), ("retrying", set()),
+        ("nonsense", {*range(1, 13), None}),
+    ],
+)  # fmt: skip
+def test_requests_are_filtered_by_status(operator: Client, bob: User, status: str, sequences: set[int | None]) -> None:
+    a_long_story(bob)
+    assert {found.seq for found in rows(operator.get(REQUESTS, {"status": status}))} == sequences
+
+
+def test_requests_are_filtered_by_kind_and_by_when_they_were_made(operator: Client, bob: User) -> None:
+    queue = queue_of(bob)
+    old = request_in(queue, 1, Status.QUEUED, id=first_id(timezone.now() - timedelta(hours=2)), kind="demo.steps")
+    new = request_in(queue, 2, Status.QUEUED)
+    assert rows(operator.get(REQUESTS, {"kind": "demo.steps"})) == [old]
+    assert rows(operator.get(REQUESTS, {"created": "hour"})) == [new]
+    assert rows(operator.get(REQUESTS, {"created": "day"})) == [new, old]
+
+
+@pytest.mark.parametrize("state", QueueState.values)
+def test_queues_are_filtered_by_state(operator: Client, bob: User, state: str) -> None:
+    a_long_story(bob)
+    queue_of(User.objects.create_user("idler"))
+    found = rows(operator.get(QUEUES, {"state": state}))
+    assert {queue.state for queue in found} == ({state} if state in ("idle", "draining") else set())
+
+
+def test_a_request_shows_its_attempts_and_its_json_to_the_letter(operator: Client, bob: User) -> None:
+    queue = queue_of(bob, last_seq=1)
+    mine = request_in(queue, 1, Status.QUEUED, attempt=1)
+    error = {"type": "ValueError", "message": "<i>no</i>", "at": "2026-11-20T20:00:00+00:00"}
+    Attempt.objects.create(
+        request=mine, number=1, started_at=NOW, finished_at=NOW, outcome=AttemptOutcome.TIMED_OUT, error=error
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE queues_request SET payload = '{\"n\" : 1.0}' WHERE id = %s", [mine.id])
+    page = operator.get(f"{REQUESTS}{mine.id}/change/").content.decode()
+    assert "{&quot;n&quot; : 1.0}" in page
+    assert "ValueError: &lt;i&gt;no&lt;/i&gt;" in page
+    assert "Timed Out" in page
+
+
+@pytest.mark.parametrize(
+    "payload", ["<script>alert(1)</script>", {"<img src=x onerror=alert(1)>": "{{ 7*7 }}%s{}"}, "x" * 60_000, None, {}]
+)
+def test_a_hostile_payload_is_text(operator: Client, bob: User, payload: Any) -> None:
+    queue = queue_of(bob, last_seq=1, published_seq=1, done_seq=1)
+    error = {"type": "<script>", "message": "</pre><script>", "at": "2026-11-20T20:00:00+00:00"}
+    mine = request_in(
+        queue, 1, Status.FAILED, payload=payload or {"a": None}, result=payload, error=error, trace="<script>"
+    )
+    for path in (REQUESTS, f"{REQUESTS}{mine.id}/change/"):
+        page = operator.get(path).content.decode()
+        assert "<script>alert" not in page
+        assert "</pre><script>" not in page
+        assert "<img src=x" not in page
+        assert len(page) < 150_000
+
+
+def test_no_hand_writes_what_the_protocol_owns(operator: Client, bob: User) -> None:
+    queue = a_long_story(bob)
+    mine = queue.requests.get(seq=9)
+    for path in (f"{QUEUES}add/", f"{REQUESTS}add/", f"{QUEUES}{queue.id}/delete/", f"{REQUESTS}{mine.id}/delete/"):
+        assert operator.get(path).status_code == 403
+    assert operator.post(f"{REQUESTS}{mine.id}/change/", {"seq": 1, "status": "succeeded"}).status_code == 403
+    before = UserQueue.objects.values().get()
+    UserQueue.objects.update(fence=7)  # moved on since the page was shown
+    changed = operator.post(
+        f"{QUEUES}{queue.id}/change/", {"waiting_limit": "5", "done_seq": "12", "state": "idle", "paused": "on"}
+    )
+    assert changed.status_code == 302
+    assert UserQueue.objects.values().get() == {**before, "fence": 7, "waiting_limit": 5}
+    assert operator.post(f"{QUEUES}{queue.id}/change/", {"waiting_limit": "-1"}).status_code == 200
+    assert UserQueue.objects.get().waiting_limit == 5
+    for action in ("delete_selected", "nonsense"):
+        operator.post(REQUESTS, {"action": action, "_selected_action": [str(mine.id)]})
+    assert Request.objects.filter(id=mine.id).exists()
+
+
+def act(client: Client, path: str, action: str, *chosen: Any) -> Any:
+    return client.post(path, {"action": action, "_selected_action": [str(one.pk) for one in chosen]}, follow=True)
+
+
+def test_operators_steer_with_the_verbs_of_the_api(operator: Client, bob: User) -> None:
+    queue = a_long_story(bob)
+    final, waiting = queue.requests.get(seq=1), queue.requests.get(seq=9)
+    page = act(operator, REQUESTS, "cancel", final, waiting).content.decode()
+    assert "succeeded already" in page
+    assert "1 cancelled, or asked to stop" in page
+    waiting.refresh_from_db()
+    assert waiting.status == "cancelled"
+    act(operator, REQUESTS, "retry", waiting)
+    assert Request.objects.filter(retry_of=waiting).count() == 1
+    act(operator, QUEUES, "pause", queue)
+    assert UserQueue.objects.get().paused
+    act(operator, QUEUES, "resume", queue)
+    act(operator, QUEUES, "purge", queue)
+    assert not UserQueue.objects.get().paused
+    assert not queue.requests.filter(finished_at=None).exclude(seq=8).exists()
+    assert LogEntry.objects.count() == 5
+
+
+def test_who_may_only_look_cannot_steer(reader: Client, bob: User) -> None:
+    queue = a_long_story(bob)
+    waiting = queue.requests.get(seq=9)
+    assert reader.get(REQUESTS).status_code == 200
+    assert reader.get(f"{REQUESTS}{waiting.id}/change/").status_code == 200
+    act(reader, REQUESTS, "cancel", waiting)
+    act(reader, QUEUES, "purge", queue)
+    assert reader.post(f"{QUEUES}{queue.id}/change/", {"waiting_limit": "5"}).status_code == 403
+    waiting.refresh_from_db()
+    assert (waiting.status, UserQueue.objects.get().waiting_limit) == ("queued", None)
+
+
+def test_users_see_none_of_it(bob: User) -> None:
+    client = Client()
+    client.force_login(bob)
+    for path in (QUEUES, REQUESTS):
+        assert client.get(path).status_code == 302
+
+
+def queries_for(get: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as queries:
+        assert get().status_code == 200
+    return [query["sql"] for query in queries]
+
+
+@pytest.mark.parametrize(
+    "path", [QUEUES, REQUESTS, f"{REQUESTS}?status=queued", f"{QUEUES}?q=user", f"{REQUESTS}?q=user"]
+)
+def test_a_list_takes_the_same_few_queries_however_long_it_is(operator: Client, path: str) -> None:
+    def more(count: int) -> None:
+        for number in range(count):
+            user = User.objects.create_user(f"user-{count}-{number}")
+            request_in(queue_of(user, last_seq=2), 1, Status.QUEUED)
+
+    more(2)
+    operator.get(path)
+    few = queries_for(lambda: operator.get(path))
+    more(20)
+    many = queries_for(lambda: operator.get(path))
+    assert len(few) == len(many) <= 8
+    assert not [sql for sql in many if "COUNT(" in sql and "LIMIT" not in sql]
+    assert not [sql for sql in many if '"queues_request"."payload"' in sql]

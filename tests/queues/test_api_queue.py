@@ -1,0 +1,282 @@
+"""GET /queue, its verbs and those of requests, and GET /kinds."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from queues import progress
+from queues.models import Attempt, Request, UserQueue
+from queues.sql import Statement
+from queues.states import AttemptOutcome, QueueState, Status
+from tests.queues.api import Caller
+from tests.queues.rows import NOW, a_long_story, queue_of, request_in
+from tests.queues.threads import at_once
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def alice() -> Caller:
+    return Caller()
+
+
+def test_the_queue_of_one_who_never_asked_for_anything_is_idle(alice: Caller) -> None:
+    assert alice.get("queue").json == {
+        "state": "idle", "paused": False, "depth": 0, "limit": 1000, "oldest_waiting_at": None, "running": None,
+        "finished_per_minute": 0, "eta_seconds": 0, "blocked_by": None,
+    }  # fmt: skip
+    assert not UserQueue.objects.exists()
+
+
+def test_a_queue_tells_what_runs_what_waits_and_for_how_long(alice: Caller) -> None:
+    queue = a_long_story(alice.user)
+    queue_of(alice.user, seconds_each=2.5, waiting_limit=7)
+    running = alice.get("queue").json
+    assert running["running"] == str(queue.requests.get(seq=8).id)
+    assert running["oldest_waiting_at"] == (NOW + timedelta(minutes=9)).isoformat().replace("+00:00", "Z")
+    assert (running["state"], running["depth"], running["limit"]) == ("draining", 5, 7)
+    assert (running["eta_seconds"], running["blocked_by"]) == (12.5, None)
+
+
+def test_a_blocked_queue_names_the_head_that_blocks_it(alice: Caller) -> None:
+    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED, seconds_each=1)
+    head = request_in(queue, 1, Status.RETRYING, attempt=3, on_failure="block")
+    shown = alice.get("queue").json
+    assert (shown["blocked_by"], shown["running"], shown["eta_seconds"]) == (str(head.id), None, None)
+
+
+def test_the_pace_is_that_of_the_last_minute(alice: Caller) -> None:
+    queue = queue_of(alice.user, last_seq=300, published_seq=300, done_seq=300)
+    for seq in range(1, 6):
+        request_in(queue, seq, Status.SUCCEEDED, timezone.now() - timedelta(seconds=90 if seq < 3 else 9))
+    request_in(queue, 6, Status.CANCELLED, timezone.now())
+    assert alice.get("queue").json["finished_per_minute"] == 3
+    for seq in range(7, 207):
+        request_in(queue, seq, Status.SUCCEEDED, timezone.now() - timedelta(seconds=16))
+    assert 300 < alice.get("queue").json["finished_per_minute"] <= 400  # a hundred within the last 15 s
+
+
+def test_what_is_asked_for_often_costs_one_statement(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_long_story(alice.user)
+    mine = alice.submit()["id"]
+    run, ran = Statement.rows, []
+
+    def counted(self: Statement, **values: Any) -> list[Any]:
+        ran.append(self.text)
+        return run(self, **values)
+
+    monkeypatch.setattr(Statement, "rows", counted)
+    for ask in (
+        lambda: alice.submit(),
+        lambda: alice.post("requests/batch", {"requests": [{"kind": "demo.echo", "payload": 1}] * 100}),
+        lambda: alice.get("queue"),
+        lambda: alice.get(f"requests/{mine}"),
+        lambda: alice.get(f"requests/{uuid4()}"),
+        lambda: alice.get("requests/not-an-id"),
+    ):
+        ran.clear()
+        with CaptureQueriesContext(connection) as queries:
+            ask()
+        assert (len(ran), len(queries)) == (1, 0)
+
+
+def test_pause_and_resume_are_seen_at_once_and_may_be_repeated(alice: Caller) -> None:
+    for verb, paused in (("pause", True), ("pause", True), ("resume", False), ("resume", False)):
+        answer = alice.post(f"queue/{verb}")
+        assert (answer.status, answer.json["paused"]) == (200, paused)
+        assert alice.get("queue").json == answer.json
+
+
+def test_a_purge_cancels_what_waits_and_leaves_what_runs(alice: Caller) -> None:
+    a_long_story(alice.user)
+    other = Caller()
+    a_long_story(other.user)
+    assert alice.post("queue/purge").json["running"] is not None
+    statuses = {r["sequence"]: r["status"] for r in alice.get("requests?order=asc").json["results"]}
+    assert [statuses[seq] for seq in (7, 8, 9, 10, 12)] == [
+        "succeeded", "running", "cancelled", "cancelled", "cancelled",
+    ]  # fmt: skip
+    assert not alice.get("requests?status=scheduled").json["results"]
+    assert len(other.get("requests?status=scheduled").json["results"]) == 3
+
+
+def test_what_waits_is_cancelled_once_and_then_said_to_be_so(alice: Caller) -> None:
+    mine = alice.submit()["id"]
+    answer = alice.post(f"requests/{mine}/cancel")
+    assert (answer.status, answer.json["status"]) == (200, "cancelled")
+    again = alice.post(f"requests/{mine}/cancel")
+    assert (again.status, again.json["type"], "cancelled" in again.json["detail"]) == (409, "/problems/conflict", True)
+
+
+def test_a_running_request_is_asked_to_stop(alice: Caller) -> None:
+    queue = a_long_story(alice.user)
+    running = queue.requests.get(seq=8)
+    assert alice.post(f"requests/{running.id}/cancel").json["status"] == "running"
+    running.refresh_from_db()
+    assert running.cancel_asked_at is not None
+
+
+def test_a_retry_is_a_new_request_that_names_the_old_one(alice: Caller) -> None:
+    mine = alice.submit({"n": 1.0})["id"]
+    assert alice.post(f"requests/{mine}/retry").status == 409
+    alice.post(f"requests/{mine}/cancel")
+    again = alice.post(f"requests/{mine}/retry")
+    assert (again.status, again.json["retry_of"], again.json["sequence"]) == (202, mine, 2)
+    assert b'"payload":{"n": 1.0}' in again.content
+    assert again.headers["Location"] == f"/api/v1/requests/{again.json['id']}"
+    assert alice.get(f"requests/{again.json['id']}").json == again.json
+    UserQueue.objects.update(waiting_limit=1)
+    assert alice.post(f"requests/{mine}/retry").status == 429
+
+
+def test_a_blocked_head_can_be_tried_again_or_skipped(alice: Caller) -> None:
+    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED)
+    head = request_in(queue, 1, Status.RETRYING, attempt=3, on_failure="block")
+    after = request_in(queue, 2, Status.QUEUED)
+    assert alice.post(f"requests/{after.id}/skip").status == 409
+    again = alice.post(f"requests/{head.id}/retry")
+    assert (again.status, again.json["id"], again.json["status"]) == (202, str(head.id), "retrying")
+    queue_of(alice.user, state=QueueState.BLOCKED, wake_at=None)
+    skipped = alice.post(f"requests/{head.id}/skip")
+    assert (skipped.status, skipped.json["status"]) == (200, "failed")
+    assert alice.post(f"requests/{head.id}/skip").status == 409
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry", "skip"])
+def test_somebody_elses_request_is_left_alone_and_unknown(alice: Caller, verb: str) -> None:
+    mine = alice.submit()["id"]
+    bob = Caller()
+    answer = bob.post(f"requests/{mine}/{verb}", X_Request_ID="same")
+    never = bob.post(f"requests/01a1fab8-0000-7000-8000-000000000000/{verb}", X_Request_ID="same")
+    assert (answer.status, answer.content) == (404, never.content)
+    assert alice.get(f"requests/{mine}").json["status"] == "queued"
+
+
+def test_a_full_queue_says_when_to_come_back(alice: Caller) -> None:
+    queue = queue_of(alice.user, last_seq=3, waiting_limit=3, seconds_each=40.5)
+    refused = alice.post("requests", {"kind": "demo.echo", "payload": 1})
+    assert (refused.status, refused.json["type"], refused.headers["Retry-After"]) == (429, "/problems/queue-full", "41")
+    assert "RateLimit" in refused.headers
+    two = [{"kind": "demo.echo", "payload": 1}] * 2
+    assert alice.post("requests/batch", {"requests": two}).headers["Retry-After"] == "81"
+    assert alice.post("requests/batch", {"requests": two * 2}).errors == {"requests": "length"}
+    queue_of(alice.user, seconds_each=None)
+    assert alice.post("requests", two[0]).headers["Retry-After"] == "1"
+    queue.refresh_from_db()
+    assert (queue.last_seq, Request.objects.count()) == (3, 0)
+
+
+def test_a_queue_holds_as_many_scheduled_requests_as_waiting_ones(alice: Caller) -> None:
+    queue_of(alice.user, waiting_limit=1)
+    alice.submit(not_before="2027-01-01T00:00:00Z")
+    again = alice.post("requests", {"kind": "demo.echo", "payload": 1, "not_before": "2027-01-01T00:00:00Z"})
+    assert (again.status, again.headers["Retry-After"], "scheduled" in again.json["detail"]) == (429, "60", True)
+    alice.submit()
+    queue_of(alice.user, waiting_limit=0)
+    assert alice.post("requests", {"kind": "demo.echo", "payload": 1}).status == 429
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_limit_is_not_passed_by_coming_at_once() -> None:
+    alice = Caller()
+    queue_of(alice.user, waiting_limit=7)
+    body = {"kind": "demo.echo", "payload": 1}
+    answers = at_once(16, lambda _: Caller(alice.user, alice.token).post("requests", body))
+    assert sorted(answer.status for answer in answers) == [202] * 7 + [429] * 9
+    assert sorted(a.json["sequence"] for a in answers if a.status == 202) == list(range(1, 8))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_first_requests_of_a_user_may_come_at_once() -> None:
+    alice = Caller()
+    body = {"kind": "demo.echo", "payload": 1}
+    answers = at_once(12, lambda _: Caller(alice.user, alice.token).post("requests", body))
+    assert sorted(answer.json.get("sequence", 0) for answer in answers) == list(range(1, 13))
+
+
+def test_a_running_request_shows_its_progress_and_its_start(alice: Caller) -> None:
+    queue = a_long_story(alice.user)
+    running = queue.requests.get(seq=8)
+    progress.tell(running.id, 3, 10, "third")
+    shown = alice.get(f"requests/{running.id}").json
+    assert (shown["status"], shown["position"], shown["progress"]) == (
+        "running", 0, {"current": 3, "total": 10, "note": "third"},
+    )  # fmt: skip
+    assert shown["started_at"] == NOW.isoformat().replace("+00:00", "Z")
+
+
+def test_an_error_is_shown_with_its_time_in_utc(alice: Caller) -> None:
+    queue = queue_of(alice.user, last_seq=1, published_seq=1, done_seq=1)
+    error = {"type": "ValueError", "message": "no\x7f<b>", "at": "2026-11-20T20:00:00.123456+00:00"}
+    failed = request_in(queue, 1, Status.FAILED, error=error, attempt=2)
+    for number in (1, 2):
+        Attempt.objects.create(
+            request=failed, number=number, started_at=NOW, finished_at=NOW, outcome=AttemptOutcome.FAILED, error=error
+        )
+    told = {**error, "at": "2026-11-20T20:00:00.123456Z"}
+    assert alice.get(f"requests/{failed.id}").json["error"] == told
+    attempts = alice.get(f"requests/{failed.id}/attempts").json
+    time = NOW.isoformat().replace("+00:00", "Z")
+    assert attempts == [
+        {"number": number, "started_at": time, "finished_at": time, "outcome": "failed", "error": told}
+        for number in (1, 2)
+    ]
+
+
+def test_success_at_once_is_an_attempt_too(alice: Caller) -> None:
+    queue = queue_of(alice.user, last_seq=2, published_seq=1, done_seq=1)
+    done = request_in(queue, 1, Status.SUCCEEDED, attempt=1, started_at=NOW)
+    waits = request_in(queue, 2, Status.QUEUED)
+    (attempt,) = alice.get(f"requests/{done.id}/attempts").json
+    assert (attempt["number"], attempt["outcome"], attempt["error"]) == (1, "succeeded", None)
+    assert alice.get(f"requests/{waits.id}/attempts").json == []
+
+
+@pytest.mark.parametrize("result", [None, "text", 0, [], {"status": "failed"}])
+def test_a_result_is_shown_as_it_was_recorded(alice: Caller, result: Any) -> None:
+    queue = queue_of(alice.user, last_seq=1, published_seq=1, done_seq=1)
+    done = request_in(queue, 1, Status.SUCCEEDED, result=result, attempt=1)
+    assert alice.get(f"requests/{done.id}").json["result"] == result
+
+
+def test_what_has_not_changed_is_not_sent_again(alice: Caller) -> None:
+    mine = alice.submit()["id"]
+    etag = alice.get(f"requests/{mine}").headers["ETag"]
+    for known in (etag, f'"other", {etag}', f"W/{etag}", "*"):
+        answer = alice.get(f"requests/{mine}", If_None_Match=known)
+        assert (answer.status, answer.content, answer.headers["ETag"]) == (304, b"", etag)
+    for unknown in ("", '"other"', etag.strip('"')):
+        assert alice.get(f"requests/{mine}", If_None_Match=unknown).status == 200
+    alice.post(f"requests/{mine}/cancel")
+    assert alice.get(f"requests/{mine}", If_None_Match=etag).status == 200
+
+
+def test_kinds_are_listed_with_what_their_payload_must_be(alice: Caller) -> None:
+    kinds = {kind["kind"]: kind for kind in alice.get("kinds").json}
+    assert list(kinds) == sorted(kinds)
+    steps = kinds["demo.steps"]
+    assert set(steps) == {"kind", "version", "description", "schema", "max_attempts", "time_limit", "on_failure"}
+    assert steps["schema"]["properties"]["steps"]["maximum"] == 10_000
+    assert kinds["demo.echo"]["schema"] == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "requests"), ("POST", "requests"), ("POST", "requests/batch"), ("GET", "requests/x"),
+        ("GET", "requests/x/attempts"), ("POST", "requests/x/cancel"), ("POST", "requests/x/retry"),
+        ("POST", "requests/x/skip"), ("GET", "queue"), ("POST", "queue/pause"), ("POST", "queue/resume"),
+        ("POST", "queue/purge"), ("GET", "kinds"),
+    ],
+)  # fmt: skip
+def test_without_a_token_there_is_only_a_challenge(alice: Caller, method: str, path: str) -> None:
+    for token in ("", alice.token[:-4] + "AAAA"):
+        caller = Caller(alice.user, "none")
+        caller.token = token
+        answer = caller.send(method, path, {} if method == "POST" else None)
+        assert (answer.status, answer.headers["WWW-Authenticate"][:6]) == (401, "Bearer")

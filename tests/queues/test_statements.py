@@ -1,0 +1,182 @@
+"""What a statement sees when it had to wait for another: rows as they are then, not as they were when it began."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from queues import interventions, outbox
+from queues.lease import FencedOut, Lease, Outcome
+from queues.models import Request, UserQueue
+from queues.outbox import Shard
+from queues.states import AttemptOutcome, QueueState, Status
+from tests.processing import kinds
+from tests.processing.conftest import _empty_by_delete  # noqa: F401
+from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
+from tests.queues.threads import at_once, in_thread, wait_for_a_lock
+
+ALL = Shard(0, 1)
+
+
+@pytest.fixture(autouse=True)
+def _kinds(transactional_db: None) -> Iterator[None]:
+    with kinds.registered():
+        yield
+
+
+def published(count: int) -> Any:
+    """A user with so many requests that RabbitMQ has, as far as PostgreSQL knows."""
+    user = new_user()
+    submit(user, *[None] * count)
+    outbox.mark_published(outbox.unpublished(ALL, 0, 100, 100))
+    return user
+
+
+def succeeded(seq: int) -> Outcome:
+    now = timezone.now()
+    return Outcome(seq, Status.SUCCEEDED, 1, AttemptOutcome.SUCCEEDED, "1", None, now, now)
+
+
+def test_a_lease_that_waited_sees_that_its_head_was_cancelled_meanwhile() -> None:
+    user = published(2)
+    queue = queue_of(user)
+    with transaction.atomic():
+        UserQueue.objects.select_for_update(no_key=True).get(id=queue.id)
+        taking = in_thread(lambda: Lease.take(queue.id, 1))
+        in_thread(wait_for_a_lock)()  # in a transaction of one's own, nothing new is seen
+        Request.objects.filter(queue=queue, seq=1).update(status="cancelled", finished_at=timezone.now())
+    lease = taking()
+    assert lease.head.seq == 1
+    assert lease.head.finished_at is not None
+
+
+def test_a_lease_that_waited_for_a_cancel_begins_with_the_next_request() -> None:
+    user = published(2)
+    queue = queue_of(user)
+    with transaction.atomic():
+        interventions.cancel(requests_of(user)[0].id)
+        taking = in_thread(lambda: Lease.take(queue.id, 1))
+        in_thread(wait_for_a_lock)()  # in a transaction of one's own, nothing new is seen
+    lease = taking()
+    assert (lease.done_seq, lease.head.seq) == (1, 2)
+
+
+def test_of_many_who_want_a_lease_one_gets_it() -> None:
+    queue = queue_of(published(1))
+    taken = at_once(8, lambda n: Lease.take(queue.id, n + 1))
+    assert len([lease for lease in taken if lease is not None]) == 1
+    assert queue_of(queue.user).fence == 1
+
+
+def test_what_is_cancelled_is_either_run_or_taken_away_never_both() -> None:
+    """A cancel races with the record that claims the next requests: whoever is second sees what the first has done."""
+    for _ in range(10):
+        user = published(3)
+        queue = queue_of(user)
+        lease = Lease.take(queue.id, 1)
+        assert lease is not None
+        second = requests_of(user)[1].id
+
+        def race(n: int, lease: Lease = lease, second: Any = second) -> Any:
+            if n:
+                return interventions.cancel(second)
+            lease.record(1, [succeeded(1)], QueueState.DRAINING, 2)
+            return lease.claimed(2)
+
+        claimed, _ = at_once(2, race)
+        (work,) = [work for work in claimed if work.seq == 2]
+        row = Request.objects.get(id=second)
+        if row.status == "cancelled":
+            assert work.finished_at is not None, "it was taken away, so the worker passes it over"
+        else:
+            assert row.cancel_asked_at is not None, "the worker had it, so it was asked"
+
+
+def test_a_record_and_a_dispatcher_at_once_leave_no_queue_asleep() -> None:
+    for _ in range(10):
+        user = published(1)
+        queue = queue_of(user)
+        lease = Lease.take(queue.id, 1)
+        assert lease is not None
+        submit(user, None)
+        parcels = outbox.unpublished(ALL, queue.id - 1, 1, 10)
+
+        def race(n: int, lease: Lease = lease, parcels: Any = parcels) -> Any:
+            return outbox.mark_published(parcels) if n else lease.record(1, [succeeded(1)], QueueState.DRAINING, 1)
+
+        _, woken = at_once(2, race)
+        row = queue_of(user)
+        assert (row.done_seq, row.published_seq) == (1, 2)
+        assert (row.state, woken) in (("draining", []), ("ready", [queue.id]))
+
+
+def test_nothing_of_a_record_is_written_once_the_fence_has_moved() -> None:
+    user = published(2)
+    lease = Lease.take(queue_of(user).id, 1)
+    assert lease is not None
+    UserQueue.objects.filter(user=user).update(fence=lease.fence + 1)
+    with pytest.raises(FencedOut):
+        lease.record(1, [succeeded(1)], QueueState.DRAINING, 1)
+    assert statuses_of(user) == ["queued", "queued"]
+    assert lease.done_seq == 0
+
+
+def test_the_same_record_twice_counts_once() -> None:
+    """A commit whose answer was lost is tried again."""
+    user = published(2)
+    lease = Lease.take(queue_of(user).id, 1)
+    assert lease is not None
+    lease.record(1, [succeeded(1)], QueueState.DRAINING, 1)
+    lease.done_seq = 0
+    with pytest.raises(FencedOut):
+        lease.record(1, [succeeded(1)], QueueState.DRAINING, 1)
+    assert lease.catch_up() == 1
+    assert queue_of(user).done_seq == 1
+
+
+def test_scheduled_requests_enter_the_line_in_the_order_of_their_moments_beside_new_ones() -> None:
+    user = new_user()
+    later = timezone.now() + timedelta(hours=1)
+    for minutes in (3, 1, 2):
+        submit(user, minutes, not_before=later + timedelta(minutes=minutes))
+    Request.objects.filter(queue__user=user).update(not_before=F("not_before") - timedelta(hours=2))
+
+    def race(n: int) -> Any:
+        return outbox.enter_line(ALL, 100) if n < 2 else [submit(user, None)[0].seq for _ in range(5)]
+
+    at_once(4, race)
+    found = requests_of(user)
+    assert [request.seq for request in found] == list(range(1, 14))
+    assert [request.payload for request in found if request.payload] == [1, 2, 3]
+    assert queue_of(user).last_seq == 13
+
+
+def test_cancelling_what_is_scheduled_while_it_enters_the_line_deadlocks_with_nobody() -> None:
+    for _ in range(5):
+        user = new_user()
+        submit(user, *[None] * 6, not_before=timezone.now() + timedelta(hours=1))
+        Request.objects.filter(queue__user=user).update(not_before=timezone.now() - timedelta(hours=1))
+        ids = list(Request.objects.filter(queue__user=user).values_list("id", flat=True))
+
+        def race(n: int, ids: Any = ids) -> Any:
+            return outbox.enter_line(ALL, 100) if n == 0 else interventions.cancel(ids[n])
+
+        at_once(6, race)
+        outbox.enter_line(ALL, 100)
+        assert Request.objects.filter(queue__user=user, status="cancelled").count() == 5
+        (left,) = Request.objects.filter(queue__user=user, status="queued")
+        assert left.seq is not None
+
+
+def test_two_dispatchers_marking_the_same_many_queues_deadlock_with_nobody() -> None:
+    users = [new_user() for _ in range(30)]
+    for user in users:
+        submit(user, None)
+    parcels = outbox.unpublished(ALL, 0, 100, 10)
+    assert len(parcels) == 30
+    woken = at_once(4, lambda n: outbox.mark_published(parcels if n % 2 else parcels[::-1]))
+    assert sorted(id_ for ids in woken for id_ in ids) == [p.queue_id for p in parcels]

@@ -1,0 +1,53 @@
+"""Doing things at once, each thread with a connection of its own."""
+
+import threading
+import time
+from typing import Any
+
+from django.db import connection
+
+
+def wait_for_a_lock() -> None:
+    """Until some statement of this database waits for another."""
+    until = time.monotonic() + 30
+    with connection.cursor() as cursor:
+        while time.monotonic() < until:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")  # a transaction would see the same answer for ever
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            if cursor.fetchone()[0]:
+                return
+    raise AssertionError("nobody waits for a lock")
+
+
+def in_thread(do: Any) -> Any:
+    """Do it in a thread; gives a function that waits for what comes of it."""
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(do())
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def join() -> Any:
+        thread.join(30)
+        return result[0]
+
+    return join
+
+
+def at_once(count: int, do: Any) -> list[Any]:
+    """Do it in so many threads that all begin together."""
+    barrier = threading.Barrier(count)
+
+    def begin(number: int) -> Any:
+        barrier.wait(30)
+        return do(number)
+
+    running = [in_thread(lambda number=number: begin(number)) for number in range(count)]
+    return [join() for join in running]
