@@ -5,6 +5,7 @@ that says what to write instead. Below it stand Django's own settings, made from
 """
 
 import hashlib
+import os
 import re
 from datetime import timedelta
 from ipaddress import ip_network
@@ -28,6 +29,7 @@ class Environment(BaseSettings):
 
     debug: bool = Field(False, description="Development: the default secret and plain HTTP are allowed.")
     secret_key: str = Field(DEVELOPMENT_SECRET, min_length=32, description="Signs sessions and tokens.")
+    secrets_dir: str = Field("", description="Folder of files named for settings: secret_key .. The environment wins.")
     allowed_hosts: str = Field("localhost,127.0.0.1,[::1]", description="Host names served, comma-separated.")
     database_url: str = Field("postgres://postgres@127.0.0.1:5432/ordered_work", description="PostgreSQL.")
     rabbitmq_url: str = Field("amqp://guest:guest@127.0.0.1:5672/%2F", description="RabbitMQ; the path is the vhost.")
@@ -81,7 +83,10 @@ class Environment(BaseSettings):
 def read_environment() -> Environment:
     """The environment as typed values. Raises ImproperlyConfigured with a sentence for each value that does not fit."""
     try:
-        env = Environment()
+        env = Environment(_secrets_dir=secrets)
+    secrets = os.environ.get("SECRETS_DIR") or None
+    if secrets and not Path(secrets).is_dir():
+        raise ImproperlyConfigured(f"SECRETS_DIR={secrets!r} is no folder. Mount the secrets there, or unset it.")
     except ValidationError as wrong:
         sentences = []
         for error in wrong.errors():

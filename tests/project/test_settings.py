@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 SECRET = "a-secret-of-this-test-" + "x" * 40
 
 
-def python(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("DEBUG", "SECRET_KEY")}
+def python(
+    *arguments: str, environment: Mapping[str, str] = os.environ, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in environment.items() if name not in ("DEBUG", "SECRET_KEY")}
     program = [sys.executable, *arguments]
     return subprocess.run(program, env=kept | settings, capture_output=True, text=True, timeout=120, check=False)
 
@@ -20,6 +24,7 @@ def python(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]
     [
         ({}, "SECRET_KEY is not set. Set it to 50 random characters, or DEBUG=1 for development."),
         ({"SECRET_KEY": "short"}, "SECRET_KEY does not fit"),
+        ({"SECRETS_DIR": "/nowhere"}, "SECRETS_DIR='/nowhere' is no folder. Mount the secrets there, or unset it."),
         ({"SECRET_KEY": SECRET, "TRUSTED_PROXIES": "all"}, "TRUSTED_PROXIES='all' does not fit"),
         ({"SECRET_KEY": SECRET, "BODY_LIMIT": "0"}, "BODY_LIMIT='0' does not fit"),
         ({"SECRET_KEY": SECRET, "HTTP_CALL_ALLOW": "a.internal,10.0.0.1/8"}, "instead of '10.0.0.1/8'"),
@@ -36,6 +41,16 @@ def test_what_is_wrong_stops_the_start_with_a_sentence(settings: dict[str, str],
     assert started.returncode != 0
     assert sentence in started.stderr
     assert "short" not in started.stderr.splitlines()[-1]
+
+
+def test_secrets_are_read_from_files_and_the_environment_wins(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_text(f"{SECRET}\n")
+    (tmp_path / "database_url").write_text("postgres://ordered_work:p%40ss@postgres:5432/from_a_file\n")
+    show = "from project.settings import DATABASES, SECRET_KEY; print(SECRET_KEY, DATABASES['default']['NAME'])"
+    nothing_else = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    for named, expected in [({}, "from_a_file"), ({"DATABASE_URL": "postgres://postgres:5432/named"}, "named")]:
+        said = python("-c", show, SECRETS_DIR=str(tmp_path), environment=nothing_else, **named)
+        assert (said.stdout.split(), said.stderr) == ([SECRET, expected], "")
 
 
 def test_a_deployment_has_nothing_to_be_warned_about() -> None:
