@@ -14,7 +14,7 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from processing import broker
+from processing import broker, metrics
 from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher
 from processing.watch import LOCK_CLASS as WORKERS_LOCK_CLASS
 from queues import idempotency, outbox
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 LOCK_CLASS = 0x6F776472  # "owdr": the leaders' advisory locks
 LOOK_SECONDS = 0.25  # how long a hint that was lost is waited for
+GATHER_SECONDS = 0.01  # what is accepted meanwhile shares one publication; longer than hints.QUIET_SECONDS
 SWEEP_SECONDS = 0.5
 STANDBY_SECONDS = 1.0
 DEAD_SECONDS = 1.0  # a worker whose lock has been free for so long is dead ..
@@ -38,6 +39,7 @@ REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
 QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
 LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
 LONGEST_BACKOFF = 3.0
+TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
 
 
 class Dispatcher:
@@ -48,16 +50,20 @@ class Dispatcher:
         self.publisher = Publisher()
         self.listener = Listener()
         self._after = 0  # the queue id where the last step ended: everyone's turn comes
+        self._behind = False  # whether more was unpublished than one step takes
         self._swept = 0.0
         self._failures = 0
         self._token_queue_exists = False
         self._led_since = 0.0
+        self.looked = time.monotonic()  # it goes round its loop
         self._doubted: dict[tuple[int, int], float] = {}  # leases whose worker seems dead, and since when
 
     def run(self, stop: threading.Event) -> None:
         """Lead, or stand by, until `stop` is set. A server that is away is waited for, with jitter."""
         leading = False
+        metrics.LEADING.labels(str(self.shard.number)).set(0)
         while not stop.is_set():
+            self.looked = time.monotonic()
             try:
                 if not leading:
                     leading = self.take_lead()
@@ -65,13 +71,17 @@ class Dispatcher:
                         stop.wait(STANDBY_SECONDS)
                         continue
                     self._led_since = time.monotonic()
+                    metrics.LEADING.labels(str(self.shard.number)).set(1)
                     log.info("leading", shard=self.shard.number, of=self.shard.of)
                 more = self.step()
                 self._failures = 0
                 if not more:
                     self.listener.wait(LOOK_SECONDS)
+                elif not self._behind:
+                    stop.wait(GATHER_SECONDS)
             except DatabaseError as error:
                 leading = False  # the lock went with its connection
+                metrics.LEADING.labels(str(self.shard.number)).set(0)
                 connection.close()
                 self._back_off("PostgreSQL", error, stop)
             except BrokerUnavailable as error:
@@ -105,10 +115,12 @@ class Dispatcher:
     def dispatch_next(self) -> bool:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         parcels = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, REQUESTS_A_QUEUE)
+        self._behind = len(parcels) == QUEUES_A_STEP or any(len(p.requests) == REQUESTS_A_QUEUE for p in parcels)
         if not parcels:
             starts_over, self._after = self._after > 0, 0
             return starts_over
         self.publisher.publish((p.queue_id, [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
+        metrics.PUBLISHED.inc(sum(len(parcel.requests) for parcel in parcels))
         self.send_tokens(outbox.mark_published(parcels))
         self._after = parcels[-1].queue_id
         return True
@@ -122,6 +134,7 @@ class Dispatcher:
         tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
         if tokens:
             self.publisher.send(broker.TOKEN_QUEUE, tokens, broker.TOKEN_PROPERTIES)
+            TOKENS_SENT.inc(len(tokens))
 
     def sweep(self) -> None:
         """Repair what nobody else will: dead leases, lost tokens, queues that RabbitMQ keeps for nobody."""
@@ -142,6 +155,7 @@ class Dispatcher:
         waiting = self.publisher.waiting_in(broker.TOKEN_QUEUE)
         if waiting is None:
             broker.declare_token_queue()
+        metrics.TOKENS_WAITING.set(waiting or 0)
         return waiting or 0
 
     def end_dead_leases(self) -> None:
@@ -158,6 +172,7 @@ class Dispatcher:
             since = now if all_may_reconnect else self._doubted.get((queue_id, fence), now)
             if expired or now - since >= DEAD_SECONDS:
                 log.warning("a lease ended with its worker", queue=queue_id, fence=fence, expired=expired)
+                metrics.LEASES_ENDED.labels("expired" if expired else "dead").inc()
                 if recover(queue_id, fence):
                     self.send_tokens([queue_id])
             else:
@@ -166,6 +181,7 @@ class Dispatcher:
 
     def _back_off(self, what: str, error: Exception, stop: threading.Event) -> None:
         self._failures += 1
+        metrics.SERVERS_AWAY.labels(what).inc()
         jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
         delay = min(LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * jitter
         log.warning("a server is away", what=what, error=str(error).strip(), next_try_seconds=round(delay, 2))

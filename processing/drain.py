@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from processing import broker, handlers
+from processing import broker, handlers, metrics
 from processing.handlers import (
     HandlerRequest,
     NoHandler,
@@ -26,6 +26,7 @@ from processing.watch import RENEW_SECONDS, Watch, raise_in
 from queues.finishing import finished
 from queues.kinds import Kind
 from queues.lease import FencedOut, Lease, Next, Outcome, Work
+from queues.metrics import count_recorded
 from queues.sql import drop_open_transaction
 from queues.states import QueueState
 
@@ -36,6 +37,8 @@ FAST_SECONDS = 0.005  # a handler is fast if it takes less, waiting for other th
 WORTH_CONSUMING = 4  # a shorter claim gets its messages one by one
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
 UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
+
+TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
 
 watch = Watch()
 _thread = threading.local()
@@ -49,7 +52,9 @@ def drain_queue(queue_id: int) -> None:
             send_token(queue_id)
             return
         lease = Lease.take(queue_id, watch.holder)
-        if lease is not None:
+        if lease is None:
+            metrics.TOKENS_IN_VAIN.inc()
+        else:
             Turn(lease, reader()).run()
     except DatabaseError as error:
         log.warning("a turn lost PostgreSQL", queue=queue_id, error=str(error).strip())
@@ -71,6 +76,7 @@ def send_token(queue_id: int) -> None:
     if not hasattr(_thread, "tokens"):
         _thread.tokens = TokenSender()
     _thread.tokens.send(broker.TOKEN_QUEUE, broker.token(queue_id), broker.TOKEN_PROPERTIES)
+    TOKENS_SENT.inc()
 
 
 @dataclass(slots=True)
@@ -118,9 +124,12 @@ class Turn:
     def run(self) -> None:
         """Run the turn to its end, and leave the queue where others can go on with it."""
         watch.add(self)
+        metrics.TURNS.inc()
+        metrics.BUSY_THREADS.inc()
         try:
             self._run_claims()
         except FencedOut:
+            metrics.FENCED_OUT.inc()
             log.warning("fenced out: somebody else has the queue, nothing was recorded", queue=self.lease.queue_id)
             self.reader.close()
         except BrokerUnavailable as error:
@@ -131,6 +140,7 @@ class Turn:
             self.reader.close()  # it may still consume this queue, and the next turn is another's
             raise
         finally:
+            metrics.BUSY_THREADS.dec()
             watch.remove(self)
 
     def _run_claims(self) -> None:
@@ -204,6 +214,7 @@ class Turn:
         if self.passed:
             return  # recording these reads published_seq; then the next claim looks again
         if self.lease.republish():
+            metrics.REPUBLICATIONS.inc()
             log.warning("RabbitMQ lost messages; they are published again", queue=self.lease.queue_id)
             self.lease.state = QueueState.IDLE
 
@@ -268,7 +279,7 @@ class Turn:
             self.passed, self.outcomes = 0, []
             self.lease.done_seq, self.lease.state, self.unsure = before, QueueState.DRAINING, True
             raise
-        finished(self.lease.queue_id, self.lease.done_seq)
+        self._committed(before, [verdict.outcome] if verdict.outcome else [])
         return RECORDED
 
     def _over(self, verdict: Verdict) -> None:
@@ -288,11 +299,11 @@ class Turn:
         """Write down what is over; if PostgreSQL is away, as soon as it is back. Raises FencedOut."""
         patience = time.monotonic() + settings.ENV.lease_seconds
         with self.lock:
-            done = self.lease.done_seq
+            done, outcomes = self.lease.done_seq, self.outcomes
             while not self._recorded(then, claim, delay, patience):
                 time.sleep(0.1)
-            if self.lease.done_seq > done and not connection.in_atomic_block:
-                finished(self.lease.queue_id, self.lease.done_seq)
+            if not connection.in_atomic_block:
+                self._committed(done, outcomes)
             self.passed, self.outcomes = 0, []
             self.renewed = time.monotonic()
 
@@ -317,6 +328,12 @@ class Turn:
             connection.close()
             return False
         return True
+
+    def _committed(self, done: int, outcomes: list[Outcome]) -> None:
+        """Count what was recorded, and if the head has moved since `done`, tell those who wait for it."""
+        count_recorded(outcomes)
+        if self.lease.done_seq > done:
+            finished(self.lease.queue_id, self.lease.done_seq)
 
     def _ack(self) -> None:
         """Ack after the commit: a redelivery meets the sequence check."""
@@ -357,6 +374,7 @@ class Turn:
         try:
             self._record(QueueState.WAITING, delay=delay)
         except FencedOut:
+            metrics.FENCED_OUT.inc()
             log.warning("fenced out while giving a queue back", queue=self.lease.queue_id)
 
     def _now(self) -> datetime:
@@ -420,6 +438,7 @@ class Turn:
             self.passed, self.outcomes = before  # it is given up at the next look, once
             raise
         self.given_up = True
+        metrics.HANDLERS_GIVEN_UP.labels(running.kind.name).inc()
         watch.retire(self)
 
     def abandon(self) -> None:

@@ -30,9 +30,9 @@ def without_running(work: Work, now: datetime) -> Verdict | None:
     if work.finished_at is not None:
         return Verdict(None)
     if work.expired:
-        return Verdict(Outcome(work.seq, Status.EXPIRED, work.attempt, finished_at=now))
+        return Verdict(Outcome(work.seq, Status.EXPIRED, work.attempt, finished_at=now, work=work))
     if work.cancel_asked:
-        return Verdict(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=now))
+        return Verdict(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=now, work=work))
     return None
 
 
@@ -41,7 +41,7 @@ def returned(work: Work, request: HandlerRequest, result: str, started: datetime
     status, how = Status.SUCCEEDED, AttemptOutcome.SUCCEEDED
     if request.heeded:
         status, how = Status.CANCELLED, AttemptOutcome.CANCELLED
-    return Verdict(Outcome(work.seq, status, request.attempt, how, result, None, started, finished))
+    return Verdict(Outcome(work.seq, status, request.attempt, how, result, None, started, finished, work))
 
 
 def raised(
@@ -66,7 +66,7 @@ def raised(
         "attempt failed", request=str(work.id), sequence=work.seq, kind=work.kind, attempt=number, outcome=how.value,
         status=status.value, error=told["type"], request_id=work.trace,
     )  # fmt: skip
-    outcome = Outcome(work.seq, status, number, how, None, told, started, finished)
+    outcome = Outcome(work.seq, status, number, how, None, told, started, finished, work)
     return Verdict(outcome, then, delay if then == QueueState.WAITING else None)
 
 

@@ -13,6 +13,7 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection
 
+from processing.beat import Beat
 from queues.lease import FencedOut
 
 if TYPE_CHECKING:
@@ -39,10 +40,14 @@ class Watch:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._end_process = threading.Event()
+        self._beat: Beat | None = None
 
-    def start(self, end_process: threading.Event) -> None:
-        """Begin to watch. `end_process` is set when a handler hangs so that only the process's end helps."""
-        self._end_process = end_process
+    def start(self, end_process: threading.Event, beat: Beat | None = None) -> None:
+        """Begin to watch, and give the process's sign of life.
+
+        `end_process` is set when a handler hangs so that only the process's end helps.
+        """
+        self._end_process, self._beat = end_process, beat
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
@@ -94,6 +99,8 @@ class Watch:
         checked = 0.0
         while not self._ended.is_set():
             self._busy.wait(LOCK_SECONDS)
+            if self._beat is not None:
+                self._beat.give(self._locked.is_set())
             try:
                 if time.monotonic() - checked > LOCK_SECONDS:
                     self._hold_lock()

@@ -3,14 +3,18 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import structlog
 from django.conf import settings
 from dramatiq import Worker
 
-from processing import actors, drain
+from processing import actors, drain, metrics
+from processing.beat import Beat
 from processing.broker import broker
+from project.sharing import VARIABLE
 from queues.finishing import watched
+from queues.metrics import begin_at_zero
 
 log = structlog.get_logger()
 
@@ -18,7 +22,10 @@ log = structlog.get_logger()
 def run(threads: int, stop: threading.Event) -> None:
     """Work until `stop` is set; then take no new turn, let running handlers finish, and give the rest back."""
     watched.listen()
-    drain.watch.start(stop)
+    shared = os.environ.get(VARIABLE)
+    drain.watch.start(stop, Beat(Path(shared)) if shared else None)
+    begin_at_zero()
+    metrics.THREADS.set(threads)
     worker = Worker(broker, worker_threads=threads, worker_timeout=200)
     worker.start()
     log.info("working", actor=actors.drain.actor_name, threads=threads, holder=drain.watch.holder)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from functools import cache
-from typing import Any
 
 import orjson
 import structlog
@@ -37,10 +36,15 @@ def live(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
 
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
-    checks = _recent.checks()
-    if any(checks[name] != "ok" for name in NEEDED):
-        return answer("down", checks, 503)
-    return answer("ok" if set(checks.values()) == {"ok"} else "degraded", checks)
+    found = checks()
+    if any(found[name] != "ok" for name in NEEDED):
+        return answer("down", found, 503)
+    return answer("ok" if set(found.values()) == {"ok"} else "degraded", found)
+
+
+def checks() -> dict[str, str]:
+    """What each check found, at most CACHED seconds ago."""
+    return _recent.checks()
 
 
 def answer(status: str, checks: dict[str, str], code: int = 200) -> HttpResponse:
@@ -147,4 +151,4 @@ def redis() -> dict[str, str]:
     return {"redis": "ok"}
 
 
-_recent: Any = _Recent()
+_recent = _Recent()

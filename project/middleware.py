@@ -1,6 +1,7 @@
 """What happens around every request: its id, the shape of its errors, its limits' headers; and who skips the rest."""
 
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
 
 from project import answers, problems
+from project.metrics import count_answer
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,12 +42,18 @@ class Edge:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self.answer_async(request)
+        arrived = time.perf_counter()
         refusal = self.arrive(request)
-        return self.leave(request, refusal or self.get_response(request))
+        response = self.leave(request, refusal or self.get_response(request))
+        count_answer(request, response, arrived)
+        return response
 
     async def answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        arrived = time.perf_counter()
         refusal = self.arrive(request)
-        return self.leave(request, refusal or await self.get_response(request))
+        response = self.leave(request, refusal or await self.get_response(request))
+        count_answer(request, response, arrived)
+        return response
 
     def arrive(self, request: HttpRequest) -> HttpResponse | None:
         sent = request.META.get("HTTP_X_REQUEST_ID", "")

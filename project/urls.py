@@ -5,6 +5,7 @@ from django.urls import include, path
 
 from accounts.views import jwks
 from project import docs, health
+from project.metrics import metrics
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -16,5 +17,5 @@ urlpatterns = [
     path("health/live", health.live),
     path("health/ready", health.ready),
     path(".well-known/jwks.json", jwks),
-    path("", include("django_prometheus.urls")),
+    path("metrics", metrics),
 ]

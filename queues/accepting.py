@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from django.db import transaction
 
 from accounts.models import Session, User
 from queues.kinds import Kind
+from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.statements import ACCEPT, OPEN_QUEUE
 
@@ -97,6 +99,7 @@ def accept(
                 OPEN_QUEUE.rows(user=user_id)  # one that is made later could not be locked now
             UserQueue.objects.select_for_update(no_key=True).filter(user=user_id).first()
             rows = _accept(user_id, session_id, values)
+    transaction.on_commit(partial(count_accepted, [submission.kind for submission in submissions]))
     found = {row.id: row for row in rows}
     return [
         Accepted(s, row.queue_id, row.seq, row.created_at, row.done_seq, row.seconds_each, row.paused)

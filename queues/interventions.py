@@ -4,9 +4,11 @@ Each verb locks the queue's row, looks, and changes it in one transaction; a wor
 same lock. What a worker has claimed is never taken away from it, only asked for.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +20,7 @@ from queues import kinds
 from queues.accepting import Accepted, Submission, accept
 from queues.finishing import finished
 from queues.hints import work_waits
+from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
 from queues.states import FINAL, QueueState, Status
 
@@ -35,8 +38,9 @@ def give_up(request_id: UUID, status: Status) -> None:
     """End a request that has not begun, as cancelled or expired; one that a worker has is asked to stop."""
     scheduled = Request.objects.filter(id=request_id, status=Status.SCHEDULED)
     ended = scheduled.update(status=status, finished_at=Now())
-    queue_id = Request.objects.values_list("queue_id", flat=True).get(id=request_id)
+    queue_id, kind = Request.objects.values_list("queue_id", "kind").get(id=request_id)
     if ended:
+        count_given_up({kind: 1}, status)
         finished(queue_id)
         return
     with _locked(queue_id) as queue:
@@ -142,7 +146,11 @@ def _blocks(queue: UserQueue, request: Request) -> bool:
 
 
 def _end(requests: QuerySet[Request], status: Status) -> int:
-    return requests.exclude(status__in=FINAL).update(status=status, finished_at=Now())
+    ending = requests.exclude(status__in=FINAL)
+    kinds_ended = Counter(ending.values_list("kind", flat=True))
+    count = ending.update(status=status, finished_at=Now())
+    transaction.on_commit(partial(count_given_up, kinds_ended, status))
+    return count
 
 
 def _go_on(queue: Any) -> None:

@@ -21,7 +21,10 @@ class FencedOut(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended."""
+    """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended.
+
+    `ready_at` (when it could begin) and `began_at` (when its first attempt did) are in seconds since the epoch.
+    """
 
     id: UUID
     seq: int
@@ -35,11 +38,16 @@ class Work:
     expired: bool
     cancel_asked: bool
     trace: str
+    ready_at: float
+    began_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's."""
+    """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's.
+
+    `work` is what was claimed; nothing of it is recorded.
+    """
 
     seq: int
     status: Status
@@ -49,6 +57,7 @@ class Outcome:
     error: dict[str, Any] | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    work: Work | None = None
 
 
 class Lease:
@@ -139,7 +148,7 @@ class Lease:
 def _work(row: Any) -> Work:
     return Work(
         row.id, row.seq, row.kind, row.version, row.payload, row.attempt, row.max_attempts, row.on_failure,
-        row.finished_at, row.expired, row.cancel_asked, row.trace,
+        row.finished_at, row.expired, row.cancel_asked, row.trace, row.ready_at, row.began_at,
     )  # fmt: skip
 
 

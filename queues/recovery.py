@@ -1,12 +1,14 @@
 """What becomes of a queue whose worker died or was silent for longer than its lease."""
 
 from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
 from django.db.models.functions import Now
 
 from queues import kinds
 from queues.finishing import finished
+from queues.metrics import count_lost
 from queues.models import Attempt, Request, UserQueue
 from queues.states import FINAL, AttemptOutcome, OnFailure, QueueState, Status
 
@@ -72,6 +74,7 @@ def _count_lost_attempt(queue: UserQueue, head: Request) -> None:
         queue.done_seq += 1
         queue.moved_at = now
     head.save(update_fields=["attempt", "error", "started_at", "status", "finished_at"])
+    transaction.on_commit(partial(count_lost, head.kind, head.finished_at is not None))
 
 
 def _delay(head: Request) -> float:

@@ -75,7 +75,9 @@ LEASE = Statement("""
     ), head AS (
         SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
                coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
-               r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace
+               r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace,
+               extract(epoch FROM greatest(r.created_at, r.not_before))::float8 AS ready_at,
+               extract(epoch FROM r.started_at)::float8 AS began_at
         FROM queues_request r JOIN lease ON r.queue_id = lease.id AND r.seq = lease.done_seq + 1
         FOR NO KEY UPDATE OF r
     )
@@ -88,7 +90,9 @@ LEASE = Statement("""
 CLAIMED = Statement("""
     SELECT id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
            coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
-           cancel_asked_at IS NOT NULL AS cancel_asked, trace
+           cancel_asked_at IS NOT NULL AS cancel_asked, trace,
+           extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
+           extract(epoch FROM started_at)::float8 AS began_at
     FROM queues_request WHERE queue_id = %(queue)s AND seq > %(done)s AND seq <= %(done)s + %(count)s ORDER BY seq
 """)
 

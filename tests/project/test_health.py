@@ -24,7 +24,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(health, "_recent", recent)
     yield
     for thread in recent.threads.values():
-        thread.submit(connection.close)
+        thread.submit(lambda: connection.close())  # its own, not that of this thread
         thread.shutdown(wait=True)
 
 

@@ -8,7 +8,10 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from processing.dispatcher import Dispatcher
+from processing.vitality import DispatcherVitality
 from processing.worker import stop_on_signals
+from project.metrics import exposition
+from project.probes import PortUnusable, Probes
 from queues.outbox import Shard
 
 
@@ -22,16 +25,26 @@ class Command(BaseCommand):
             default=settings.ENV.dispatch_shards,
             help="Parts the users are split into; the same for all dispatchers. Default: DISPATCH_SHARDS.",
         )
+        parser.add_argument(
+            "--health-port",
+            type=int,
+            default=settings.ENV.health_port,
+            help="Port for /health/live, /health/ready and /metrics; 0: none. Default: HEALTH_PORT.",
+        )
 
-    def handle(self, *args: Any, shards: int, **options: Any) -> None:
+    def handle(self, *args: Any, shards: int, health_port: int, **options: Any) -> None:
         if shards < 1:
             raise CommandError("--shards is at least 1.")
         stop = threading.Event()
         stop_on_signals(stop)
-        threads = [
-            threading.Thread(target=Dispatcher(Shard(number, shards)).run, args=(stop,), name=f"shard {number}")
-            for number in range(shards)
-        ]
+        dispatchers = [Dispatcher(Shard(number, shards)) for number in range(shards)]
+        threads = [threading.Thread(target=d.run, args=(stop,), name=f"shard {d.shard.number}") for d in dispatchers]
+        if health_port:
+            vitality = DispatcherVitality(list(zip(dispatchers, threads, strict=True)))
+            try:
+                Probes(settings.ENV.health_host, health_port, vitality.live, vitality.ready, exposition).start()
+            except PortUnusable as wrong:
+                raise CommandError(f"--health-port {health_port}: {wrong}") from None
         for thread in threads:
             thread.start()
         for thread in threads:

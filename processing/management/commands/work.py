@@ -1,11 +1,14 @@
 """manage.py work: run users' requests."""
 
 import os
+import shutil
 import sys
 import threading
 from argparse import SUPPRESS, ArgumentParser
+from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 
@@ -15,24 +18,61 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--processes", type=int, default=2, help="Processes; one that dies is started again.")
         parser.add_argument("--threads", type=int, default=8, help="Users that one process serves side by side.")
+        parser.add_argument(
+            "--health-port",
+            type=int,
+            default=settings.ENV.health_port,
+            help="Port for /health/live, /health/ready and /metrics; 0: none. Default: HEALTH_PORT.",
+        )
         parser.add_argument("--child", action="store_true", help=SUPPRESS)
 
-    def handle(self, *args: Any, processes: int, threads: int, child: bool, **options: Any) -> None:
+    def handle(self, *args: Any, processes: int, threads: int, health_port: int, child: bool, **options: Any) -> None:
         if processes < 1 or threads < 1:
             raise CommandError("--processes and --threads are at least 1.")
-        stop = threading.Event()
         if child:
-            # Dramatiq reads these when it is imported: no token waits behind a busy thread, a lost broker is soon
-            # found again.
-            os.environ["dramatiq_queue_prefetch"] = str(threads)
-            os.environ.setdefault("dramatiq_restart_delay", "1000")
-            from processing.worker import run, stop_on_signals
-
-            stop_on_signals(stop)
-            run(threads, stop)
+            self.run_child(threads)
         else:
-            from processing.supervisor import supervise
-            from processing.worker import stop_on_signals
+            self.run_supervisor(processes, threads, health_port)
 
-            stop_on_signals(stop)
-            supervise([[sys.argv[0], "work", "--child", "--threads", str(threads)]] * processes, stop)
+    def run_child(self, threads: int) -> None:
+        stop = threading.Event()
+        # Dramatiq reads these when it is imported: no token waits behind a busy thread, a lost broker is soon
+        # found again.
+        os.environ["dramatiq_queue_prefetch"] = str(threads)
+        os.environ.setdefault("dramatiq_restart_delay", "1000")
+        from processing.worker import run, stop_on_signals
+
+        stop_on_signals(stop)
+        run(threads, stop)
+
+    def run_supervisor(self, processes: int, threads: int, health_port: int) -> None:
+        """The processes count, and give their signs of life, in files that they share with this one."""
+        from processing.beat import Beat
+        from processing.supervisor import Supervisor
+        from processing.vitality import WorkersVitality
+        from processing.worker import stop_on_signals
+        from project.metrics import Counted, render
+        from project.probes import PortUnusable, Probes
+        from project.sharing import VARIABLE, directory_of
+
+        directory = directory_of("worker", os.getpid())
+        if directory is None and health_port:
+            raise CommandError("--health-port needs a temporary directory that can be written; set TMPDIR to one.")
+        stop = threading.Event()
+        stop_on_signals(stop)
+        commands = [[sys.argv[0], "work", "--child", "--threads", str(threads)]] * processes
+        if directory is None:
+            Supervisor(commands, {}).run(stop)
+            return
+        shared = directory
+        supervisor = Supervisor(commands, {VARIABLE: str(shared)}, lambda pid: Beat(shared, pid).forget())
+        try:
+            if health_port:
+                vitality = WorkersVitality(supervisor, shared)
+                told = partial(render, [supervisor, Counted(shared)])
+                Probes(settings.ENV.health_host, health_port, vitality.live, vitality.ready, told).start()
+            supervisor.run(stop)
+        except PortUnusable as wrong:
+            raise CommandError(f"--health-port {health_port}: {wrong}") from None
+        finally:
+            shutil.rmtree(shared, ignore_errors=True)

@@ -1,0 +1,110 @@
+"""What is counted of requests, in the process where it happens. Never a label that grows with users.
+
+Counted after the commit, once for each statement: accepting costs one increment for a whole batch, recording one for
+each kind, status and bucket in it. docs/metrics.md lists all names.
+"""
+
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from prometheus_client import Counter, Histogram
+
+from queues import kinds
+from queues.kinds import Kind
+from queues.lease import Outcome
+from queues.states import FINAL, AttemptOutcome, Status
+
+
+class BatchHistogram(Histogram):
+    """A histogram that takes many observations for about the price of one."""
+
+    def observe_all(self, seconds: Sequence[float]) -> None:
+        """Observe each of them."""
+        tally = Tally(bisect_left(self._upper_bounds, each) for each in seconds)
+        self._sum.inc(sum(seconds))
+        for bucket, count in tally.items():
+            self._buckets[bucket].inc(count)
+
+
+WAITING_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+RUNNING_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+
+ACCEPTED = Counter("ordered_work_accepted", "Requests accepted: committed in PostgreSQL.", ["kind"])
+FINISHED = Counter("ordered_work_finished", "Requests that got their final status.", ["kind", "status"])
+ATTEMPTS = Counter("ordered_work_attempts", "Attempts that ended, by how.", ["kind", "outcome"])
+WAITING = BatchHistogram(
+    "ordered_work_waiting_seconds",
+    "From accepted (or from its not_before) to the beginning of the first attempt.",
+    ["kind"],
+    buckets=WAITING_BUCKETS,
+)
+RUNNING = BatchHistogram(
+    "ordered_work_running_seconds",
+    "From the beginning of the first attempt to the final status, backoff between attempts included.",
+    ["kind"],
+    buckets=RUNNING_BUCKETS,
+)
+HANDLER = BatchHistogram(
+    "ordered_work_handler_seconds", "What one attempt took its handler.", ["kind"], buckets=RUNNING_BUCKETS
+)
+
+
+def count_accepted(accepted: Sequence[Kind]) -> None:
+    """Requests of these kinds were accepted."""
+    for kind, count in Tally(kind.name for kind in accepted).items():
+        ACCEPTED.labels(kind).inc(count)
+
+
+def count_recorded(outcomes: Sequence[Outcome]) -> None:
+    """A worker recorded these outcomes."""
+    ended: Tally[tuple[str, Status, AttemptOutcome | None]] = Tally()
+    waited, ran, handled = defaultdict(list), defaultdict(list), defaultdict(list)
+    for outcome in outcomes:
+        work = outcome.work
+        if work is None:
+            continue
+        kind = work.kind
+        ended[kind, outcome.status, outcome.outcome] += 1
+        if outcome.started_at is None or outcome.finished_at is None:
+            continue  # given up before its turn
+        started, finished = outcome.started_at.timestamp(), outcome.finished_at.timestamp()
+        handled[kind].append(finished - started)
+        if work.began_at is None:
+            waited[kind].append(max(0.0, started - work.ready_at))
+        if outcome.status != Status.RETRYING:
+            ran[kind].append(finished - (started if work.began_at is None else work.began_at))
+    for (kind, status, how), count in ended.items():
+        if status != Status.RETRYING:
+            FINISHED.labels(kind, status.value).inc(count)
+        if how is not None:
+            ATTEMPTS.labels(kind, how.value).inc(count)
+    for histogram, measured in ((WAITING, waited), (RUNNING, ran), (HANDLER, handled)):
+        for kind, seconds in measured.items():
+            histogram.labels(kind).observe_all(seconds)
+
+
+def count_lost(kind: str, final: bool) -> None:
+    """An attempt was lost with its worker; whether it was the last one."""
+    ATTEMPTS.labels(kind, AttemptOutcome.LOST.value).inc()
+    if final:
+        FINISHED.labels(kind, Status.FAILED.value).inc()
+
+
+def count_given_up(ended: Mapping[str, int], status: Status) -> None:
+    """So many requests of each kind were cancelled, skipped or expired while no worker had them."""
+    for kind, count in ended.items():
+        FINISHED.labels(kind, status.value).inc(count)
+
+
+def begin_at_zero() -> None:
+    """Show every kind from the start: a counter that appears with its first event hides that event from rate()."""
+    for kind in {kind.name for kind in kinds.all_kinds()}:
+        ACCEPTED.labels(kind)
+        for status in FINAL:
+            FINISHED.labels(kind, status.value)
+        for outcome in AttemptOutcome:
+            ATTEMPTS.labels(kind, outcome.value)
+        for histogram in (WAITING, RUNNING, HANDLER):
+            histogram.labels(kind)

@@ -1,0 +1,94 @@
+"""Several processes count into one directory, die and are born again: no count is lost, none is doubled."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from project import sharing
+from project.metrics import Counted, render
+from project.sharing import VARIABLE, birth, directory_of, share_with_siblings
+
+COUNTING = """
+import os, signal
+from prometheus_client import Counter, Gauge, Histogram
+Counter("jobs", "Jobs.", ["kind"]).labels('a "quoted" kind').inc(3)
+Gauge("busy", "Busy.", multiprocess_mode="livesum").inc()
+seconds = Histogram("seconds", "Seconds.", buckets=(1, 10))
+seconds.observe(0.5), seconds.observe(5)
+print("counted", flush=True)
+input()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def start(directory: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", COUNTING],
+        env={**os.environ, VARIABLE: str(directory)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "counted\n"
+    return process
+
+
+def read(directory: Path) -> dict[tuple[str, str], float]:
+    families = text_string_to_metric_families(render([Counted(directory)]).decode())
+    return {(s.name, s.labels.get("le", "")): s.value for family in families for s in family.samples}
+
+
+def test_counts_of_the_living_and_the_dead_add_up_and_their_files_do_not(tmp_path: Path) -> None:
+    for round_ in (1, 2, 3):
+        living = [start(tmp_path), start(tmp_path)]
+        told = read(tmp_path)
+        for process in living:
+            process.communicate("\n")
+        assert told["jobs_total", ""] == 6 * round_
+        assert told["busy", ""] == 2, "a dead process is not busy"
+        assert told["seconds_bucket", "1.0"] == 2 * round_
+        assert told["seconds_bucket", "10.0"] == told["seconds_count", ""] == 4 * round_
+        assert told["seconds_sum", ""] == 11 * round_
+    assert read(tmp_path)["jobs_total", ""] == 18
+    assert read(tmp_path)["jobs_total", ""] == 18, "reading changes nothing"
+    assert {path.name for path in tmp_path.iterdir()} == {"counter_0.db", "histogram_0.db", "lock"}
+
+
+def test_siblings_share_a_directory_which_goes_once_their_parent_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))
+    dead = subprocess.Popen(["true"])
+    dead_ones = directory_of("api", dead.pid)
+    dead.wait()
+    assert dead_ones is not None
+    mine = directory_of("api", os.getpid())
+    assert mine is not None
+    assert mine == directory_of("api", os.getpid())
+    assert not dead_ones.exists()
+    assert mine != directory_of("events", os.getpid())
+    assert mine.stat().st_mode & 0o077 == 0
+    assert mine.exists()
+
+
+def test_a_directory_that_others_can_write_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))
+    (tmp_path / f"ordered-work-metrics-{os.getuid()}").mkdir(mode=0o777)
+    (tmp_path / f"ordered-work-metrics-{os.getuid()}").chmod(0o777)
+    assert directory_of("api", os.getpid()) is None
+
+
+def test_a_process_whose_counters_exist_already_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    share_with_siblings("api")  # prometheus_client is imported here
+    assert VARIABLE not in os.environ
+
+
+def test_a_process_is_known_by_its_birth() -> None:
+    assert birth(os.getpid()) == birth(os.getpid()) != birth(os.getppid()) or not Path("/proc/self/stat").exists()
+    assert birth(2**22 + 1) == "0"
