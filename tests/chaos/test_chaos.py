@@ -1,4 +1,4 @@
-"""`./run chaos`: each kind of fault once, and every promise kept."""
+"""`./run chaos`: a minute of faults, and every promise kept."""
 
 import json
 import subprocess
@@ -29,7 +29,20 @@ def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
 def test_every_promise_is_kept_whatever_happens(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.json"
     chaos = subprocess.run(
-        [sys.executable, "-m", "project.local", "chaos", "--seed", "20", "--rate", "80", "--json", str(ledger)],
+        [
+            sys.executable,
+            "-m",
+            "project.local",
+            "chaos",
+            "--seed",
+            "20",
+            "--seconds",
+            "60",
+            "--rate",
+            "80",
+            "--json",
+            str(ledger),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -40,7 +53,7 @@ def test_every_promise_is_kept_whatever_happens(tmp_path: Path) -> None:
     figures = json.loads(ledger.read_text())
     assert figures["kept"]
     assert set(figures["violations"].values()) == {0}
-    assert figures["faults struck"] == len(FAULTS)
+    assert figures["faults struck"] > len(FAULTS) / 3
     assert figures["faults that failed"] == 0, said
     assert figures["accepted"] + figures["refused"] == figures["attempted"] > 500, said
     assert figures["unresolved"] == 0, said

@@ -2,50 +2,78 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pika.exceptions import AMQPError
 
 from project.local.chaos import journal
 from project.local.chaos.command import Course, run
-from project.local.chaos.faults import FAULTS, Fault, Place, Planned
-from project.local.chaos.stack import LEASE_SECONDS
+from project.local.chaos.faults import Fault, Place, Planned, channel
+from project.local.chaos.stack import LEASE_SECONDS, Member
 
 RUNNER = Path(__file__).parent / "without.py"
 # The database itself forbids an idle queue that owes something.
 LET_IDLE_OWE = "ALTER TABLE queues_userqueue DROP CONSTRAINT idle_owes_nothing"
 
 
-def freeze_who_runs(place: Place) -> Iterator[None]:
-    """Freeze a worker in the middle of a long run; when it goes on, another one is running the same request."""
+def who_runs(place: Place) -> Member:
+    """A worker in the middle of a long run."""
     place.clients.want("chaos.work", ms=6000)
     deadline = time.monotonic() + 30
-    pid = None
-    while pid is None and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         time.sleep(0.1)
-        open_ = {}
-        for line in journal.read(place.stack.journal):
-            open_[line.pid, line.thread] = line
-        now = time.monotonic()
-        pid = next((line.pid for line in open_.values() if line.what == "begin" and now - line.at > 0.6), None)
-    member = next(member for member in place.stack.of("worker") if pid in member.children)
+        last = {(line.pid, line.thread): line for line in journal.read(place.stack.journal)}
+        running = {line.pid for line in last.values() if line.what == "begin" and time.monotonic() - line.at > 0.6}
+        for member in place.stack.of("worker"):
+            if running & member.children.keys():
+                return member
+    raise AssertionError("nothing ran for long")
+
+
+def freeze_who_runs(place: Place) -> Iterator[None]:
+    """When it goes on, another one is running the same request."""
+    member = who_runs(place)
     assert member.process is not None
     member.process.pause()
     yield
     member.process.resume()
 
 
+def kill_who_runs(place: Place) -> Iterator[None]:
+    """It leaves a leased queue behind."""
+    place.stack.kill(who_runs(place))
+    yield
+
+
+def lose_what_waits(place: Place) -> Iterator[None]:
+    """Purge every user's queue, again and again, until requests waited in some of them."""
+    for _ in range(8):
+        place.clients.want("chaos.work", ms=300)
+    with place.stack.database() as database:
+        ids = [row[0] for row in database.execute("SELECT id FROM queues_userqueue").fetchall()]
+    lost, deadline = 0, time.monotonic() + 20
+    while lost < 5 and time.monotonic() < deadline:
+        with suppress(AMQPError), channel(place) as ours:
+            lost += sum(ours.queue_purge(f"user.{queue}").method.message_count for queue in ids)
+    assert lost >= 5, "no request waited in RabbitMQ"
+    yield
+
+
 ZOMBIE = Fault("worker.freeze-running", freeze_who_runs, LEASE_SECONDS + 1.5, LEASE_SECONDS + 1.5)
+DEAD = Fault("worker.kill-running", kill_who_runs, 0, 0)
+LOSS = Fault("rabbitmq.lose-waiting", lose_what_waits, 0, 0)
 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("without", "faults", "sql", "broken"),
     [
-        ("nothing", [ZOMBIE, FAULTS["rabbitmq.queue-purge"], FAULTS["worker.kill-all"]], "", set()),
+        ("nothing", [ZOMBIE, LOSS, DEAD], "", set()),
         ("fence", [ZOMBIE], "", {"unfenced"}),
-        ("recheck", [FAULTS["rabbitmq.queue-purge"]] * 3, LET_IDLE_OWE, {"lost"}),
-        ("sweeper", [FAULTS["worker.kill-all"]] * 2, "", {"lost"}),
+        ("recheck", [LOSS] * 2, LET_IDLE_OWE, {"lost"}),
+        ("sweeper", [DEAD], "", {"lost"}),
     ],
 )
 def test_the_ledger_finds_what_is_switched_off(
@@ -53,7 +81,17 @@ def test_the_ledger_finds_what_is_switched_off(
 ) -> None:
     monkeypatch.setenv("WITHOUT", without)
     planned = [Planned(n, fault, n, fault.longest, 1.0, True) for n, fault in enumerate(faults, 1)]
-    course = Course(planned, 1, users=6, threads=3, rate=60, drain_seconds=20, manage=RUNNER, sql=sql, keep=not broken)
+    course = Course(
+        planned,
+        1,
+        users=6,
+        threads=3,
+        rate=60,
+        drain_seconds=8 if broken else 60,
+        manage=RUNNER,
+        sql=sql,
+        keep=not broken,
+    )
     figures = run(course)
     assert broken <= {name for name, count in figures["violations"].items() if count}, figures
     assert figures["kept"] is not broken, figures

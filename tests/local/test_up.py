@@ -165,6 +165,6 @@ def test_what_a_dead_process_started_ends_before_it_is_started_again(until: Unti
         until(lambda: said, "it said what it started")
         left = Process(int(said[0]), birth(int(said[0])))
         until(ended, "it died")
-        assert not left.alive()
+        until(lambda: not left.alive(), "what it had started is gone as well")
     finally:
         crew.kill()
