@@ -120,7 +120,9 @@ class Dispatcher:
             starts_over, self._after = self._after > 0, 0
             return starts_over
         self.publisher.publish((p.queue_id, [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
-        metrics.PUBLISHED.inc(sum(len(parcel.requests) for parcel in parcels))
+        count = sum(len(parcel.requests) for parcel in parcels)
+        metrics.PUBLISHED.inc(count)
+        log.debug("published", requests=count, queues=len(parcels))
         self.send_tokens(outbox.mark_published(parcels))
         self._after = parcels[-1].queue_id
         return True
