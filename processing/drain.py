@@ -23,6 +23,7 @@ from processing.handlers import (
 from processing.rabbitmq import BrokerUnavailable, Pointer, QueueGone, Reader, TokenSender
 from processing.verdict import Verdict, raised, returned, without_running
 from processing.watch import RENEW_SECONDS, Watch, raise_in
+from queues import transitions
 from queues.finishing import finished
 from queues.kinds import Kind
 from queues.lease import FencedOut, Lease, Next, Outcome, Work
@@ -232,6 +233,7 @@ class Turn:
         request = HandlerRequest(
             work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace
         )
+        transitions.started(self.lease, work)
         run = self._run_alone
         if kind.atomic:
             run = self._run_atomic
@@ -330,8 +332,9 @@ class Turn:
         return True
 
     def _committed(self, done: int, outcomes: list[Outcome]) -> None:
-        """Count what was recorded, and if the head has moved since `done`, tell those who wait for it."""
+        """Count and log what was recorded, and if the head has moved since `done`, tell those who wait for it."""
         count_recorded(outcomes)
+        transitions.recorded(self.lease, outcomes)
         if self.lease.done_seq > done:
             finished(self.lease.queue_id, self.lease.done_seq)
 

@@ -3,14 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-import structlog
-
 from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, TimeLimitExceeded
 from queues.kinds import Kind
 from queues.lease import Next, Outcome, Work
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
-
-log = structlog.get_logger()
 
 LONGEST_MESSAGE = 2000
 NO_HANDLER_DELAY = 30.0  # seconds until a kind that has no handler here is tried again: a deploy may be under way
@@ -62,10 +58,6 @@ def raised(
     elif work.on_failure == OnFailure.BLOCK:
         status, then = Status.RETRYING, QueueState.BLOCKED
     told = {"type": _name(error), "message": _message(error, kind), "at": finished.isoformat()}
-    log.info(
-        "attempt failed", request=str(work.id), sequence=work.seq, kind=work.kind, attempt=number, outcome=how.value,
-        status=status.value, error=told["type"], request_id=work.trace,
-    )  # fmt: skip
     outcome = Outcome(work.seq, status, number, how, None, told, started, finished, work)
     return Verdict(outcome, then, delay if then == QueueState.WAITING else None)
 

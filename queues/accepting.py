@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.models import Session, User
+from queues import transitions
 from queues.kinds import Kind
 from queues.metrics import count_accepted
 from queues.models import UserQueue
@@ -99,7 +100,7 @@ def accept(
                 OPEN_QUEUE.rows(user=user_id)  # one that is made later could not be locked now
             UserQueue.objects.select_for_update(no_key=True).filter(user=user_id).first()
             rows = _accept(user_id, session_id, values)
-    transaction.on_commit(partial(count_accepted, [submission.kind for submission in submissions]))
+    transaction.on_commit(partial(_tell, user_id, submissions, rows, trace))
     found = {row.id: row for row in rows}
     return [
         Accepted(s, row.queue_id, row.seq, row.created_at, row.done_seq, row.seconds_each, row.paused)
@@ -117,6 +118,12 @@ def _accept(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> l
         _check_session(user_id, session_id)
         OPEN_QUEUE.rows(user=user_id)
     raise QueueFull(UserQueue.objects.get(user=user_id))
+
+
+def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str) -> None:
+    """Count and log what was committed."""
+    count_accepted([submission.kind for submission in submissions])
+    transitions.accepted(user_id, submissions, rows, trace)
 
 
 def open_queue(user_id: UUID) -> int:

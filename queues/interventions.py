@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast, Now
 
-from queues import kinds
+from queues import kinds, transitions
 from queues.accepting import Accepted, Submission, accept
 from queues.finishing import finished
 from queues.hints import work_waits
@@ -38,21 +38,24 @@ def give_up(request_id: UUID, status: Status) -> None:
     """End a request that has not begun, as cancelled or expired; one that a worker has is asked to stop."""
     scheduled = Request.objects.filter(id=request_id, status=Status.SCHEDULED)
     ended = scheduled.update(status=status, finished_at=Now())
-    queue_id, kind = Request.objects.values_list("queue_id", "kind").get(id=request_id)
+    request = Request.objects.select_related("queue").defer("payload", "result").get(id=request_id)
     if ended:
-        count_given_up({kind: 1}, status)
-        finished(queue_id)
+        count_given_up({request.kind: 1}, status)
+        transitions.intervened(status.value, request.queue, request)
+        finished(request.queue_id)
         return
-    with _locked(queue_id) as queue:
-        request = Request.objects.get(id=request_id)
+    with _locked(request.queue_id) as queue:
+        request.refresh_from_db(fields=["status", "seq", "attempt", "finished_at"])
         if request.finished_at is not None:
             raise NotPossible(f"The request is {request.status} already.")
         if request.seq is not None and request.seq <= _claimed_to(queue):
             if status == Status.CANCELLED:
                 Request.objects.filter(id=request_id).update(cancel_asked_at=Now())
+                transitions.intervened("cancel asked", queue, request)
             return
         _end(queue.requests.filter(id=request_id), status)
         _go_on(queue)
+        transitions.intervened(status.value, queue, request)
 
 
 def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") -> Accepted | None:
@@ -65,6 +68,7 @@ def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") 
         if _blocks(queue, request):
             Request.objects.filter(id=request_id).update(max_attempts=request.attempt + 1, error=None)
             _wake(queue)
+            transitions.intervened("retried", queue, request)
             return None
     if request.finished_at is None or request.status == Status.SUCCEEDED:
         raise NotPossible(
@@ -90,11 +94,13 @@ def skip(request_id: UUID) -> None:
             raise NotPossible(f"The request is {request.status_now} and does not block its queue.")
         _end(queue.requests.filter(id=request_id), Status.FAILED)
         _go_on(queue)
+        transitions.intervened("skipped", queue, request)
 
 
 def pause(queue_id: int) -> None:
     """Start no further request; the one that runs ends. Accepting goes on."""
     UserQueue.objects.filter(id=queue_id).update(paused=True)
+    transitions.intervened("paused", UserQueue.objects.get(id=queue_id))
 
 
 def resume(queue_id: int) -> None:
@@ -103,6 +109,7 @@ def resume(queue_id: int) -> None:
         queue.paused = False
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
+        transitions.intervened("resumed", queue)
 
 
 def purge(queue_id: int) -> int:
@@ -113,6 +120,7 @@ def purge(queue_id: int) -> int:
     with _locked(queue_id) as queue:
         count += _end(queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None), Status.CANCELLED)
         _go_on(queue)
+        transitions.intervened("purged", queue, requests=count)
     return count
 
 

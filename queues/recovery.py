@@ -6,7 +6,7 @@ from functools import partial
 from django.db import transaction
 from django.db.models.functions import Now
 
-from queues import kinds
+from queues import kinds, transitions
 from queues.finishing import finished
 from queues.metrics import count_lost
 from queues.models import Attempt, Request, UserQueue
@@ -75,6 +75,7 @@ def _count_lost_attempt(queue: UserQueue, head: Request) -> None:
         queue.moved_at = now
     head.save(update_fields=["attempt", "error", "started_at", "status", "finished_at"])
     transaction.on_commit(partial(count_lost, head.kind, head.finished_at is not None))
+    transaction.on_commit(partial(transitions.lost, queue, head))
 
 
 def _delay(head: Request) -> float:

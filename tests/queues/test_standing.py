@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.db import connection
@@ -97,5 +98,5 @@ def test_those_who_ask_at_once_share_one_look(monkeypatch: pytest.MonkeyPatch) -
     first = recent.look(DISPATCHERS, WORKERS)
     assert recent.look(DISPATCHERS, WORKERS) is first
     later = time.monotonic() + standing.CACHED_SECONDS + standing.CACHED_TIMES * first.took + 1
-    monkeypatch.setattr(standing.time, "monotonic", lambda: later)
+    monkeypatch.setattr(standing, "time", SimpleNamespace(monotonic=lambda: later))
     assert recent.look(DISPATCHERS, WORKERS) is not first

@@ -1,0 +1,119 @@
+"""The log tells one request's way with everything that finds it again, and nothing of its payload."""
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from accounts.models import User
+from processing.handlers import HandlerRequest
+from queues import interventions, transitions
+from queues.models import UserQueue
+from queues.recovery import recover
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, submit
+from tests.queues.api import Caller
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Script = Callable[..., Any]
+Lines = list[dict[str, Any]]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    transitions._budgets.clear()
+    with capture_logs() as captured:
+        yield captured
+    transitions._budgets.clear()
+
+
+def of(lines: Lines, user: User) -> Lines:
+    return [line for line in lines if line.get("user") == str(user.id)]
+
+
+def events(lines: Lines, user: User) -> list[str]:
+    return [line["event"] for line in of(lines, user)]
+
+
+def test_one_line_a_transition_with_all_that_finds_the_request(hand: Hand, script: Script, lines: Lines) -> None:
+    @script
+    def flaky(request: HandlerRequest) -> int:
+        if request.attempt == 1:
+            raise RuntimeError("the secret payload")
+        return 1
+
+    caller = Caller()
+    answer = caller.post("requests", {"kind": "test.script", "payload": "flaky"}, X_Request_ID="trace-1")
+    hand.settle()
+    assert events(lines, caller.user) == ["accepted", "started", "retrying", "started", "succeeded"]
+    for line in of(lines, caller.user):
+        assert line["request"] == answer.json["id"]
+        assert (line["sequence"], line["kind"]) == (1, "test.script")
+        assert (line["queue"], line["request_id"]) == (queue_of(caller.user).id, "trace-1")
+    assert [line.get("attempt") for line in of(lines, caller.user)] == [None, 1, 1, 2, 2]
+    retried = of(lines, caller.user)[2]
+    assert (retried["error"], retried["outcome"]) == ("RuntimeError", "failed")
+    assert "secret" not in str(lines)
+
+
+def test_a_batch_is_one_line_and_so_is_what_succeeded_together(hand: Hand, script: Script, lines: Lines) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, *["fine"] * 60)
+    hand.settle()
+    (accepted,) = [line for line in of(lines, user) if line["event"] == "accepted"]
+    assert (accepted["requests"], accepted["sequences"]) == (60, "1-60")
+    recorded = [line for line in of(lines, user) if line["event"] == "succeeded"]
+    assert len(recorded) < 30
+    assert sum(line.get("requests", 1) for line in recorded) == 60
+    assert recorded[-1].get("sequences", "60").endswith("60")
+
+
+def test_of_a_flood_so_many_lines_a_second_are_kept(
+    lines: Lines, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.ENV, "log_requests_per_second", 3)
+    monkeypatch.setattr("project.logs.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    user = new_user()
+    for _ in range(9):
+        submit(user, "anything")
+    assert events(lines, user) == ["accepted"] * 3
+
+
+def test_blocked_skipped_cancelled_and_paused_are_told(hand: Hand, script: Script, lines: Lines) -> None:
+    @script
+    def broken(request: HandlerRequest) -> int:
+        raise RuntimeError("no")
+
+    user = new_user()
+    submit(user, *["broken"] * 4, kind="test.block")
+    hand.dispatch()
+    hand.work()
+    queue = queue_of(user)
+    head, second, *_ = requests_of(user)
+    interventions.retry(head.id)
+    interventions.pause(queue.id)
+    interventions.cancel(second.id)
+    interventions.resume(queue.id)
+    hand.dispatch()
+    hand.work()
+    interventions.skip(head.id)
+    interventions.purge(queue.id)
+    told = [line["event"] for line in of(lines, user) if line["event"] not in ("accepted", "started")]
+    assert told == ["blocked", "retried", "paused", "cancelled", "resumed", "blocked", "skipped", "purged"]
+    assert of(lines, user)[-1]["requests"] == 2
+
+
+def test_an_attempt_that_was_lost_with_its_worker_is_told(hand: Hand, lines: Lines) -> None:
+    user = new_user()
+    submit(user, "anything")
+    hand.dispatch()
+    UserQueue.objects.filter(user=user).update(state="draining", fence=5, claimed=1)
+    assert recover(queue_of(user).id, 5)
+    (line,) = [line for line in of(lines, user) if line["event"] == "lost"]
+    assert (line["status"], line["attempt"]) == ("retrying", 1)

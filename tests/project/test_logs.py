@@ -1,0 +1,94 @@
+"""One log: JSON that machines read, no row, no local variable, no traceback where one line says it."""
+
+import json
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from project.logs import Budget, _without_rows
+from project.settings import ROOT_URLCONF
+
+SAYING = """
+import logging, sys
+from project import logs
+logs.configure({"level": sys.argv[1], "style": sys.argv[2]})
+import structlog
+log = structlog.get_logger()
+structlog.contextvars.bind_contextvars(request_id="r-1")
+log.debug("quiet")
+log.info("said", queue=5)
+def crash(password):
+    raise ValueError("a defect\\nDETAIL:  Failing row contains (secret-payload).")
+try:
+    crash("secret-" + "password")
+except ValueError as error:
+    log.exception("crashed", error=str(error))
+    logging.getLogger("django.request").error("Internal: %s", "/path", exc_info=True)
+logging.getLogger("dramatiq.worker").critical("Consumer encountered a connection error: %s", "gone")
+logging.getLogger("pika.adapters").error("AMQPConnectionWorkflow failed", exc_info=True)
+logging.getLogger("_granian").info("Spawning worker-1")
+"""
+
+
+def said(level: str = "INFO", style: str = "json") -> str:
+    done = subprocess.run([sys.executable, "-c", SAYING, level, style], capture_output=True, text=True, check=True)
+    assert done.stdout == "", "a command's own output is alone on stdout"
+    assert "secret" not in done.stderr
+    return done.stderr
+
+
+def test_every_line_is_json_whoever_says_it() -> None:
+    lines = [json.loads(line) for line in said().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "said",
+        "crashed",
+        "Internal: /path",
+        "Consumer encountered a connection error: gone",
+        "Spawning worker-1",
+    ]
+    assert {line["request_id"] for line in lines} == {"r-1"}
+    assert all(line["at"].endswith("Z") and line["level"] for line in lines)
+    assert lines[0]["queue"] == 5
+    assert lines[1]["error"] == lines[1]["exception"][0]["exc_value"] == "a defect"
+    assert lines[1]["exception"][0]["frames"][-1]["name"] == "crash"
+    assert lines[2]["exception"][0]["exc_type"] == "ValueError"
+
+
+def test_a_reader_gets_plain_lines_and_a_plain_traceback() -> None:
+    text = said(style="console")
+    assert "said" in text
+    assert "queue=5" in text
+    assert "Traceback (most recent call last)" in text
+    assert "\x1b" not in text, "no colours where no terminal is"
+
+
+def test_debug_shows_what_is_usually_kept_quiet() -> None:
+    events = [json.loads(line)["event"] for line in said("DEBUG").splitlines()]
+    assert "quiet" in events
+    assert "AMQPConnectionWorkflow failed" in events
+    assert "said" not in said("WARNING")
+
+
+def test_what_postgresql_says_of_a_row_is_cut_off() -> None:
+    event = {"error": "refused\nDETAIL:  Failing row contains (1, secret)."}
+    assert _without_rows(None, "", event) == {"error": "refused"}
+
+
+def test_a_budget_leaves_lines_out_and_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("project.logs.time", SimpleNamespace(monotonic=lambda: now))
+    budget = Budget(2)
+    assert [budget.take() for _ in range(5)] == [0, 0, None, None, None]
+    now = 101.5
+    assert [budget.take(), budget.take(), budget.take()] == [3, 0, None]
+    assert Budget(0).take() is None
+
+
+def test_the_standard_library_logs_through_the_same_handler() -> None:
+    assert ROOT_URLCONF  # the settings are loaded
+    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+    assert type(handler.formatter).__name__ == "ProcessorFormatter"
+    assert logging.getLogger("django").handlers == logging.getLogger("_granian").handlers == []
