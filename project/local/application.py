@@ -16,22 +16,28 @@ USUAL_PORT = 8000
 
 @dataclass(frozen=True)
 class Service:
-    """One line of the table: what runs under which name, shown in which colour."""
+    """One line of the table: what runs under which name, shown in which colour, and answers on which port."""
 
     name: str
     command: list[str]
     colour: str
+    port: int = 0
 
 
-def services(port: int) -> list[Service]:
-    """All that `./run up` runs."""
+def services(port: int, dispatcher_port: int = 0, worker_port: int = 0) -> list[Service]:
+    """All that `./run up` runs: the API's port, and those for the others' probes and metrics (0: none)."""
     granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
     granian += ["--workers", "2", "--blocking-threads", "8", "--log-level", "error", "project.wsgi:application"]
     manage = [sys.executable, str(ROOT / "manage.py")]
     return [
-        Service("api", granian, "cyan"),
-        Service("dispatcher", [*manage, "dispatch"], "magenta"),
-        Service("worker", [*manage, "work", "--processes", "2", "--threads", "8"], "green"),
+        Service("api", granian, "cyan", port),
+        Service("dispatcher", [*manage, "dispatch", "--health-port", str(dispatcher_port)], "magenta", dispatcher_port),
+        Service(
+            "worker",
+            [*manage, "work", "--processes", "2", "--threads", "8", "--health-port", str(worker_port)],
+            "green",
+            worker_port,
+        ),
     ]
 
 
@@ -58,6 +64,14 @@ def choose_port() -> int:
     if wrong:
         raise SetupError(f"PORT={asked} cannot be used ({wrong}). Choose another, or unset PORT to get a free one.")
     return int(asked)
+
+
+def probe_port() -> int:
+    """A free port that no other ./run takes meanwhile."""
+    port = free_port()
+    while not hold(f"port-{port}"):
+        port = free_port()
+    return port
 
 
 def migrate(variables: dict[str, str]) -> None:

@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from project.local import servers
-from project.local.application import choose_port, environment, first_admin, migrate, readiness, services
+from project.local.application import (
+    choose_port,
+    environment,
+    first_admin,
+    migrate,
+    probe_port,
+    readiness,
+    services,
+)
 from project.local.crew import Crew, Printer
 from project.local.place import LOCAL, read_state, write_state
 from project.local.process import Process, birth, signals_interrupt
@@ -24,13 +32,16 @@ def main(_: list[str]) -> int:
         variables = environment(servers.find())
         migrate(variables)
         admin = first_admin()
-        crew = Crew(services(port), variables, Printer())
+        table = services(port, probe_port(), probe_port())
+        crew = Crew(table, variables, Printer())
         try:
             address = f"http://127.0.0.1:{port}"
             print(f"API    {address}/api/v1/\ndocs   {address}/api/docs\nadmin  {address}/admin/", flush=True)
             if admin:
                 print("       user {}, password {} (shown only now)".format(*admin), flush=True)
-            run(crew, port)
+            for service in table:
+                print(f"       {service.name}: http://127.0.0.1:{service.port}/health/ready and /metrics", flush=True)
+            run(crew, [service.port for service in table])
         except KeyboardInterrupt:
             print("stopping ..", flush=True)
             crew.stop()
@@ -40,7 +51,7 @@ def main(_: list[str]) -> int:
     return 0
 
 
-def run(crew: Crew, port: int) -> None:
+def run(crew: Crew, ports: list[int]) -> None:
     """Keeps the crew alive for ever; says once when everything works."""
     started = told = time.monotonic()
     ready, ask_again = False, 0.0
@@ -48,7 +59,7 @@ def run(crew: Crew, port: int) -> None:
         crew.tend()
         now = time.monotonic()
         if not ready and now >= ask_again:
-            ready, answer = readiness(port)
+            ready, answer = next(filter(not_ready, map(readiness, ports)), (True, ""))
             ask_again = time.monotonic() + 0.2
             if ready:
                 print(f"ready  after {time.monotonic() - started:.1f} s; Ctrl-C stops everything", flush=True)
@@ -56,6 +67,10 @@ def run(crew: Crew, port: int) -> None:
                 told = now
                 print(f"not ready yet: {answer}", flush=True)
         time.sleep(0.1)
+
+
+def not_ready(found: tuple[bool, str]) -> bool:
+    return not found[0]
 
 
 @contextmanager
