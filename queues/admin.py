@@ -23,7 +23,7 @@ from project.admin import FastAdmin, ReadOnlyAdmin
 from queues import interventions, kinds
 from queues.accepting import QueueFull, SessionOver
 from queues.interventions import NotPossible
-from queues.models import Attempt, Request, UserQueue
+from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.presenting import as_text
 from queues.states import GIVEN_UP, QueueState, Status
 
@@ -292,6 +292,12 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
     @admin.action(description="Skip the selected requests, which block their queues", permissions=["steer"])
     def skip(self, request: HttpRequest, queryset: QuerySet[Request]) -> None:
         self.steer(request, queryset, interventions.skip, "skipped")
+
+
+@admin.register(OperatorAction)
+class OperatorActionAdmin(ReadOnlyAdmin):
+    list_display = ("at", "by", "command", "reason", "finished_at", "outcome")
+    search_fields = ("by", "command", "reason")
 
 
 def shortened(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What owners and operators do to a queue while it runs: cancel, retry, skip, pause, resume, purge.
+"""What owners and operators do to a queue while it runs: cancel, retry, skip, pause, resume, purge, republish.
 
 Each verb locks the queue's row, looks, and changes it in one transaction; a worker's lease and record wait for the
 same lock. What a worker has claimed is never taken away from it, only asked for.
@@ -110,6 +110,21 @@ def resume(queue_id: int) -> None:
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
         transitions.intervened("resumed", queue)
+
+
+def republish(queue_id: int) -> int:
+    """Have all that waits brought to RabbitMQ again; what is there twice is passed over. Returns how many requests.
+
+    Raises NotPossible while a worker has the queue: it finds out itself what is missing.
+    """
+    with _locked(queue_id) as queue:
+        if queue.state == QueueState.DRAINING:
+            raise NotPossible("A worker has the queue; what RabbitMQ has lost it publishes again itself.")
+        queue.published_seq = queue.done_seq
+        if queue.state == QueueState.READY:
+            queue.state, queue.idle_since = QueueState.IDLE, queue.now  # publishing wakes it, with a token
+        transitions.intervened("republished", queue, requests=queue.depth)
+        return int(queue.depth)
 
 
 def purge(queue_id: int) -> int:

@@ -166,6 +166,8 @@ class Request(models.Model):
             models.Index("queue", "seq", name="request_was_scheduled", condition=Q(not_before__isnull=False)),
             models.Index("queue", "given_up", "seq", name="request_given_up", condition=Q(given_up__isnull=False)),
             models.Index("kind", "id", name="request_kind_newest"),
+            # Whoever deletes a request looks whether others are retries of it; so does who retries only once.
+            models.Index("retry_of", name="request_retries", condition=Q(retry_of__isnull=False)),
             models.Index("given_up", "id", name="request_given_up_newest", condition=Q(given_up__isnull=False)),
         ]
 
@@ -234,3 +236,20 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of {self.user_id}"
+
+
+class OperatorAction(models.Model):
+    """What an operator changed by a command: who, why, and what came of it."""
+
+    at = models.DateTimeField(db_default=Now(), default=timezone.now, db_index=True)
+    by = models.CharField(max_length=150, help_text="The user of the machine that typed it, and the machine.")
+    command = models.CharField(max_length=1000)
+    reason = models.CharField(max_length=500, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True, help_text="Empty: it goes on, or was interrupted.")
+    outcome = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.by}: {self.command}"
