@@ -4,7 +4,8 @@ import atexit
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,19 @@ from django.db import connection  # noqa: E402
 def django_db_modify_db_settings() -> None:
     """The test database has the name that DATABASE_URL says, so that processes which a test starts find it."""
     connection.settings_dict["TEST"]["NAME"] = connection.settings_dict["NAME"]
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Waits until something is so; fails with what was waited for."""
+
+    def wait(so: Callable[[], object], what: str, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not so():
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+            time.sleep(0.02)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from project.local.place import LOCAL, lock
+from project.local.place import LOCAL, SetupError, lock
 
 # Debian starts a server as soon as its package is there; exit status 101 forbids it. Ours goes as it came.
 INSTALL = """
@@ -35,6 +35,15 @@ def why_not() -> str | None:
     ):
         return None
     return "not root, and sudo asks for a password"
+
+
+def program(name: str, package: str) -> str:
+    """Where the program is, installed by apt-get if need be. Raises SetupError with how to get it."""
+    why = None if shutil.which(name) else why_not() or install(package)
+    found = shutil.which(name)
+    if found is None:
+        raise SetupError(f"{name} is not on the PATH; apt-get did not help: {why}. Install the package {package}.")
+    return found
 
 
 def install(*packages: str) -> str | None:

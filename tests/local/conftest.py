@@ -1,7 +1,6 @@
 """What the tests of ./run share."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,19 +8,6 @@ import pytest
 
 from project.local.borrowing import borrowed
 from project.local.servers import Servers
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Waits until something is so; fails with what was waited for."""
-
-    def wait(so: Callable[[], object], what: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not so():
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            time.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture
