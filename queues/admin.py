@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin, messages
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.forms import Field, IntegerField
 from django.http import HttpRequest
 from django.urls import reverse
@@ -23,9 +23,10 @@ from project.admin import FastAdmin, ReadOnlyAdmin
 from queues import interventions, kinds
 from queues.accepting import QueueFull, SessionOver
 from queues.interventions import NotPossible
+from queues.looking import having
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.presenting import as_text
-from queues.states import GIVEN_UP, QueueState, Status
+from queues.states import QueueState, Status
 
 LONGEST_TEXT = 20_000  # characters of a payload, result or error on a page
 MOST_FOUND = 1000  # users that a search may mean
@@ -59,20 +60,7 @@ class StatusFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
         status = self.value()
-        # Work that is not done is in queues that are not idle, or have something unpublished: both have an index.
-        busy = queryset.filter(Q(queue__active=True) | Q(queue__unpublished=True), finished_at=None)
-        heads = busy.filter(seq=F("queue__done_seq") + 1)
-        if status == Status.RUNNING:
-            return heads.filter(queue__state=QueueState.DRAINING)
-        if status == Status.RETRYING:
-            return heads.filter(status=status)
-        if status == Status.QUEUED:
-            return busy.filter(status=status, seq__gt=F("queue__done_seq"))
-        if status == Status.SCHEDULED:
-            return queryset.filter(status=status, due_at__isnull=False)
-        if status in GIVEN_UP:
-            return queryset.filter(given_up=status)
-        return queryset.filter(status=status) if status in Status.values else queryset
+        return having(queryset, Status(status)) if status in Status.values else queryset
 
 
 class KindFilter(admin.SimpleListFilter):

@@ -1,0 +1,53 @@
+"""The dead letters: what failed, why, and once more in the order in which it was asked for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Count, Exists, Max, Min, OuterRef, QuerySet
+from django.db.models.fields.json import KeyTextTransform
+
+from queues.models import Request, UserQueue
+from queues.states import Status
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which failed requests are meant."""
+
+    kind: str | None = None
+    queue: UserQueue | None = None
+    since: datetime | None = None
+
+
+def failed(chosen: Chosen) -> QuerySet[Request]:
+    """The failed requests, read from the small index of what was given up."""
+    found = Request.objects.filter(given_up=Status.FAILED)
+    if chosen.since is not None:
+        # Those that failed since may have been accepted long before.
+        found = found.filter(finished_at__gte=chosen.since)
+    if chosen.kind is not None:
+        found = found.filter(kind=chosen.kind)
+    return found if chosen.queue is None else found.filter(queue=chosen.queue)
+
+
+def summary(chosen: Chosen) -> list[dict[str, Any]]:
+    """How many failed of each kind, with which error, in how many queues, and when first and last."""
+    groups = failed(chosen).values("kind", error_type=KeyTextTransform("type", "error"))
+    counted = groups.annotate(
+        requests=Count("id"), queues=Count("queue", distinct=True), first=Min("finished_at"), last=Max("finished_at")
+    )
+    return [dict(row) for row in counted.order_by("-requests", "kind")]
+
+
+def not_retried(chosen: Chosen) -> QuerySet[Request]:
+    """Those that nobody has tried again yet, each user's in the order of their sequence numbers."""
+    again = Request.objects.filter(retry_of=OuterRef("pk"))
+    return failed(chosen).filter(~Exists(again)).order_by("queue_id", "seq", "id")
+
+
+def ids_in_order(chosen: Chosen, count: int) -> Iterator[UUID]:
+    """The ids of `not_retried`, read `count` at a time: a retry that fails meanwhile is another request."""
+    yield from not_retried(chosen).values_list("id", flat=True).iterator(count)

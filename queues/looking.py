@@ -1,0 +1,96 @@
+"""What operators look at: queues that are not at rest, found by name, sorted by what is worst."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from django.db.models import Case, DateTimeField, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.functions import Greatest, Now
+
+from accounts.models import User
+from queues.models import Request, UserQueue
+from queues.states import GIVEN_UP, QueueState, Status
+
+Order = Literal["depth", "age", "pace"]
+ORDERS: dict[Order, Any] = {
+    "depth": (F("last_seq") - F("done_seq")).desc(),
+    "age": F("oldest_waiting_at").asc(nulls_last=True),
+    "pace": F("seconds_each").desc(nulls_last=True),  # the slowest first
+}
+
+
+class NoSuch(LookupError):
+    """No user, queue or request of that name; the message says which was looked for."""
+
+
+def find_queue(text: str) -> UserQueue:
+    """The queue named by its number, or by its user's id or name. Raises NoSuch."""
+    queues = UserQueue.objects.select_related("user")
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        found = queues.filter(id=int(text)).first()
+    else:
+        try:
+            found = queues.filter(user=UUID(text)).first()
+        except ValueError:
+            found = queues.filter(user__in=User.objects.named(text.replace("\0", ""))).first()
+    if found is None:
+        raise NoSuch(f"There is no queue {text!r}: give its number, or a user's id or name who asked for something.")
+    return found
+
+
+def find_request(text: str) -> Request:
+    """The request of that id, with its queue and user. Raises NoSuch."""
+    try:
+        return Request.objects.select_related("queue__user").get(id=UUID(text))
+    except (ValueError, Request.DoesNotExist):
+        raise NoSuch(f"There is no request {text!r}: give its id.") from None
+
+
+def busy(states: Sequence[str] = (), paused: bool | None = None) -> QuerySet[UserQueue]:
+    """The queues that are not at rest, or paused: all that there is to see, whatever the number of users."""
+    found = UserQueue.objects.select_related("user").filter(Q(active=True) | Q(unpublished=True) | Q(paused=True))
+    if states:
+        found = found.filter(state__in=states)
+    return found if paused is None else found.filter(paused=paused)
+
+
+def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
+    """Those of that status, found through an index wherever there are few of them."""
+    busy = requests.filter(Q(queue__active=True) | Q(queue__unpublished=True), finished_at=None)
+    heads = busy.filter(seq=F("queue__done_seq") + 1)
+    if status == Status.RUNNING:
+        return heads.filter(queue__state=QueueState.DRAINING)
+    if status == Status.RETRYING:
+        return heads.filter(status=status)
+    if status == Status.QUEUED:
+        return busy.filter(status=status, seq__gt=F("queue__done_seq"))
+    if status == Status.SCHEDULED:
+        return requests.filter(status=status, due_at__isnull=False)
+    return requests.filter(given_up=status) if status in GIVEN_UP else requests.filter(status=status)
+
+
+def with_oldest(queues: QuerySet[UserQueue]) -> QuerySet[Any]:
+    """Queues with `oldest_waiting_at`: since when their oldest waiting request could begin."""
+    running = Case(When(queue__state=QueueState.DRAINING, then=1), default=0)
+    waiting = Request.objects.filter(queue=OuterRef("pk"), seq__gt=F("queue__done_seq") + running, finished_at=None)
+    since = waiting.order_by("seq").values(since=Greatest("created_at", "not_before"))[:1]
+    return queues.annotate(oldest_waiting_at=Subquery(since, output_field=DateTimeField()), now=Now())
+
+
+def told(queue: Any) -> dict[str, Any]:
+    """A queue of `with_oldest` as operators are shown it."""
+    oldest: datetime | None = queue.oldest_waiting_at
+    return {
+        "queue": queue.id,
+        "user": queue.user.username,
+        "state": queue.state,
+        "paused": queue.paused,
+        "depth": queue.depth,
+        "oldest_waiting_seconds": None if oldest is None else round((queue.now - oldest).total_seconds(), 1),
+        "per_minute": round(60 / queue.seconds_each, 1) if queue.seconds_each else None,
+        "running_since": queue.claimed_at if queue.state == QueueState.DRAINING else None,
+    }
+
+
+COLUMNS = ("queue", "user", "state", "paused", "depth", "oldest_waiting_seconds", "per_minute", "running_since")

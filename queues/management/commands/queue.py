@@ -1,0 +1,60 @@
+"""manage.py queue: steer users' queues."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from django.db.models import F
+
+from queues import interventions
+from queues.interventions import NotPossible
+from queues.looking import busy, find_queue
+from queues.management.operating import OperatorCommand
+from queues.models import Request, UserQueue
+from queues.states import QueueState
+
+
+def skip_head(queue_id: int) -> None:
+    """Give up the head of a blocked queue. Raises NotPossible."""
+    head = Request.objects.filter(queue=queue_id, seq=F("queue__done_seq") + 1).only("id").first()
+    if head is None:
+        raise NotPossible("Nothing is in the queue.")
+    interventions.skip(head.id)
+
+
+VERBS: dict[str, tuple[Callable[[int], object], str, str]] = {
+    "pause": (interventions.pause, "paused", "Start no further request; the one that runs ends."),
+    "resume": (interventions.resume, "resumed", "Go on where it stopped."),
+    "purge": (interventions.purge, "purged", "Cancel all that waits; the one that runs goes on."),
+    "republish": (interventions.republish, "republished", "Bring all that waits to RabbitMQ again."),
+    "skip": (skip_head, "skipped", "Give up the request that blocks the queue, as failed."),
+}
+
+
+class Command(OperatorCommand):
+    help = "Pause, resume, purge, republish queues, or skip the request that blocks one."
+    name = "queue"
+
+    def add_verbs(self, verbs: Any) -> None:
+        for verb, (_, _, about) in VERBS.items():
+            parser = self.changes(verbs.add_parser(verb, help=about))
+            parser.add_argument("queue", nargs="*", help="Numbers of queues, or ids or names of users.")
+            parser.add_argument("--state", choices=QueueState.values, help="Instead: all queues in this state.")
+
+    def run_verb(self, verb: str, queue: list[str], state: str | None, **_: Any) -> None:  # type: ignore[override]
+        if bool(queue) == bool(state):
+            self.wrong("Name queues, or give --state.")
+        chosen = [find_queue(text) for text in queue] if queue else list(self._in_state(state))
+        do, done, _about = VERBS[verb]
+        waiting = sum(one.depth for one in chosen)
+        if not chosen or not self.confirm(f"{verb} {len(chosen)} queues with {waiting} requests"):
+            self.table(["queue", "user", "depth"], [_named(one) for one in chosen])
+            return
+        with self.recorded(verb, *(queue or [f"--state={state}"])) as action:
+            self.each(action, chosen, lambda one: do(one.pk), done, _named)
+
+    def _in_state(self, state: str | None) -> Iterator[UserQueue]:
+        return busy([state or ""]).order_by("id").iterator(self.batch_size)
+
+
+def _named(queue: UserQueue) -> dict[str, Any]:
+    return {"queue": queue.pk, "user": queue.user.username, "depth": queue.depth}
