@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import PermissionDenied
 
+from accounts.audit import Event, record, record_refusal
 from accounts.models import User, WrongCredentials
 from project import limits
 from project.problems import TooManyRequests
@@ -15,19 +16,29 @@ class failed_logins_limited:  # noqa: N801  (reads as the block it opens)
     """Counts a failed login of (address, name) before the password is looked at; takes it back unless it was wrong.
 
     Counted first, so that of 200 guesses at once no more than the limit are answered. Keyed with the address, so that
-    nobody locks a user out elsewhere. Raises TooManyRequests.
+    nobody locks a user out elsewhere. What fails is in the audit trail as `event`. Raises TooManyRequests.
     """
 
-    def __init__(self, request: Any, username: str, *others: limits.Claim) -> None:
+    def __init__(
+        self, request: Any, username: str, *others: limits.Claim, event: Event = Event.LOGIN_FAILED, detail: str = ""
+    ) -> None:
         name = hashlib.sha256(User.fold(username).encode()).hexdigest()[:32]
-        self.request = request
+        self.request, self.username = request, username
+        self.event, self.detail = event, detail
         self.claims = (limits.FAILED_LOGINS.claim(f"{limits.address_key(request)}:{name}"), *others)
 
     def __enter__(self) -> None:
-        self.taken = limits.take(self.request, *self.claims)
+        try:
+            self.taken = limits.take(self.request, *self.claims)
+        except TooManyRequests:
+            whose = User.objects.named(self.username).values_list("id", flat=True).first()
+            record_refusal(Event.LOGIN_LIMITED, whose, request=self.request, detail=self.detail)
+            raise
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None or not issubclass(kind, WrongCredentials):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, WrongCredentials):
+            record(self.event, error.user_id, request=self.request, detail=self.detail)
+        else:
             limits.give_back([one for one in self.taken if one.claim.limit is limits.FAILED_LOGINS])
 
 
@@ -40,7 +51,8 @@ class LimitedBackend(ModelBackend):
         if request is None:  # a test or a shell, not a client
             return super().authenticate(request, username, password, **kwargs)
         try:
-            with failed_logins_limited(request, username or "", limits.LOGINS.claim(limits.address_key(request))):
+            every = limits.LOGINS.claim(limits.address_key(request))
+            with failed_logins_limited(request, username or "", every, detail="admin"):
                 return User.objects.with_credentials(username or "", password or "")
         except WrongCredentials:
             return None

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple, Self
 from uuid import UUID
 
-import structlog
 import uuid_utils.compat
 from django.conf import settings
 from django.contrib.auth import password_validation
@@ -14,10 +13,11 @@ from django.db import models, transaction
 from django.db.models.functions import Lower, Now
 from django.utils import timezone
 
+from accounts.audit import Event, SecurityEvent, printable, record
 from accounts.tokens import AccessToken, Claims, RefreshToken
 from project.problems import Unauthenticated
 
-log = structlog.get_logger(__name__)
+__all__ = ["SecurityEvent", "Session", "SessionEnded", "Tokens", "User", "WrongCredentials"]
 
 
 class SessionEnded(Unauthenticated):
@@ -29,11 +29,19 @@ class SessionEnded(Unauthenticated):
         super().__init__("The session has ended; log in again.", error="invalid_token")
 
 
+class RefreshSpent(SessionEnded):
+    """The same answer, but for the trail: the token came a second time, and took its whole session with it."""
+
+
 class WrongCredentials(Unauthenticated):
     """401: one answer for a wrong password and for users that are unknown, inactive or without a password."""
 
     name = "wrong-credentials"
     detail_text = "Wrong username or password."
+
+    def __init__(self, user_id: UUID | None = None) -> None:
+        super().__init__()
+        self.user_id = user_id  # whose password it was not; for the trail alone
 
 
 class Tokens(NamedTuple):
@@ -68,7 +76,7 @@ class Users(UserManager["User"]):
             make_password(password)
             raise WrongCredentials from None
         if not (user.check_password(password) and user.is_active):
-            raise WrongCredentials
+            raise WrongCredentials(user.id)
         return user
 
     def of_session(self, claims: Claims) -> "User":
@@ -110,19 +118,35 @@ class User(AbstractUser):
         return cls.normalize_username(username).casefold()
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """A new password or a deactivation, from wherever it comes, ends the user's sessions."""
-        ends = not self._state.adding and (getattr(self, "_password", None) is not None or not self.is_active)
+        """A new password or a deactivation, from wherever it comes, ends the user's sessions and is in the trail."""
+        new_password = not self._state.adding and getattr(self, "_password", None) is not None
         with transaction.atomic():
+            before = (True, False, False) if self._state.adding else self.stored_rights()
             super().save(*args, **kwargs)
-            if ends:
+            if new_password:
+                record(Event.PASSWORD_SET, self.id)
+            now = self.stored_rights()
+            if new_password or (now and not now[0]):
                 self.end_sessions()
+            if before and now and now != before:
+                self.record_rights(before, now)
+
+    def stored_rights(self) -> tuple[bool, ...] | None:
+        return User.objects.filter(id=self.id).values_list("is_active", "is_staff", "is_superuser").first()
+
+    def record_rights(self, before: tuple[bool, ...], now: tuple[bool, ...]) -> None:
+        if now[0] != before[0]:
+            record(Event.ACTIVATED if now[0] else Event.DEACTIVATED, self.id)
+        if now[1:] != before[1:]:
+            held = [name for name, has in zip(("staff", "superuser"), now[1:], strict=True) if has]
+            record(Event.RIGHTS_CHANGED, self.id, detail=", ".join(held) or "none")
 
     def change_password(self, new: str, session_id: UUID) -> None:
         """Sets the password and ends every other session. Raises WrongCredentials when another change was faster."""
         hashed = make_password(new)
         with transaction.atomic():
             if not User.objects.filter(id=self.id, password=self.password).update(password=hashed):
-                raise WrongCredentials
+                raise WrongCredentials(self.id)
             self.end_sessions(except_=session_id)
         self.password = hashed
         password_validation.password_changed(new, self)
@@ -164,6 +188,12 @@ class Session(models.Model):
     address = models.GenericIPAddressField(null=True, blank=True)
     user_agent = models.CharField(max_length=200, blank=True)
 
+    class Meta:
+        indexes = [  # for accounts/forgetting.py
+            models.Index("ended_at", name="session_ended", condition=models.Q(ended_at__isnull=False)),
+            models.Index("last_used_at", name="session_last_used"),
+        ]
+
     objects: ClassVar[models.Manager["Session"]] = models.Manager()
     live: ClassVar[LiveSessions] = LiveSessions()
 
@@ -177,7 +207,7 @@ class Session(models.Model):
             # or this finds another password.
             verified = User.objects.filter(id=user.id, password=user.password, is_active=True)
             if not verified.select_for_update(no_key=True).exists():
-                raise WrongCredentials
+                raise WrongCredentials(user.id)
             session.save(force_insert=True)
         return tokens
 
@@ -192,9 +222,7 @@ class Session(models.Model):
             models.Exists(active)
         )
         if not won.update(refresh_jti=refresh_jti, last_used_at=Now()):
-            if session.end():
-                log.warning("spent_refresh_token", session_id=str(session.id), user_id=str(session.user_id))
-            raise SessionEnded
+            raise RefreshSpent if session.end() else SessionEnded
         return tokens
 
     def issue(self) -> tuple[Tokens, str]:
@@ -213,8 +241,3 @@ class Session(models.Model):
     def of(cls, claims: Claims) -> Self:
         """The session that a token names, whether or not it lives."""
         return cls(id=claims.session_id, user_id=claims.user_id)
-
-
-def printable(text: str) -> str:
-    """`text` without what PostgreSQL refuses or a terminal obeys."""
-    return "".join(letter for letter in text if letter.isprintable())

@@ -3,16 +3,17 @@
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.audit import Event, record, record_refusal
 from accounts.authentication import UserRequest
 from accounts.login import failed_logins_limited
-from accounts.models import Session, User, WrongCredentials
+from accounts.models import RefreshSpent, Session, SessionEnded, User, WrongCredentials
 from accounts.serializers import (
     LoginBody,
     MeShown,
@@ -23,7 +24,7 @@ from accounts.serializers import (
     TokensShown,
     UserShown,
 )
-from accounts.tokens import keyring, read_refresh
+from accounts.tokens import Claims, keyring, read_refresh
 from project import limits
 from project.problems import FieldError, Invalid, NotFound
 from project.views import StrictView
@@ -50,7 +51,9 @@ class RegisterView(PublicView):
         if User.objects.named(asked["username"]).exists():
             raise Invalid(taken)
         try:
-            user = User.objects.create_user(asked["username"], asked["email"], asked["password"])
+            with transaction.atomic():
+                user = User.objects.create_user(asked["username"], asked["email"], asked["password"])
+                record(Event.REGISTERED, user.id, request=request)
         except IntegrityError:
             # Somebody registered the name while this password was being hashed.
             raise Invalid(taken) from None
@@ -67,7 +70,9 @@ class TokenView(PublicView):
         with failed_logins_limited(request, asked["username"], limits.LOGINS.claim(limits.address_key(request))):
             user = User.objects.with_credentials(**asked)
             agent = request.META.get("HTTP_USER_AGENT", "")
-            tokens = Session.open(user, limits.client_address(request), agent)
+            with transaction.atomic():
+                tokens = Session.open(user, limits.client_address(request), agent)
+                record(Event.LOGIN_SUCCEEDED, user.id, request=request)
         return Response(tokens._asdict())
 
 
@@ -76,7 +81,19 @@ class RefreshView(PublicView):
     def post(self, request: Request) -> Response:
         """Spends a refresh token for a new pair. A token that was spent before ends its whole session."""
         claims = read_refresh(self.body(request, RefreshBody)["refresh"])
-        return Response(Session.rotate(claims)._asdict())
+        try:
+            return Response(Session.rotate(claims)._asdict())
+        except SessionEnded as refused:
+            self.tell(request, claims, spent=isinstance(refused, RefreshSpent))
+            raise
+
+    def tell(self, request: Request, claims: Claims, *, spent: bool) -> None:
+        """A spent token ends its session, so that line comes once; the others could be sent for ever."""
+        whose = User.objects.filter(id=claims.user_id).values_list("id", flat=True).first()  # none of an erased one
+        if spent:
+            record(Event.REFRESH_REFUSED, whose, request=request, detail=f"spent; session {claims.session_id}")
+        else:
+            record_refusal(Event.REFRESH_REFUSED, whose, request=request)
 
 
 class LogoutView(PublicView):
@@ -84,7 +101,9 @@ class LogoutView(PublicView):
     def post(self, request: Request) -> Response:
         """Ends the session of a refresh token, at once for its access tokens too. Repeating it changes nothing."""
         claims = read_refresh(self.body(request, RefreshBody)["refresh"])
-        Session.of(claims).end()
+        with transaction.atomic():
+            if Session.of(claims).end():
+                record(Event.LOGOUT, claims.user_id, request=request)
         return Response(status=204)
 
 
@@ -92,7 +111,9 @@ class LogoutAllView(StrictView):
     @extend_schema(operation_id="logout_all", request=None, responses={204: None})
     def post(self, request: UserRequest) -> Response:
         """Ends every session of the user."""
-        request.user.end_sessions()
+        with transaction.atomic():
+            request.user.end_sessions()
+            record(Event.LOGOUT_ALL, request.user.id, request=request)
         return Response(status=204)
 
 
@@ -104,10 +125,12 @@ class PasswordView(StrictView):
         """Changes the password and ends every other session."""
         asked = self.body(request, PasswordBody)
         try:
-            with failed_logins_limited(request, request.user.username):
+            with failed_logins_limited(request, request.user.username, event=Event.PASSWORD_REFUSED):
                 if not request.user.check_password(asked["current_password"]):
-                    raise WrongCredentials
-                request.user.change_password(asked["new_password"], request.auth.session_id)
+                    raise WrongCredentials(request.user.id)
+                with transaction.atomic():
+                    request.user.change_password(asked["new_password"], request.auth.session_id)
+                    record(Event.PASSWORD_CHANGED, request.user.id, request=request)
         except WrongCredentials:
             raise Invalid(FieldError("current_password", "wrong", "This is not your password.")) from None
         return Response(status=204)
@@ -132,8 +155,10 @@ class SessionView(StrictView):
     @extend_schema(operation_id="end_session", responses={204: None})
     def delete(self, request: UserRequest, session_id: UUID) -> Response:
         """Ends one session of the user."""
-        if not Session(id=session_id, user_id=request.user.id).end():
-            raise NotFound
+        with transaction.atomic():
+            if not Session(id=session_id, user_id=request.user.id).end():
+                raise NotFound
+            record(Event.SESSION_ENDED, request.user.id, request=request, detail=f"session {session_id}")
         return Response(status=204)
 
 

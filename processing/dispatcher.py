@@ -14,6 +14,7 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from accounts import forgetting
 from processing import broker, metrics
 from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher
 from processing.watch import LOCK_CLASS as WORKERS_LOCK_CLASS
@@ -35,6 +36,7 @@ DEAD_SECONDS = 1.0  # a worker whose lock has been free for so long is dead ..
 SETTLED_SECONDS = 5.0  # .. if nothing happened to PostgreSQL lately
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 50
+PRUNE_SECONDS = 60.0  # how often old sessions and lines of the audit trail are looked for
 REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
 QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
 LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
@@ -51,7 +53,7 @@ class Dispatcher:
         self.listener = Listener()
         self._after = 0  # the queue id where the last step ended: everyone's turn comes
         self._behind = False  # whether more was unpublished than one step takes
-        self._swept = 0.0
+        self._swept = self._pruned = 0.0
         self._failures = 0
         self._token_queue_exists = False
         self._led_since = 0.0
@@ -139,7 +141,7 @@ class Dispatcher:
             TOKENS_SENT.inc(len(tokens))
 
     def sweep(self) -> None:
-        """Repair what nobody else will: dead leases, lost tokens, queues that RabbitMQ keeps for nobody."""
+        """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody; and forget what is old."""
         self.publisher.keep_alive()
         for request_id in outbox.lapsed(self.shard, SWEEPS_A_STEP):
             with suppress(NotPossible):  # its owner was faster
@@ -149,6 +151,8 @@ class Dispatcher:
         count = DOUBTFUL_A_SWEEP if self._tokens_waiting() else SWEEPS_A_STEP
         self.send_tokens(outbox.stale_ready(self.shard, STALE_SECONDS, count))
         idempotency.prune(SWEEPS_A_STEP)
+        if time.monotonic() - self._pruned >= PRUNE_SECONDS and forgetting.prune(SWEEPS_A_STEP) < SWEEPS_A_STEP:
+            self._pruned = time.monotonic()
         for queue_id in outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10):
             self.publisher.delete(queue_id)
 

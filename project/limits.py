@@ -68,16 +68,24 @@ class Taken(NamedTuple):
 
 def take(request: Any, *claims: Claim) -> list[Taken]:
     """Counts every claim, or none and raises TooManyRequests. `request` is Django's or DRF's."""
-    try:
-        fits, taken = _take(claims)
-    except RedisUnavailable:
-        claims = tuple(claim for claim in claims if claim.limit.without_redis == "local")
-        fits, taken = _local.take(claims)
+    fits, taken = _counted(claims)
     django_request = getattr(request, "_request", request)
     django_request.rate_limits = taken
     if not fits:
         raise TooManyRequests(retry_after=max(one.reset for one in taken if one.remaining < one.claim.cost))
     return taken
+
+
+def fits(claim: Claim) -> bool:
+    """Counts the claim if it fits; whether it did. The client hears nothing of it."""
+    return _counted((claim,))[0]
+
+
+def _counted(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
+    try:
+        return _take(claims)
+    except RedisUnavailable:
+        return _local.take(tuple(claim for claim in claims if claim.limit.without_redis == "local"))
 
 
 def give_back(taken: list[Taken]) -> None:
@@ -241,4 +249,5 @@ def address_key(request: Any) -> str:
 SUBMIT = Limit("submit", settings.ENV.submissions_per_minute)
 FAILED_LOGINS = Limit("failed-logins", settings.ENV.failed_logins_per_minute, without_redis="local")
 LOGINS = Limit("logins", settings.ENV.logins_per_minute, without_redis="local")
+AUDITED_REFUSALS = Limit("audited-refusals", 10, without_redis="local")  # lines of the audit trail, not attempts
 REGISTRATIONS = Limit("registrations", settings.ENV.registrations_per_minute, without_redis="local")

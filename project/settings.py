@@ -58,6 +58,8 @@ class Environment(BaseSettings):
     failed_logins_per_minute: int = Field(10, ge=1, description="Failed logins of one name from one address.")
     logins_per_minute: int = Field(300, ge=1, description="Logins from one address.")
     registrations_per_minute: int = Field(120, ge=1, description="Registrations from one address.")
+    session_retention_days: float = Field(30, ge=0, description="How long sessions that are over stay listed.")
+    audit_retention_days: float = Field(400, ge=0, description="How long the audit trail is kept; 0: for ever.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front that write X-Forwarded-For and -Proto.")
     cors_origins: str = Field("", description="Origins whose scripts may call the API, comma-separated.")
     body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of a request's body.")
@@ -178,6 +180,7 @@ MIDDLEWARE_UNDER = {
         "django.middleware.common.CommonMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "accounts.audit.StaffTrail",
         "django.contrib.messages.middleware.MessageMiddleware",
         "django.middleware.clickjacking.XFrameOptionsMiddleware",
         "django_prometheus.middleware.PrometheusAfterMiddleware",  # 0.1 ms a page: too much for the API

@@ -1,0 +1,87 @@
+"""What is not kept for ever: sessions that are over, old lines of the audit trail, and erased users.
+
+Everything goes in parts, each a transaction of its own that holds few locks and not for long.
+"""
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from accounts.audit import Event, record
+from accounts.models import User
+
+# A session is over when it has ended, or when its refresh token has expired.
+OLD_SESSIONS = """
+    DELETE FROM accounts_session WHERE id IN (
+        SELECT id FROM accounts_session WHERE ended_at < %(ended)s OR last_used_at < %(expired)s
+        LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+"""
+OLD_EVENTS = """
+    DELETE FROM accounts_securityevent WHERE id IN (
+        SELECT id FROM accounts_securityevent WHERE at < %(before)s ORDER BY at LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+"""
+SESSIONS_OF = """
+    DELETE FROM accounts_session WHERE id IN (SELECT id FROM accounts_session WHERE user_id = %(user)s LIMIT %(count)s)
+"""
+NAMELESS = """
+    UPDATE accounts_securityevent SET address = NULL, user_agent = '' WHERE id IN (
+        SELECT id FROM accounts_securityevent
+        WHERE user_id = %(user)s AND (address IS NOT NULL OR user_agent <> '') LIMIT %(count)s)
+"""
+NAMELESS_LOG = """
+    UPDATE django_admin_log SET object_repr = 'erased' WHERE object_id = %(user)s AND content_type_id = (
+        SELECT id FROM django_content_type WHERE app_label = 'accounts' AND model = 'user')
+"""
+MAY_FORGET = "SELECT set_config('ordered_work.audit', 'forget', true)"  # what the trigger of migration 0005 asks for
+
+
+def prune(count: int) -> int:
+    """Remove up to `count` sessions and as many lines that were kept long enough; how many. Any number may do so."""
+    now = timezone.now()
+    ended = now - timedelta(days=settings.ENV.session_retention_days)
+    expired = ended - timedelta(seconds=settings.ENV.refresh_token_seconds)
+    gone = run(OLD_SESSIONS, ended=ended, expired=expired, count=count)
+    if settings.ENV.audit_retention_days:
+        before = now - timedelta(days=settings.ENV.audit_retention_days)
+        with transaction.atomic():
+            run(MAY_FORGET)
+            gone += run(OLD_EVENTS, before=before, count=count)
+    return gone
+
+
+def shut_out(user_id: UUID) -> None:
+    """The first step of an erasure: nobody can log in as the user any more, and what they hold is worth nothing."""
+    user = User.objects.get(id=user_id)
+    if user.is_active:
+        user.is_active = False
+        user.save(update_fields=["is_active"])
+
+
+def remove_sessions(user_id: UUID, count: int) -> int:
+    """Remove up to `count` of the user's sessions; how many."""
+    return run(SESSIONS_OF, user=user_id, count=count)
+
+
+def make_nameless(user_id: UUID, count: int) -> int:
+    """Take address and program from up to `count` of the user's lines in the audit trail; how many."""
+    with transaction.atomic():
+        run(MAY_FORGET)
+        return run(NAMELESS, user=user_id, count=count)
+
+
+def remove_user(user_id: UUID) -> None:
+    """The last step of an erasure: the user, what other apps hold of them, and the line that says so, in one commit."""
+    with transaction.atomic():
+        run(NAMELESS_LOG, user=str(user_id))
+        User.objects.get(id=user_id).delete()
+        record(Event.ERASED, user_id)
+
+
+def run(statement: str, **values: Any) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return int(cursor.rowcount)
