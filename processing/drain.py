@@ -24,7 +24,7 @@ from processing.rabbitmq import BrokerUnavailable, Pointer, QueueGone, Reader, T
 from processing.verdict import Verdict, raised, returned, without_running
 from processing.watch import RENEW_SECONDS, Watch, raise_in
 from queues import transitions
-from queues.finishing import finished
+from queues.finishing import changed, finished
 from queues.kinds import Kind
 from queues.lease import FencedOut, Lease, Next, Outcome, Work
 from queues.metrics import count_recorded
@@ -127,6 +127,7 @@ class Turn:
         watch.add(self)
         metrics.TURNS.inc()
         metrics.BUSY_THREADS.inc()
+        changed(self.lease.queue_id)
         try:
             self._run_claims()
         except FencedOut:
@@ -231,8 +232,9 @@ class Turn:
         except NoHandler as missing:
             return raised(work, None, False, missing, started, started)
         request = HandlerRequest(
-            work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace
-        )
+            work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
+            queue_id=self.lease.queue_id,
+        )  # fmt: skip
         transitions.started(self.lease, work)
         run = self._run_alone
         if kind.atomic:
@@ -332,11 +334,13 @@ class Turn:
         return True
 
     def _committed(self, done: int, outcomes: list[Outcome]) -> None:
-        """Count and log what was recorded, and if the head has moved since `done`, tell those who wait for it."""
+        """Count and log what was recorded, and tell those who watch the queue; the head may have moved since `done`."""
         count_recorded(outcomes)
         transitions.recorded(self.lease, outcomes)
         if self.lease.done_seq > done:
             finished(self.lease.queue_id, self.lease.done_seq)
+        elif outcomes:
+            changed(self.lease.queue_id)
 
     def _ack(self) -> None:
         """Ack after the commit: a redelivery meets the sequence check."""

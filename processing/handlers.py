@@ -62,6 +62,7 @@ class HandlerRequest:
     trace: str
     _asked: bool = field(default=False, repr=False)
     heeded: bool = field(default=False, repr=False)
+    queue_id: int | None = field(default=None, repr=False)
 
     @property
     def cancelled(self) -> bool:
@@ -75,7 +76,7 @@ class HandlerRequest:
 
     def progress(self, current: int, total: int, note: str = "") -> None:
         """Tell the owner how far it is; may be called often (a part is passed on) and never fails."""
-        progress.tell(self.id, current, total, note)
+        progress.tell(self.id, current, total, note, self.queue_id)
 
 
 Function = Callable[[HandlerRequest, Any], Any]

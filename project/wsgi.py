@@ -1,6 +1,9 @@
-"""The API's entry point for a WSGI server."""
+"""The API's entry point for a WSGI server, with a thread for each of API_THREADS requests and API_STREAMS streams."""
 
 import os
+import signal
+import socket
+import threading
 
 from project.sharing import share_with_siblings
 
@@ -9,4 +12,34 @@ share_with_siblings("api")  # before anything imports prometheus_client
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-application = get_wsgi_application()
+_django = get_wsgi_application()
+
+from django.conf import settings  # noqa: E402
+
+from project.slots import Slots  # noqa: E402
+from queues.finishing import watched  # noqa: E402
+from queues.streams import streams  # noqa: E402
+
+
+def end_streams_on_signals() -> None:
+    """The server waits for open answers before it stops; streams would never end.
+
+    Its own handler, which it sets later, is kept: Python writes the number of each signal that comes here besides.
+    """
+    numbers, python = socket.socketpair()
+    python.setblocking(False)
+    descriptor = python.detach()  # for as long as the process lives
+
+    def wait() -> None:
+        while number := numbers.recv(1):
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                streams.stop()
+
+    signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+
+
+if threading.current_thread() is threading.main_thread():
+    end_streams_on_signals()
+watched.listen()
+application = Slots(_django, settings.ENV.api_threads)

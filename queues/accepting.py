@@ -14,6 +14,7 @@ from django.db import transaction
 
 from accounts.models import Session, User
 from queues import transitions
+from queues.finishing import changed
 from queues.kinds import Kind
 from queues.metrics import count_accepted
 from queues.models import UserQueue
@@ -121,9 +122,10 @@ def _accept(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> l
 
 
 def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str) -> None:
-    """Count and log what was committed."""
+    """Count and log what was committed, and tell those who watch the queue."""
     count_accepted([submission.kind for submission in submissions])
     transitions.accepted(user_id, submissions, rows, trace)
+    changed(rows[0].queue_id)
 
 
 def open_queue(user_id: UUID) -> int:

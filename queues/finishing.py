@@ -1,11 +1,12 @@
-"""Tells those who wait for a request that it is final, at next to no cost while nobody does.
+"""Tells those who watch a queue what happens in it, at next to no cost while nobody does.
 
-Who waits for a request says so about its queue, again every second, on the channel `watch`. A process that finishes
-requests listens there and publishes on `finished` only about queues that are being watched.
+Who waits for a request, or streams a queue's events, says so about the queue, again every second, on the channel
+`watch`. Processes that move requests listen there and publish only about queues that are being watched.
 """
 
 import threading
 import time
+from uuid import UUID
 
 from project.redis_client import hint
 from queues.hints import Listener, channel
@@ -14,7 +15,7 @@ WATCHED_SECONDS = 3.0  # so long after it was last said, a queue counts as watch
 
 
 class Watched:
-    """The queues that somebody waits for, as this process has heard."""
+    """The queues that somebody watches, as this process has heard."""
 
     def __init__(self) -> None:
         self._until: dict[int, float] = {}
@@ -42,10 +43,23 @@ class Watched:
 watched = Watched()
 
 
-def finished(queue_id: int, done_seq: int | None = None) -> None:
-    """Requests of this queue have become final: all up to `done_seq`, or some. To be called after the commit.
+# Each is to be called after the commit, never raises, and costs a look into a dictionary while nobody watches, a
+# publication at the most.
 
-    Never raises. Costs a look into a dictionary while nobody waits, a publication at the most.
-    """
+
+def finished(queue_id: int, done_seq: int | None = None) -> None:
+    """Requests of this queue have become final: all up to `done_seq`, or some."""
     if queue_id in watched:
         hint(channel("finished"), f"{queue_id}:{done_seq or ''}")
+
+
+def changed(queue_id: int) -> None:
+    """Something else is new in this queue: a request accepted, begun or to be tried again; paused."""
+    if queue_id in watched:
+        hint(channel("changed"), str(queue_id))
+
+
+def progressed(queue_id: int, request_id: UUID, progress: bytes) -> None:
+    """The running request of this queue has come so far: its progress as JSON."""
+    if queue_id in watched:
+        hint(channel("changed"), f"{queue_id} {request_id} {progress.decode()}")

@@ -18,7 +18,7 @@ from django.db.models.functions import Cast, Now
 
 from queues import kinds, transitions
 from queues.accepting import Accepted, Submission, accept
-from queues.finishing import finished
+from queues.finishing import changed, finished
 from queues.hints import work_waits
 from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
@@ -100,6 +100,7 @@ def skip(request_id: UUID) -> None:
 def pause(queue_id: int) -> None:
     """Start no further request; the one that runs ends. Accepting goes on."""
     UserQueue.objects.filter(id=queue_id).update(paused=True)
+    changed(queue_id)
     transitions.intervened("paused", UserQueue.objects.get(id=queue_id))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from queues import kinds
 from queues.kinds import Kind
@@ -51,6 +51,7 @@ RUNNING = BatchHistogram(
     ["kind"],
     buckets=RUNNING_BUCKETS,
 )
+STREAMS = Gauge("ordered_work_streams", "Event streams that are open.", multiprocess_mode="livesum")
 HANDLER = BatchHistogram(
     "ordered_work_handler_seconds", "What one attempt took its handler.", ["kind"], buckets=RUNNING_BUCKETS
 )

@@ -8,6 +8,7 @@ import orjson
 from redis import RedisError
 
 from project.redis_client import RedisUnavailable, call
+from queues.finishing import progressed
 
 KEEP_SECONDS = 3600
 QUIET_SECONDS = 0.1  # what comes sooner after the last is passed over, but for the last step
@@ -15,8 +16,8 @@ QUIET_SECONDS = 0.1  # what comes sooner after the last is passed over, but for 
 _told: dict[UUID, float] = {}
 
 
-def tell(request_id: UUID, current: int, total: int, note: str = "") -> None:
-    """Keep the progress of a request. Never raises."""
+def tell(request_id: UUID, current: int, total: int, note: str = "", queue_id: int | None = None) -> None:
+    """Keep the progress of a request, and tell those who watch its queue. Never raises."""
     now = time.monotonic()
     if current < total and now - _told.get(request_id, 0.0) < QUIET_SECONDS:
         return
@@ -28,6 +29,8 @@ def tell(request_id: UUID, current: int, total: int, note: str = "") -> None:
         call("SET", f"progress:{request_id}", text, "EX", KEEP_SECONDS)
     except (RedisUnavailable, RedisError):
         return
+    if queue_id is not None:
+        progressed(queue_id, request_id, text)
 
 
 def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:

@@ -27,18 +27,18 @@ def _columns(model: type[Model]) -> list[str]:
 
 
 QUEUE, REQUEST = _columns(UserQueue), _columns(Request)
-_QUEUE = ", ".join(f"q.{name} AS queue_{name}" for name in QUEUE)
-_REQUEST = ", ".join(f"r.{name} AS request_{name}" for name in REQUEST)
-_TEXTS = ", ".join(f"r.{name}::text" for name in JSON_COLUMNS)
+QUEUE_COLUMNS = ", ".join(f"q.{name} AS queue_{name}" for name in QUEUE)
+REQUEST_COLUMNS = ", ".join(f"r.{name} AS request_{name}" for name in REQUEST)
+TEXT_COLUMNS = ", ".join(f"r.{name}::text" for name in JSON_COLUMNS)
 
 OWN_REQUEST = Statement(f"""
-    SELECT {_QUEUE}, {_REQUEST}, {_TEXTS}
+    SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
     FROM {LIVING_SESSION}
     LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
 """)  # noqa: S608  (columns' names)
 
 OWN_QUEUE = Statement(f"""
-    SELECT {_QUEUE} FROM {LIVING_SESSION} LEFT JOIN queues_userqueue q ON q.user_id = u.id
+    SELECT {QUEUE_COLUMNS} FROM {LIVING_SESSION} LEFT JOIN queues_userqueue q ON q.user_id = u.id
 """)  # noqa: S608
 
 
@@ -48,13 +48,7 @@ def own_request(user_id: UUID, session_id: UUID, request_id: UUID) -> Request | 
     if row is None:
         raise SessionOver
     at = len(QUEUE)
-    request: Any = _instance(Request, REQUEST, row[at : at + len(REQUEST)])
-    if request is None:
-        return None
-    request.queue = _instance(UserQueue, QUEUE, row[:at])
-    request.payload_text, request.result_text, request.error_text = row[at + len(REQUEST) :]
-    found: Request = request
-    return found
+    return request_of(row[at:], queue_of(row[:at]))
 
 
 def own_queue(user_id: UUID, session_id: UUID) -> UserQueue | None:
@@ -62,7 +56,23 @@ def own_queue(user_id: UUID, session_id: UUID) -> UserQueue | None:
     row = OWN_QUEUE.row(user=user_id, session=session_id)
     if row is None:
         raise SessionOver
-    queue: UserQueue | None = _instance(UserQueue, QUEUE, row)
+    return queue_of(row)
+
+
+def request_of(values: Any, queue: UserQueue | None) -> Request | None:
+    """The request in REQUEST_COLUMNS and TEXT_COLUMNS, of that queue; None where the join found nothing."""
+    request: Any = _instance(Request, REQUEST, values[: len(REQUEST)])
+    if request is None:
+        return None
+    request.queue = queue
+    request.payload_text, request.result_text, request.error_text = values[len(REQUEST) :]
+    found: Request = request
+    return found
+
+
+def queue_of(values: Any) -> UserQueue | None:
+    """The queue in QUEUE_COLUMNS; None where the join found nothing."""
+    queue: UserQueue | None = _instance(UserQueue, QUEUE, values)
     return queue
 
 

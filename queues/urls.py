@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from queues import control_views, views
+from queues import control_views, stream_views, views
 
 urlpatterns = [
     path("kinds", views.KindsView.as_view()),
@@ -14,6 +14,7 @@ urlpatterns = [
     path("requests/<str:request_id>/retry", control_views.RetryView.as_view()),
     path("requests/<str:request_id>/skip", control_views.SkipView.as_view()),
     path("queue", views.QueueView.as_view()),
+    path("queue/events", stream_views.EventsView.as_view()),
     path("queue/pause", control_views.PauseView.as_view()),
     path("queue/resume", control_views.ResumeView.as_view()),
     path("queue/purge", control_views.PurgeView.as_view()),

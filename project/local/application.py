@@ -27,7 +27,7 @@ class Service:
 def services(port: int, dispatcher_port: int = 0, worker_port: int = 0) -> list[Service]:
     """All that `./run up` runs: the API's port, and those for the others' probes and metrics (0: none)."""
     granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
-    granian += ["--workers", "2", "--blocking-threads", "8", "--log-level", "error", "project.wsgi:application"]
+    granian += ["--workers", "2", "--blocking-threads", "80", "--log-level", "error", "project.wsgi:application"]
     manage = [sys.executable, str(ROOT / "manage.py")]
     return [
         Service("api", granian, "cyan", port),
