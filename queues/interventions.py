@@ -44,7 +44,7 @@ def give_up(request_id: UUID, status: Status) -> None:
         transitions.intervened(status.value, request.queue, request)
         finished(request.queue_id)
         return
-    with _locked(request.queue_id) as queue:
+    with locked(request.queue_id) as queue:
         request.refresh_from_db(fields=["status", "seq", "attempt", "finished_at"])
         if request.finished_at is not None:
             raise NotPossible(f"The request is {request.status} already.")
@@ -54,7 +54,7 @@ def give_up(request_id: UUID, status: Status) -> None:
                 transitions.intervened("cancel asked", queue, request)
             return
         _end(queue.requests.filter(id=request_id), status)
-        _go_on(queue)
+        go_on(queue)
         transitions.intervened(status.value, queue, request)
 
 
@@ -63,7 +63,7 @@ def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") 
 
     Returns the new request, None for a blocked head. Raises NotPossible, and what accepting a request raises.
     """
-    with _locked(Request.objects.values_list("queue_id", flat=True).get(id=request_id)) as queue:
+    with locked(Request.objects.values_list("queue_id", flat=True).get(id=request_id)) as queue:
         request = Request.objects.get(id=request_id)
         if _blocks(queue, request):
             Request.objects.filter(id=request_id).update(max_attempts=request.attempt + 1, error=None)
@@ -88,12 +88,12 @@ def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") 
 
 def skip(request_id: UUID) -> None:
     """Give up the head of a blocked queue, as failed; the next one runs. Raises NotPossible."""
-    with _locked(Request.objects.values_list("queue_id", flat=True).get(id=request_id)) as queue:
+    with locked(Request.objects.values_list("queue_id", flat=True).get(id=request_id)) as queue:
         request = Request.objects.get(id=request_id)
         if not _blocks(queue, request):
             raise NotPossible(f"The request is {request.status_now} and does not block its queue.")
         _end(queue.requests.filter(id=request_id), Status.FAILED)
-        _go_on(queue)
+        go_on(queue)
         transitions.intervened("skipped", queue, request)
 
 
@@ -106,7 +106,7 @@ def pause(queue_id: int) -> None:
 
 def resume(queue_id: int) -> None:
     """Go on where it stopped."""
-    with _locked(queue_id) as queue:
+    with locked(queue_id) as queue:
         queue.paused = False
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
@@ -118,7 +118,7 @@ def republish(queue_id: int) -> int:
 
     Raises NotPossible while a worker has the queue: it finds out itself what is missing.
     """
-    with _locked(queue_id) as queue:
+    with locked(queue_id) as queue:
         if queue.state == QueueState.DRAINING:
             raise NotPossible("A worker has the queue; what RabbitMQ has lost it publishes again itself.")
         queue.published_seq = queue.done_seq
@@ -128,20 +128,21 @@ def republish(queue_id: int) -> int:
         return int(queue.depth)
 
 
+@transaction.atomic
 def purge(queue_id: int) -> int:
     """Cancel all that waits, scheduled requests too; the one that runs goes on. Returns how many."""
-    # Scheduled ones first and without the queue's lock: entering the line locks them before the queue.
+    # Scheduled ones first: entering the line locks them before the queue, too.
     scheduled = Request.objects.filter(queue=queue_id, status=Status.SCHEDULED)
     count = _end(scheduled, Status.CANCELLED)
-    with _locked(queue_id) as queue:
+    with locked(queue_id) as queue:
         count += _end(queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None), Status.CANCELLED)
-        _go_on(queue)
+        go_on(queue)
         transitions.intervened("purged", queue, requests=count)
     return count
 
 
 @contextmanager
-def _locked(queue_id: int) -> Iterator[Any]:
+def locked(queue_id: int) -> Iterator[Any]:
     """The queue's row, locked until the block ends and saved then; the dispatcher is told afterwards."""
     with transaction.atomic():
         queue = UserQueue.objects.select_for_update(no_key=True).get(id=queue_id)
@@ -156,8 +157,8 @@ def _locked(queue_id: int) -> Iterator[Any]:
                 "done_seq", "published_seq", "state", "state_since", "paused", "wake_at", "idle_since", "moved_at",
             ]
         )  # fmt: skip
-    work_waits()
-    finished(queue_id)
+        transaction.on_commit(work_waits)
+        transaction.on_commit(partial(finished, queue_id))
 
 
 def _claimed_to(queue: UserQueue) -> int:
@@ -177,7 +178,7 @@ def _end(requests: QuerySet[Request], status: Status) -> int:
     return count
 
 
-def _go_on(queue: Any) -> None:
+def go_on(queue: Any) -> None:
     """Move done_seq past what is final at the head, where no worker has the queue, and wake it if the head is new."""
     if queue.state == QueueState.DRAINING:
         return  # its worker passes over them

@@ -3,12 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
@@ -38,6 +39,45 @@ def test_a_request_is_run_and_its_result_kept(hand: Hand, script: Script) -> Non
     hand.settle()
     assert [r.result for r in requests_of(user)] == [{"sequence": n, "attempt": 1} for n in (1, 2)]
     assert statuses_of(user) == ["succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize("wrong", [timedelta(days=1), timedelta(days=-1)])
+def test_a_wrong_clock_on_a_worker_changes_nothing(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch, wrong: timedelta
+) -> None:
+    leases = []
+
+    @script
+    def once_more(request: HandlerRequest) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT lease_until - clock_timestamp() FROM queues_userqueue WHERE state = 'draining'")
+            leases.extend(left for (left,) in cursor.fetchall())
+        if request.attempt == 1:
+            raise RuntimeError("not yet")
+        return 1
+
+    before = database_now()
+    right = time.time, timezone.now
+    monkeypatch.setattr(time, "time", lambda: right[0]() + wrong.total_seconds())
+    monkeypatch.setattr(timezone, "now", lambda: right[1]() + wrong)
+    user = new_user()
+    submit(user, "once_more")
+    hand.settle()
+    after = database_now()
+    assert len(leases) == 2
+    assert all(timedelta(0) < left <= timedelta(seconds=settings.ENV.lease_seconds) for left in leases)
+    (request,) = requests_of(user)
+    first, second = Attempt.objects.filter(request=request).order_by("number")
+    moments = [before, first.started_at, first.finished_at, second.started_at, second.finished_at, after]
+    assert moments == sorted(moments), "all of them by the database's clock"
+    assert request.finished_at == second.finished_at
+
+
+def database_now() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (now,) = cursor.fetchone()
+    return now
 
 
 # Failure
