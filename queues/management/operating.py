@@ -81,7 +81,7 @@ class OperatorCommand(BaseCommand):
             said = str(error).strip().partition("\n")[0]
             raise CommandError(f"PostgreSQL does not answer: {said}", returncode=Exit.SERVER_AWAY) from None
 
-    def handle(self, *args: Any, verb: str, **options: Any) -> None:
+    def handle(self, *args: Any, verb: str = "", **options: Any) -> None:
         self.as_json = bool(options.get("json"))
         self.dry_run = bool(options.get("dry_run"))
         self.sure = bool(options.get("yes"))
@@ -90,7 +90,7 @@ class OperatorCommand(BaseCommand):
         self.run_verb(verb, **options)
 
     def run_verb(self, verb: str, **options: Any) -> None:
-        """Do it: `handle_<verb>`, unless a command has one way for all its verbs."""
+        """Do it: `handle_<verb>`, unless a command has one way for all its verbs, or none."""
         getattr(self, f"handle_{verb}")(**options)
 
     def wrong(self, why: str) -> NoReturn:

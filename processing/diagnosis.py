@@ -1,0 +1,171 @@
+"""What `manage.py doctor` looks at: every part; whether counters, rows and broker agree; and what to do about it."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from processing import broker
+from processing.dispatcher import LOCK_CLASS as DISPATCHERS
+from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
+from processing.rebuilding import brought
+from processing.watch import LOCK_CLASS as WORKERS
+from project import health
+from queues import interventions, mending, standing
+from queues.models import UserQueue
+from queues.states import QueueState
+
+LATE = timedelta(seconds=30)  # what takes longer than this does not come right by itself
+DELIVERY_SECONDS = 1.0  # messages that a worker holds are not in the queue; soon they are acked or back
+
+
+class Grade(StrEnum):
+    OK = "ok"
+    WARNING = "warning"  # works, but somebody should look
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. `advice` is what to type; `repair` does it, where that is safe."""
+
+    check: str
+    grade: Grade
+    found: str
+    advice: str = ""
+    repair: Callable[[], object] | None = None
+
+
+SERVERS = {
+    "postgresql": "Start it, or correct DATABASE_URL.",
+    "migrations": "manage.py migrate",
+    "rabbitmq": "Start it, or correct RABBITMQ_URL. Accepting goes on meanwhile.",
+    "redis": "Start it, or correct REDIS_URL. All goes on meanwhile, more slowly.",
+    "dispatcher": "manage.py dispatch",
+}
+
+
+def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> Iterator[Finding]:
+    """Look at everything, `count` queues at a time; with `everywhere` at the counters of queues at rest too."""
+    found = health.checks()
+    for name, advice in SERVERS.items():
+        well = found[name] == "ok"
+        grade = Grade.OK if well else Grade.WARNING if name == "redis" else Grade.FAULT
+        yield Finding(name, grade, found[name], "" if well else advice)
+    if found["postgresql"] != "ok" or found["migrations"] != "ok":
+        return
+    yield from moving()
+    yield from counters(count, everywhere, progress)
+    if found["rabbitmq"] == "ok":
+        yield from contents(count, progress)
+
+
+def moving() -> Iterator[Finding]:
+    """Whether somebody works, and what is late."""
+    now = standing.look(DISPATCHERS, WORKERS)
+    missing = settings.ENV.dispatch_shards - now.dispatchers
+    yield _finding(
+        "shards", missing > 0, f"{now.dispatchers} of {settings.ENV.dispatch_shards} led", SERVERS["dispatcher"]
+    )
+    yield _finding("workers", now.workers == 0, f"{now.workers} worker processes", "manage.py work")
+    for task, seconds in now.lag.items():
+        late = f"the oldest is {seconds:.0f} s late"
+        yield _finding(
+            task, seconds > LATE.total_seconds(), late, "Look at the dispatcher's log: it may wait for a server."
+        )
+    expired = UserQueue.objects.filter(active=True, state=QueueState.DRAINING, lease_until__lt=Now() - LATE).count()
+    yield _finding("leases", expired > 0, f"{expired} ended long ago", "manage.py dispatch: it ends them.")
+    starving = UserQueue.objects.filter(
+        active=True, state=QueueState.READY, paused=False, moved_at__lt=Now() - LATE
+    ).count()
+    if starving:
+        more = "manage.py work --processes: more of them; or a handler is slow: manage.py queues list --sort age"
+        yield Finding(
+            "turns", Grade.WARNING, f"{starving} queues wait for a worker for more than {LATE.seconds} s", more
+        )
+    blocked = now.queues(QueueState.BLOCKED)
+    if blocked:
+        skip = "manage.py queues list --state blocked; then requests retry, or queue skip"
+        yield Finding("blocked", Grade.WARNING, f"{blocked} queues", skip)
+
+
+def _finding(check: str, wrong: bool, found: str, advice: str) -> Finding:
+    return Finding(check, Grade.FAULT, found, advice) if wrong else Finding(check, Grade.OK, found)
+
+
+def counters(count: int, everywhere: bool, progress: Callable[[str], None]) -> Iterator[Finding]:
+    """Counters against rows. A worker that deletes nothing cannot make them differ: a hand did."""
+    looked = 0
+    wrong = 0
+    for queues, mismatches in mending.compare(count, everywhere):
+        looked += queues
+        wrong += len(mismatches)
+        for mismatch in mismatches:
+            queue_id = mismatch.queue_id
+            yield Finding(
+                "counters", Grade.FAULT, str(mismatch), "manage.py doctor --repair", partial(mending.mend, queue_id)
+            )
+        progress(f"counters: {looked} queues compared")
+    if not wrong:
+        yield Finding("counters", Grade.OK, f"{looked} queues agree with their rows")
+
+
+def contents(count: int, progress: Callable[[str], None]) -> Iterator[Finding]:
+    """Whether RabbitMQ has what PostgreSQL says it was brought. A worker would repair it at the queue's next turn."""
+    publisher = Publisher()
+    try:
+        if publisher.waiting_in(broker.TOKEN_QUEUE) is None:
+            yield Finding(
+                "tokens",
+                Grade.FAULT,
+                "RabbitMQ has no queue for them",
+                "manage.py doctor --repair",
+                broker.declare_token_queue,
+            )
+        looked, suspects = 0, []
+        for queue in _resting().iterator(count):
+            looked += 1
+            if _lacks(publisher, queue):
+                suspects.append(queue)
+            if looked % count == 0:
+                progress(f"broker: {looked} queues compared")
+        if suspects:
+            time.sleep(DELIVERY_SECONDS)
+        lost = [queue for queue in suspects if _still(queue) and _lacks(publisher, queue)]
+    except BrokerUnavailable as error:
+        yield Finding("broker", Grade.FAULT, str(error), SERVERS["rabbitmq"])
+        return
+    finally:
+        publisher.close()
+    for queue in lost:
+        yield Finding(
+            "broker", Grade.FAULT, f"queue {queue.pk}: RabbitMQ lacks messages of it",
+            f"manage.py queue republish {queue.pk}", partial(interventions.republish, queue.pk),
+        )  # fmt: skip
+    if not lost:
+        yield Finding("broker", Grade.OK, f"{looked} queues have their messages")
+
+
+def _resting() -> QuerySet[UserQueue]:
+    """The queues that RabbitMQ should hold messages of, and no worker takes from."""
+    return brought().exclude(state=QueueState.DRAINING)
+
+
+def _lacks(publisher: Publisher, queue: UserQueue) -> bool:
+    waiting = publisher.waiting_in(queue_name(queue.pk))
+    return waiting is None or waiting < queue.published_seq - queue.done_seq
+
+
+def _still(queue: UserQueue) -> bool:
+    """Whether nothing has moved since it was read."""
+    return (
+        _resting()
+        .filter(id=queue.pk, fence=queue.fence, published_seq=queue.published_seq, done_seq=queue.done_seq)
+        .exists()
+    )

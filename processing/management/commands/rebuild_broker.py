@@ -1,0 +1,33 @@
+"""manage.py rebuild_broker: make RabbitMQ's queues anew from PostgreSQL."""
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from processing.rabbitmq import BrokerUnavailable
+from processing.rebuilding import brought, rebuild
+from queues.management.operating import Exit, OperatorCommand
+
+
+class Command(OperatorCommand):
+    help = "Publish everything that waits to RabbitMQ again, into queues made anew. Nothing is lost, order is kept."
+    name = "rebuild_broker"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        self.changes(parser)
+
+    def run_verb(self, verb: str, **_: Any) -> None:
+        queues = brought().count()
+        if not self.confirm(f"publish {queues} queues again"):
+            self.fields({"would_republish": queues})
+            return
+        done = left = 0
+        with self.recorded() as action:
+            try:
+                for more, others in rebuild(self.batch_size):
+                    done, left = done + more, left + others
+                    action.outcome = f"{done} republished, {left} left to the workers that have them"
+                    self.progress(action.outcome)
+            except BrokerUnavailable as error:
+                raise CommandError(f"RabbitMQ does not answer: {error}", returncode=Exit.SERVER_AWAY) from None
+        self.fields({"republished": done, "left_to_workers": left})

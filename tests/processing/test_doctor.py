@@ -1,0 +1,195 @@
+"""doctor says what is wrong and what to type; --repair puts right what a hand or a lost broker left behind."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from processing import broker, diagnosis
+from processing.dispatcher import LOCK_CLASS as DISPATCHERS
+from processing.handlers import HandlerRequest
+from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
+from processing.watch import LOCK_CLASS as WORKERS
+from project import health
+from queues.management.operating import Exit
+from queues.models import OperatorAction, Request, UserQueue
+from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, statuses_of, submit
+from tests.queues.commands import Ran, run
+
+Script = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _all_is_well(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[None]:
+    """Servers work, a dispatcher leads and a worker lives, as far as locks tell; no patience is needed."""
+    found = dict.fromkeys(("postgresql", "migrations", "rabbitmq", "redis", "dispatcher"), "ok")
+    monkeypatch.setattr(health, "checks", lambda: found)
+    monkeypatch.setattr(diagnosis, "DELIVERY_SECONDS", 0.0)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s, 0), pg_advisory_lock(%s, 1)", [DISPATCHERS, WORKERS])
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock_all()")
+
+
+def faults(ran: Ran) -> list[tuple[str, str]]:
+    return [(row["check"], row["advice"]) for row in ran.json if row["grade"] == "fault"]
+
+
+def test_a_system_that_works_has_no_fault(hand: Hand, script: Script) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    submit(new_user(), "fine", "fine")
+    hand.settle()
+    submit(new_user(), "fine")
+    hand.dispatch()
+    ran = run("doctor", "--all", "--json")
+    assert (ran.status, faults(ran)) == (Exit.DONE, [])
+    assert {row["check"] for row in ran.json} >= {"postgresql", "redis", "workers", "publish", "counters", "broker"}
+    assert "2 queues agree with their rows" in ran.out
+    assert not OperatorAction.objects.exists(), "looking changes nothing"
+
+
+def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        health,
+        "checks",
+        lambda: {"postgresql": "ok", "migrations": "ok", "rabbitmq": "down", "redis": "down", "dispatcher": "down"},
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_unlock_all()")
+    ran = run("doctor", "--json")
+    assert ran.status == Exit.FAULTS
+    found = dict(faults(ran))
+    assert found["dispatcher"] == found["shards"] == "manage.py dispatch"
+    assert found["workers"] == "manage.py work"
+    assert "RABBITMQ_URL" in found["rabbitmq"]
+    assert "redis" not in found, "without Redis all goes on"
+    monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(diagnosis.SERVERS, "down"))
+    assert len(run("doctor", "--json").json) == len(diagnosis.SERVERS), "without PostgreSQL nothing else can be asked"
+
+
+def test_messages_that_rabbitmq_lost_are_published_again(hand: Hand, script: Script, wire: Wire) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, "fine", "fine")
+    hand.dispatch()
+    wire.delete(queue_name(queue_of(user).id))
+    ran = run("doctor", "--json")
+    assert faults(ran) == [("broker", f"manage.py queue republish {queue_of(user).id}")]
+    assert run("doctor", "--repair", "--dry-run").status == Exit.FAULTS
+    assert run("doctor", "--repair").status == Exit.NOT_CONFIRMED
+    assert queue_of(user).published_seq == 2, "nothing was changed yet"
+    assert run("doctor", "--repair", "--yes", "--reason", "broker lost").status == Exit.DONE
+    assert OperatorAction.objects.get().outcome == "1 of 1 repaired"
+    hand.settle()
+    assert statuses_of(user) == ["succeeded", "succeeded"]
+
+
+def test_rows_that_a_hand_deleted_are_found_and_passed_over(hand: Hand, script: Script) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, *["fine"] * 5)
+    hand.dispatch()
+    Request.objects.filter(queue__user=user, seq__in=(1, 3)).delete()
+    ran = run("doctor", "--json", "--batch-size", "1")
+    assert [check for check, _ in faults(ran)] == ["counters"]
+    assert "5 requests should be there, 3 rows are" in ran.out
+    assert run("doctor", "--repair", "--yes").status == Exit.DONE
+    hand.settle()
+    assert statuses_of(user) == ["cancelled", "succeeded", "cancelled", "succeeded", "succeeded"]
+
+
+def test_a_counter_behind_its_rows_is_found_before_anything_collides(hand: Hand, script: Script) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, "fine", "fine", "fine")
+    UserQueue.objects.filter(user=user).update(last_seq=2)
+    ran = run("doctor", "--json")
+    assert "last_seq is 2, but a request has the number 3" in ran.out
+    assert run("doctor", "--repair", "--yes").status == Exit.DONE
+    submit(user, "fine")
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 4
+
+
+def test_what_a_worker_has_is_left_to_it() -> None:
+    user = new_user()
+    submit(user, "anything", "anything")
+    UserQueue.objects.filter(user=user).update(state="draining", last_seq=1)
+    ran = run("doctor", "--repair", "--yes", "--json")
+    assert ran.status == Exit.FAULTS
+    assert "not repaired" in ran.err
+    assert "A worker has the queue" in ran.err
+
+
+def test_what_is_late_blocked_or_starving_is_said() -> None:
+    for state, fields in (
+        ("ready", {}),
+        ("blocked", {}),
+        ("draining", {"lease": True}),
+    ):
+        user = new_user()
+        submit(user, "anything")
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE queues_userqueue SET state = %s, published_seq = 0, moved_at = now() - interval '1 hour',"
+                " lease_until = CASE WHEN %s THEN now() - interval '1 hour' END WHERE user_id = %s",
+                [state, bool(fields), user.id],
+            )
+    Request.objects.update(created_at="2020-01-01T00:00:00Z")
+    rows = {row["check"]: row["grade"] for row in run("doctor", "--json").json}
+    assert (rows["publish"], rows["leases"]) == ("fault", "fault")
+    assert (rows["turns"], rows["blocked"]) == ("warning", "warning")
+
+
+def test_a_missing_token_queue_is_made(wire: Wire) -> None:
+    wire.delete(broker.TOKEN_QUEUE)
+    assert [check for check, _ in faults(run("doctor", "--json"))] == ["tokens"]
+    assert run("doctor", "--repair", "--yes").status == Exit.DONE
+    assert wire.tokens() == 0
+
+
+def test_a_broker_that_vanishes_meanwhile_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any) -> Any:
+        raise BrokerUnavailable("gone")
+
+    monkeypatch.setattr(Publisher, "waiting_in", gone)
+    assert [check for check, _ in faults(run("doctor", "--json"))] == ["broker"]
+    monkeypatch.setattr(broker, "declare_token_queue", gone)
+    assert run("rebuild_broker", "--yes").status == Exit.SERVER_AWAY
+
+
+def test_a_wiped_broker_is_rebuilt(hand: Hand, script: Script, wire: Wire) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    users = [new_user() for _ in range(3)]
+    for user in users:
+        submit(user, "fine", "fine")
+    hand.dispatch()
+    for user in users:
+        wire.delete(queue_name(queue_of(user).id))
+    wire.purge(broker.TOKEN_QUEUE)
+    UserQueue.objects.filter(user=users[2]).update(state="draining")
+    assert run("rebuild_broker", "--dry-run", "--json").json == {"would_republish": 3}
+    ran = run("rebuild_broker", "--yes", "--batch-size", "2", "--json")
+    assert (ran.status, ran.json) == (Exit.DONE, {"republished": 2, "left_to_workers": 1})
+    UserQueue.objects.filter(user=users[2]).update(state="ready")
+    hand.wire.put_token(queue_of(users[2]).id)
+    hand.settle()
+    assert all_done()
+    assert [statuses_of(user) for user in users] == [["succeeded"] * 2] * 3
