@@ -43,7 +43,7 @@ MEANINGS = {
     411: "A body without Content-Length.",
     413: "The body is too large.",
     415: "Not application/json in UTF-8, or compressed.",
-    422: "The Idempotency-Key came before with another body.",
+    422: "The Idempotency-Key came before, with another body or to another path.",
     429: "Too many; Retry-After says when to come back.",
     500: "Something broke on our side.",
     503: "The service cannot do this at the moment; Retry-After says when to try again.",

@@ -14,11 +14,12 @@ from project import limits
 from project.problems import Conflict, NotFound
 from queues import interventions, presenting
 from queues.accepting import QueueFull, open_queue
+from queues.idempotency import Answer
 from queues.interventions import NotPossible
-from queues.openapi import LOCATION
+from queues.openapi import IDEMPOTENCY, LOCATION
 from queues.serializers import QueueShown, RequestShown
 from queues.summary import summary
-from queues.views import OwnersView, caller, json, own, too_much
+from queues.views import OwnersView, accepted, caller, encoded, json, once_for_key, own, too_much
 
 
 def possible(verb: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -43,21 +44,26 @@ class CancelView(OwnersView):
 
 
 class RetryView(OwnersView):
-    problems = {"post": (409, 429)}
+    problems = {"post": (409, 422, 429)}
 
-    @extend_schema(operation_id="retry", parameters=[LOCATION], request=None, responses={202: RequestShown})
+    @extend_schema(
+        operation_id="retry", parameters=[*IDEMPOTENCY, LOCATION], request=None, responses={202: RequestShown}
+    )
     def post(self, request: APIRequest, request_id: str) -> HttpResponse:
         """Asks again for what failed, was cancelled or expired, as a new request; or lets a blocked head try again."""
+        try:
+            return accepted(once_for_key(request, request._request.body, lambda: self.again(request, request_id)))
+        except QueueFull as full:
+            raise too_much(full.queue, 1) from None
+
+    def again(self, request: APIRequest, request_id: str) -> Answer:
         claims = caller(request)
         mine = own(request, request_id)
         limits.take(request, limits.SUBMIT.claim(str(claims.user_id)))
         trace = request._request.request_id  # type: ignore[attr-defined]
-        try:
-            again = possible(interventions.retry, mine.id, session_id=claims.session_id, trace=trace)
-        except QueueFull as full:
-            raise too_much(full.queue, 1) from None
+        again = possible(interventions.retry, mine.id, session_id=claims.session_id, trace=trace)
         shown = presenting.one(own(request, request_id)) if again is None else presenting.new(again)
-        return json(shown, 202, {"Location": f"{request.path.rsplit('/', 2)[0]}/{shown['id']}"})
+        return Answer(encoded(shown), f"{request.path.rsplit('/', 2)[0]}/{shown['id']}")
 
 
 class SkipView(OwnersView):

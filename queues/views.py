@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
@@ -79,24 +80,10 @@ class SubmittingView(OwnersView):
         def accept_them() -> Answer:
             return self.answer(request, accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))
 
-        key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-        if key is not None and not VISIBLE.fullmatch(key):
-            raise Invalid(FieldError("Idempotency-Key", "format", "Send 1 to 255 visible ASCII characters."))
         try:
-            if key is None:
-                answer = accept_them()
-            else:
-                same = request.path.encode() + b" " + request.raw_body  # type: ignore[attr-defined]
-                answer = once(claims.user_id, claims.session_id, key, same, accept_them)
+            return accepted(once_for_key(request, request.raw_body, accept_them))  # type: ignore[attr-defined]
         except QueueFull as full:
             raise too_much(full.queue, len(asked)) from None
-        except KeyReused:
-            raise Unprocessable("This Idempotency-Key came before, with another body.", name="key-reused") from None
-        hints.work_waits()
-        headers = {"Location": answer.location} if answer.location else {}
-        if answer.replayed:
-            headers["Idempotent-Replayed"] = "true"
-        return HttpResponse(answer.body, "application/json", 202, headers=headers)
 
     def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
         """What to answer once they are taken in."""
@@ -196,6 +183,29 @@ class KindsView(StrictView):
 def caller(request: APIRequest) -> Claims:
     """Who asks, by their verified token."""
     return cast(Claims, request.auth)
+
+
+def once_for_key(request: APIRequest, body: bytes, do: Callable[[], Answer]) -> Answer:
+    """What `do` answers, or answered when the caller's Idempotency-Key came first. Raises Invalid, Unprocessable."""
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is None:
+        return do()
+    if not VISIBLE.fullmatch(key):
+        raise Invalid(FieldError("Idempotency-Key", "format", "Send 1 to 255 visible ASCII characters."))
+    try:
+        return once(caller(request).user_id, caller(request).session_id, key, request.path.encode() + b" " + body, do)
+    except KeyReused:
+        said = "This Idempotency-Key came before, with another body or to another path."
+        raise Unprocessable(said, name="key-reused") from None
+
+
+def accepted(answer: Answer) -> HttpResponse:
+    """The 202 for what was accepted, now or when it was asked first."""
+    hints.work_waits()
+    headers = {"Location": answer.location} if answer.location else {}
+    if answer.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return HttpResponse(answer.body, "application/json", 202, headers=headers)
 
 
 def own(request: APIRequest, request_id: str) -> Request:

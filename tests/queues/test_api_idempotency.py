@@ -157,3 +157,70 @@ def test_who_waits_for_one_that_fails_takes_its_place(monkeypatch: pytest.Monkey
     assert first().status == 500
     assert (second().status, second().headers.get("Idempotent-Replayed")) == (202, None)
     assert Request.objects.count() == 2
+
+
+def failed(caller: Caller) -> str:
+    """A request of the caller's that can be retried."""
+    cancelled = caller.submit()["id"]
+    assert caller.post(f"requests/{cancelled}/cancel").status == 200
+    return str(cancelled)
+
+
+@pytest.mark.django_db
+def test_a_retry_with_a_key_happens_once() -> None:
+    alice = Caller()
+    mine = failed(alice)
+    first = alice.post(f"requests/{mine}/retry", Idempotency_Key="key")
+    again = alice.post(f"requests/{mine}/retry", Idempotency_Key="key")
+    assert (first.status, first.json["retry_of"]) == (202, mine)
+    assert (again.status, again.content, again.headers["Location"]) == (202, first.content, first.headers["Location"])
+    assert (first.headers.get("Idempotent-Replayed"), again.headers["Idempotent-Replayed"]) == (None, "true")
+    assert alice.post(f"requests/{mine}/retry").headers.get("Idempotent-Replayed") is None
+    assert Request.objects.filter(retry_of=mine).count() == 2
+
+
+@pytest.mark.django_db
+def test_a_retrys_key_is_its_paths_and_bodys() -> None:
+    alice = Caller()
+    mine, other = failed(alice), failed(alice)
+    assert alice.post(f"requests/{mine}/retry", Idempotency_Key="key").status == 202
+    assert alice.post(f"requests/{other}/retry", Idempotency_Key="key").status == 422
+    assert alice.post(f"requests/{mine}/retry", {}, Idempotency_Key="key").status == 422
+    assert alice.post("requests", BODY, Idempotency_Key="key").status == 422
+    assert Caller().post(f"requests/{mine}/retry", Idempotency_Key="key").status == 404
+    assert alice.post(f"requests/{mine}/retry", Idempotency_Key="").errors == {"Idempotency-Key": "format"}
+
+
+@pytest.mark.django_db
+def test_a_retry_that_is_refused_leaves_its_key_free() -> None:
+    alice = Caller()
+    mine = alice.submit()["id"]
+    assert alice.post(f"requests/{mine}/retry", Idempotency_Key="key").status == 409
+    alice.post(f"requests/{mine}/cancel")
+    assert alice.post(f"requests/{mine}/retry", Idempotency_Key="key").status == 202
+
+
+@pytest.mark.django_db
+def test_a_blocked_head_is_retried_once_for_a_key() -> None:
+    alice = Caller()
+    mine = alice.submit()["id"]
+    Request.objects.filter(id=mine).update(status="retrying", attempt=3, on_failure="block")
+    UserQueue.objects.update(state="blocked", published_seq=1)
+    first = alice.post(f"requests/{mine}/retry", Idempotency_Key="key")
+    UserQueue.objects.update(state="blocked", wake_at=None)
+    again = alice.post(f"requests/{mine}/retry", Idempotency_Key="key")
+    assert (first.status, first.json["id"], first.json["max_attempts"]) == (202, mine, 4)
+    assert again.content == first.content
+    assert UserQueue.objects.get().state == "blocked"  # nothing was done again
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_retries_at_once_under_one_key_make_one_request() -> None:
+    alice = Caller()
+    mine = failed(alice)
+    answers = at_once(
+        10, lambda _: Caller(alice.user, alice.token).post(f"requests/{mine}/retry", Idempotency_Key="key")
+    )
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+    assert Request.objects.filter(retry_of=mine).count() == 1
