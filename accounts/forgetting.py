@@ -73,12 +73,12 @@ def make_nameless(user_id: UUID, count: int) -> int:
         return run(NAMELESS, user=user_id, count=count)
 
 
-def remove_user(user_id: UUID) -> None:
+def remove_user(user_id: UUID, *, by: str) -> None:
     """The last step of an erasure: the user, what other apps hold of them, and the line that says so, in one commit."""
     with transaction.atomic():
         run(NAMELESS_LOG, user=str(user_id))
         User.objects.get(id=user_id).delete()
-        record(Event.ERASED, user_id)
+        record(Event.ERASED, user_id, detail=f"by {by}")
 
 
 def run(statement: str, **values: Any) -> int:

@@ -42,3 +42,12 @@ def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
     except (RedisUnavailable, RedisError):
         return [None] * len(request_ids)
     return [None if text is None else orjson.loads(text) for text in found]
+
+
+def forget(request_ids: list[UUID]) -> bool:
+    """Remove the progress of these requests; whether Redis is there to do so. What it keeps goes by itself in time."""
+    try:
+        call("DEL", *(f"progress:{request_id}" for request_id in request_ids))
+    except (RedisUnavailable, RedisError):
+        return False
+    return True

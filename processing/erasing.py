@@ -1,0 +1,53 @@
+"""Erases a user: nothing of them is left but lines of the audit trail that name nobody.
+
+Killed in the middle, or stopped because a server is away, it is begun again: each step finds what is left of it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from accounts import forgetting
+from accounts.models import User
+from processing.rabbitmq import Publisher
+from queues import erasing
+from queues.models import UserQueue
+
+
+def erase(user: User, *, patience: float, count: int, by: str, tell: Callable[[str], None]) -> int:
+    """Do all of it, `count` rows at a time; how many requests went. `patience` is for what runs, in seconds.
+
+    Raises BrokerUnavailable; then the user is locked out, their work has ended, and the rest is done by another call.
+    """
+    forgetting.shut_out(user.id)  # from here on no token works, no stream goes on and nothing more is accepted
+    queue = UserQueue.objects.filter(user=user).first()
+    requests = 0
+    if queue is not None:
+        if not erasing.end_work(queue.id, patience):
+            tell(f"A handler did not end within {patience:g} s; nothing of what it still does is recorded.")
+        for removed in _parts(partial(erasing.remove_requests, queue.id, count)):
+            requests += removed
+            tell(f"{requests} requests removed")
+        _remove_from_rabbitmq(queue.id)
+    for step in (erasing.remove_keys, forgetting.remove_sessions, forgetting.make_nameless):
+        deque(_parts(partial(step, user.id, count)), maxlen=0)
+    if not erasing.remove_limits(user.id):
+        tell("Redis does not answer; what it keeps of the user ends by itself, within an hour.")
+    erasing.remove_mentions(user.id, user.username)
+    forgetting.remove_user(user.id, by=by)
+    return requests
+
+
+def _parts(step: Callable[[], int]) -> Iterator[int]:
+    """Do a step until it finds nothing more; how much it found each time."""
+    while found := step():
+        yield found
+
+
+def _remove_from_rabbitmq(queue_id: int) -> None:
+    """Nobody else would: the dispatcher removes the queues of idle users, and soon this one is no user's."""
+    publisher = Publisher()
+    try:
+        publisher.delete(queue_id)
+    finally:
+        publisher.close()

@@ -1,0 +1,281 @@
+"""`manage.py user`: all that is known of a user is written out, or is gone, whatever comes in between."""
+
+import json
+import stat
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from accounts.audit import SecurityEvent
+from accounts.models import Session, User
+from processing import erasing
+from processing.handlers import HandlerRequest
+from processing.rabbitmq import BrokerUnavailable
+from project import redis_client
+from project.limits import SUBMIT
+from project.redis_client import call
+from queues import progress
+from queues.models import Attempt, IdempotencyKey, OperatorAction, Request, UserQueue
+from tests.accounts.people import PASSWORD, Api, make_user
+from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit, until
+from tests.queues.commands import run
+
+Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
+
+
+@pytest.fixture(autouse=True)
+def _redis_is_believed_in() -> None:
+    redis_client._breaker.closed = True
+
+
+def used(hand: Hand, script: Script) -> tuple[User, Api]:
+    """A user of everything: sessions, keys, a retry, failures, what waits and what is scheduled."""
+
+    @script
+    def note(request: HandlerRequest) -> str:
+        request.progress(1, 1)
+        return "done"
+
+    @script
+    def fail(request: HandlerRequest) -> None:
+        raise ValueError("no good")
+
+    user = make_user(username="zoe", email="zoe@example.com", is_staff=True)
+    api = Api()
+    login = {"username": "zoe", "password": PASSWORD}
+    api.tokens = api.tokens._replace(access=api.post("auth/token", login, HTTP_USER_AGENT="Phone").json()["access"])
+    for _ in range(2):
+        Session.open(user)
+    for number in range(3):
+        sent = {"kind": "test.script", "payload": "note"}
+        assert api.post("requests", sent, HTTP_IDEMPOTENCY_KEY=f"key-{number}").status_code == 202
+    submit(user, "fail", kind="test.script")
+    hand.settle()
+    failed = requests_of(user)[-1]
+    assert failed.status == "failed"
+    assert api.post(f"requests/{failed.id}/retry").status_code == 202
+    submit(user, *["note"] * 5)
+    submit(user, "note", not_before=timezone.now() + timezone.timedelta(hours=1))
+    return user, api
+
+
+def left_of(user_id: UUID) -> dict[str, int]:
+    """How many rows there still are, by table."""
+    counts = {
+        "users": User.objects.filter(id=user_id),
+        "sessions": Session.objects.filter(user_id=user_id),
+        "queues": UserQueue.objects.filter(user_id=user_id),
+        "requests": Request.objects.filter(queue__user_id=user_id),
+        "attempts": Attempt.objects.filter(request__queue__user_id=user_id),
+        "keys": IdempotencyKey.objects.filter(user_id=user_id),
+    }
+    return {name: rows.count() for name, rows in counts.items() if rows.exists()}
+
+
+def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Script) -> None:
+    user, api = used(hand, script)
+    other = make_user()
+    submit(other, "note")
+    hand.dispatch()
+    queue_id, user_id = queue_of(user).id, user.id
+    ids = [request.id for request in requests_of(user)]
+    assert wire.exists(queue_id)
+    assert any(progress.look(ids))
+    assert run("queue", "pause", "zoe", "--yes").status == 0
+    assert run("user", "erase", "zoe", "--yes", "--batch-size", 2).status == 0
+    assert left_of(user_id) == {}
+    assert left_of(other.id) == {"users": 1, "queues": 1, "requests": 1}
+    assert not wire.exists(queue_id)
+    assert not any(progress.look(ids))
+    assert call("EXISTS", SUBMIT.claim(str(user_id)).redis_key) == 0
+    assert api.get("auth/me").status_code == 401
+    assert api.post("requests", {"kind": "demo.echo", "payload": 1}).status_code == 401
+    assert not OperatorAction.objects.filter(command__contains="zoe").exists()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM accounts_securityevent WHERE user_id = %s OR actor_id = %s", [user_id, user_id])
+        trail = str(cursor.fetchall())
+    assert "Phone" not in trail
+    assert "zoe" not in trail
+    lines = SecurityEvent.objects.filter(user_id=user_id).order_by("id")
+    assert (lines[0].event, lines.last().event) == ("rights_changed", "erased")  # type: ignore[union-attr]
+    assert set(lines.exclude(event="erased").values_list("address", "user_agent")) == {(None, "")}
+    hand.settle()
+    assert [request.status for request in requests_of(other)] == ["succeeded"]
+    assert make_user(username="zoe").id != user_id
+
+
+def test_what_runs_is_asked_to_end(hand: Hand, script: Script) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    @script
+    def patient(request: HandlerRequest) -> None:
+        begun.set()
+        until(lambda: request.cancelled, 60)
+        ended.set()
+
+    user = make_user()
+    submit(user, "patient", "patient")
+    hand.dispatch()
+    eraser = threading.Thread(
+        target=lambda: (begun.wait(30), run("user", "erase", user.id, "--yes"), connection.close())
+    )
+    eraser.start()
+    hand.work(1)
+    eraser.join(60)
+    assert ended.is_set()
+    assert left_of(user.id) == {}
+
+
+def test_what_does_not_end_records_nothing(hand: Hand, script: Script) -> None:
+    begun, erased = threading.Event(), threading.Event()
+    ran = []
+
+    @script
+    def stubborn(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+        begun.set()
+        erased.wait(60)
+
+    user = make_user()
+    submit(user, "stubborn", "stubborn")
+    hand.dispatch()
+    done: list[Any] = []
+
+    def erase() -> None:
+        begun.wait(30)
+        done.append(run("user", "erase", user.id, "--yes", "--patience", 0.1))
+        connection.close()
+        erased.set()
+
+    eraser = threading.Thread(target=erase)
+    eraser.start()
+    hand.work(1)
+    eraser.join(60)
+    assert done[0].status == 0
+    assert "did not end within 0.1 s" in done[0].err
+    assert ran == [1]
+    assert left_of(user.id) == {}
+
+
+STEPS = ["end_work", "remove_requests", "remove_keys", "remove_limits", "remove_mentions"]
+
+
+@pytest.mark.parametrize("step", [*STEPS, "shut_out", "remove_sessions", "make_nameless", "remove_user"])
+def test_an_erasure_killed_at_any_step_is_finished_by_another(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    user, api = used(hand, script)
+    hand.dispatch()
+    user_id, queue_id = user.id, queue_of(user).id
+    room = erasing.erasing if step in STEPS else erasing.forgetting
+    real = getattr(room, step)
+
+    def killed(*args: Any, **named: Any) -> None:
+        real(*args, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run("user", "erase", "zoe", "--yes", "--batch-size", 2)
+    assert api.get("auth/me").status_code == 401
+    again = run("user", "erase", user_id, "--yes", "--batch-size", 2)
+    assert again.status == (3 if step == "remove_user" else 0)  # 3: there is no such user
+    assert left_of(user_id) == {}
+    assert not hand.wire.exists(queue_id)
+
+
+def test_without_rabbitmq_the_user_is_locked_out_and_the_rest_waits(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, api = used(hand, script)
+
+    def away(*_: object) -> None:
+        raise BrokerUnavailable("refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(erasing.Publisher, "delete", away)
+        ran = run("user", "erase", "zoe", "--yes")
+    assert ran.status == 4
+    assert "run it again" in ran.said
+    assert api.get("auth/me").status_code == 401
+    assert run("user", "erase", "zoe", "--yes").status == 0
+    assert left_of(user.id) == {}
+
+
+def test_no_statement_of_an_erasure_takes_more_than_a_part(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used(hand, script)
+    sizes: list[int] = []
+    real = erasing.erasing.remove_requests
+
+    def counted(queue_id: int, count: int) -> int:
+        sizes.append(real(queue_id, count))
+        return sizes[-1]
+
+    monkeypatch.setattr(erasing.erasing, "remove_requests", counted)
+    run("user", "erase", "zoe", "--yes", "--batch-size", 3)
+    assert sizes == [3, 3, 3, 2, 0]
+
+
+def test_one_who_never_asked_for_anything_is_erased_too(hand: Hand) -> None:
+    user = make_user()
+    user_id = user.id
+    assert run("user", "erase", user.username, "--dry-run").err.startswith("dry run: would erase")
+    assert run("user", "erase", user.username).status == 6
+    assert left_of(user_id) == {"users": 1}
+    assert run("user", "erase", user.username, "--yes").status == 0
+    assert left_of(user_id) == {}
+    assert run("user", "erase", user.username, "--yes").status == 3
+
+
+def exported(path: Path, *words: object) -> list[dict[str, Any]]:
+    ran = run("user", "export", *words, "--output", path)
+    assert ran.status == 0, ran.said
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_an_export_holds_all_that_is_known_of_a_user(
+    hand: Hand, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, api = used(hand, script)
+    submit(make_user(), "note")
+    shown = {one["id"]: one for one in api.get("requests?limit=200").json()["results"]}
+    monkeypatch.setattr("queues.exporting.PAGE", 2)
+    lines = exported(tmp_path / "zoe.jsonl", "zoe")
+    assert Counter(line["record"] for line in lines) == {
+        "account": 1, "session": 3, "security_event": 2, "idempotency_key": 3, "queue": 1, "request": 11, "end": 1,
+    }  # fmt: skip
+    assert lines[-1] == {"record": "end", "records": len(lines) - 1}
+    assert (lines[0]["username"], lines[0]["email"]) == ("zoe", "zoe@example.com")
+    assert "password" not in lines[0]
+    requests = {line["id"]: line for line in lines if line["record"] == "request"}
+    assert requests.keys() == shown.keys()
+    for one, told in requests.items():
+        assert {name: told[name] for name in shown[one]} == shown[one]
+    failed = next(line for line in requests.values() if line["status"] == "failed")
+    assert failed["attempts"][-1]["error"]["message"] == "no good"
+    assert SecurityEvent.objects.filter(user_id=user.id).order_by("id").last().event == "exported"  # type: ignore[union-attr]
+
+
+def test_an_export_is_for_the_eyes_of_who_asked_and_overwrites_nothing(hand: Hand, tmp_path: Path) -> None:
+    user, path = make_user(), tmp_path / "export.jsonl"
+    assert [line["record"] for line in exported(path, user.id)] == ["account", "end"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert run("user", "export", user.id, "--output", path).status == 2
+    assert run("user", "export", "nobody-of-this-name").status == 3
+
+
+def test_an_export_can_be_piped(hand: Hand, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    user = make_user()
+    assert run("user", "export", user.username).status == 0
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert [json.loads(line)["record"] for line in lines] == ["account", "end"]
