@@ -190,6 +190,11 @@ class OperatorCommand(BaseCommand):
             raise CommandError(action.outcome, returncode=Exit.REFUSED)
 
 
+def counted(number: int, noun: str) -> str:
+    """1 queue, 2 queues."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def positive(text: str) -> int:
     """An argument that is a number of 1 and more. Raises ValueError, which argparse tells."""
     number = int(text)

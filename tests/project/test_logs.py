@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from project.local.place import ROOT
 from project.logs import Budget, _without_rows
 from project.settings import ROOT_URLCONF
 
@@ -92,3 +93,14 @@ def test_the_standard_library_logs_through_the_same_handler() -> None:
     (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
     assert type(handler.formatter).__name__ == "ProcessorFormatter"
     assert logging.getLogger("django").handlers == logging.getLogger("_granian").handlers == []
+
+
+def test_granians_first_process_logs_in_the_same_shape() -> None:
+    """It knows no settings: its log is set up by the file that --log-config names."""
+    set_up = (
+        "import json, logging.config; logging.config.dictConfig(json.load(open('project/granian.json')));"
+        "logging.getLogger('_granian').info('Listening at: %s', 'here')"
+    )
+    done = subprocess.run([sys.executable, "-c", set_up], capture_output=True, text=True, check=True, cwd=ROOT)
+    line = json.loads(done.stderr)
+    assert (line["event"], line["level"], line["logger"]) == ("Listening at: here", "info", "_granian")

@@ -98,3 +98,12 @@ def test_no_stranger_and_no_new_user_adds_a_series() -> None:
     for name in ("two", "three"):
         visit(name)
     assert set(scrape()) == before
+
+
+def test_the_admins_pages_are_measured_by_django_prometheus() -> None:
+    Client().get("/admin/login/")
+    names = {name for name, labels in scrape() if ("view", "admin:login") in labels}
+    assert "django_http_requests_latency_seconds_by_view_method_count" in names
+    Client().get("/api/v1/kinds")
+    views = {dict(labels).get("view", "") for name, labels in scrape() if name.startswith("django_http")}
+    assert not any("queues.views" in view for view in views), "the API is measured by what costs it less"

@@ -135,10 +135,10 @@ def test_nothing_happens_until_somebody_says_yes() -> None:
     queue = a_queue(new_user(), 3)
     ran = run("queue", "purge", queue.pk)
     assert (ran.status, ran.said) == (
-        Exit.NOT_CONFIRMED, "This would purge 1 queues with 3 requests. Add --yes to do it.",
+        Exit.NOT_CONFIRMED, "This would purge 1 queue with 3 requests. Add --yes to do it.",
     )  # fmt: skip
     ran = run("queue", "purge", queue.pk, "--dry-run")
-    assert "would purge 1 queues with 3 requests" in ran.err
+    assert "would purge 1 queue with 3 requests" in ran.err
     assert Request.objects.filter(finished_at=None).count() == 3
     assert not OperatorAction.objects.exists()
 

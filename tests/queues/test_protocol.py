@@ -12,6 +12,7 @@ and the constraints of the database hold. The machines at the end are broken on 
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import UUID
@@ -30,8 +31,9 @@ from hypothesis.stateful import (
 )
 
 from processing.rabbitmq import Channel, Pointer, Publisher, queue_name
+from queues import interventions, outbox, statements
 from queues import lease as lease_module
-from queues import outbox, statements
+from queues.interventions import NotPossible
 from queues.lease import FencedOut, Lease, Outcome
 from queues.models import Request, UserQueue
 from queues.outbox import Parcel, Shard
@@ -259,6 +261,13 @@ class Protocol(RuleBasedStateMachine):
         self.tokens += len(outbox.wake(ALL, 10))
         if not self.tokens:
             self.tokens += len(outbox.stale_ready(ALL, -1, 10))
+
+    # An operator
+
+    @rule()
+    def all_is_published_again(self) -> None:
+        with suppress(NotPossible):  # a worker has the queue
+            interventions.republish(self.queue_id)
 
     # Faults
 

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 from processing.diagnosis import Finding, Grade, diagnose
 from processing.rabbitmq import BrokerUnavailable
 from queues.interventions import NotPossible
-from queues.management.operating import Exit, OperatorCommand
+from queues.management.operating import Exit, OperatorCommand, counted
 
 COLUMNS = ("check", "grade", "found", "advice")
 
@@ -28,13 +28,13 @@ class Command(OperatorCommand):
     def run_verb(self, verb: str, repair: bool, all: bool, **_: Any) -> None:  # type: ignore[override]  # noqa: A002
         findings = list(diagnose(self.batch_size, all, self.progress))
         repairable = [finding for finding in findings if finding.repair is not None]
-        if repair and repairable and self.confirm(f"repair {len(repairable)} faults"):
+        if repair and repairable and self.confirm(f"repair {counted(len(repairable), 'fault')}"):
             self._repair(repairable)
             findings = list(diagnose(self.batch_size, all, self.progress))
         self.table(COLUMNS, [{name: str(getattr(finding, name)) for name in COLUMNS} for finding in findings])
         faults = sum(finding.grade == Grade.FAULT for finding in findings)
         if faults:
-            raise CommandError(f"{faults} faults", returncode=Exit.FAULTS)
+            raise CommandError(counted(faults, "fault"), returncode=Exit.FAULTS)
 
     def _repair(self, findings: list[Finding]) -> None:
         done = 0

@@ -6,7 +6,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from processing.rabbitmq import BrokerUnavailable
 from processing.rebuilding import brought, rebuild
-from queues.management.operating import Exit, OperatorCommand
+from queues.management.operating import Exit, OperatorCommand, counted
 
 
 class Command(OperatorCommand):
@@ -18,7 +18,7 @@ class Command(OperatorCommand):
 
     def run_verb(self, verb: str, **_: Any) -> None:
         queues = brought().count()
-        if not self.confirm(f"publish {queues} queues again"):
+        if not self.confirm(f"publish {counted(queues, 'queue')} again"):
             self.fields({"would_republish": queues})
             return
         done = left = 0

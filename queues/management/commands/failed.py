@@ -15,7 +15,7 @@ from django.utils import timezone
 from queues import interventions
 from queues.failures import Chosen, failed, ids_in_order, not_retried, summary
 from queues.looking import find_queue
-from queues.management.operating import OperatorCommand, positive, span
+from queues.management.operating import OperatorCommand, counted, positive, span
 from queues.presenting import as_text, attempts, one
 
 
@@ -36,7 +36,7 @@ class Command(OperatorCommand):
         parser.add_argument("--limit", type=positive, help="So many at the most.")
 
         parser = verbs.add_parser("export", help="A JSON object a line, with attempts and payload.")
-        self._choosing(parser)
+        self._choosing(self.looks(parser))
         parser.add_argument("--output", type=Path, help="A new file. Default: stdout.")
         parser.add_argument("--batch-size", type=positive, default=500)
 
@@ -64,7 +64,7 @@ class Command(OperatorCommand):
         chosen = self._chosen(kind, queue, since)
         count = not_retried(chosen).count()
         count = count if limit is None else min(count, limit)
-        if not count or not self.confirm(f"try {count} failed requests again"):
+        if not count or not self.confirm(f"try {counted(count, 'failed request')} again"):
             self.fields({"would_retry": count})
             return
         words = (f"--kind={kind}" if kind else "", f"--queue={queue}" if queue else "", f"{count} requests")

@@ -8,7 +8,7 @@ from django.db.models import F
 from queues import interventions
 from queues.interventions import NotPossible
 from queues.looking import busy, find_queue
-from queues.management.operating import OperatorCommand
+from queues.management.operating import OperatorCommand, counted
 from queues.models import Request, UserQueue
 from queues.states import QueueState
 
@@ -46,7 +46,7 @@ class Command(OperatorCommand):
         chosen = [find_queue(text) for text in queue] if queue else list(self._in_state(state))
         do, done, _about = VERBS[verb]
         waiting = sum(one.depth for one in chosen)
-        if not chosen or not self.confirm(f"{verb} {len(chosen)} queues with {waiting} requests"):
+        if not chosen or not self.confirm(f"{verb} {counted(len(chosen), 'queue')} with {counted(waiting, 'request')}"):
             self.table(["queue", "user", "depth"], [_named(one) for one in chosen])
             return
         with self.recorded(verb, *(queue or [f"--state={state}"])) as action:

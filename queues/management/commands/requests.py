@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from queues import interventions
 from queues.looking import find_queue, find_request, having
-from queues.management.operating import OperatorCommand, positive, span
+from queues.management.operating import OperatorCommand, counted, positive, span
 from queues.models import Request
 from queues.presenting import as_text, attempts, one
 from queues.pruning import Retention, old, prune
@@ -90,7 +90,7 @@ class Command(OperatorCommand):
 
     def _steer(self, verb: str, texts: list[str], do: Any, done: str) -> None:
         chosen = [find_request(text) for text in texts]
-        if not self.confirm(f"{verb} {len(chosen)} requests"):
+        if not self.confirm(f"{verb} {counted(len(chosen), 'request')}"):
             self.table(COLUMNS, [row(request) for request in chosen])
             return
         with self.recorded(verb, *texts) as action:
