@@ -71,6 +71,7 @@ class Environment(BaseSettings):
     streams: int = Field(1000, ge=0, description="Event streams of one process of the `events` service.")
     api_streams: int = Field(64, ge=0, description="Event streams of one API process, each with a thread.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
+    cache_seconds: int = Field(600, ge=0, description="Answers about finished requests stay in Redis; 0: none do.")
     json_depth: int = Field(32, ge=1, le=200, description="Levels of arrays and objects in a body.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least of what is logged.")
     log_format: Literal["auto", "json", "console"] = Field(

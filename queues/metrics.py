@@ -51,6 +51,7 @@ RUNNING = BatchHistogram(
     ["kind"],
     buckets=RUNNING_BUCKETS,
 )
+CACHE_ASKED = Counter("ordered_work_cache_asked", "Looks for a finished request in Redis, by outcome.", ["outcome"])
 STREAMS = Gauge("ordered_work_streams", "Event streams that are open.", multiprocess_mode="livesum")
 HANDLER = BatchHistogram(
     "ordered_work_handler_seconds", "What one attempt took its handler.", ["kind"], buckets=RUNNING_BUCKETS
@@ -120,3 +121,5 @@ def begin_at_zero() -> None:
             ATTEMPTS.labels(kind, outcome.value)
         for histogram in (WAITING, RUNNING, HANDLER):
             histogram.labels(kind)
+    for found in ("hit", "miss", "unavailable"):
+        CACHE_ASKED.labels(found)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from queues import cache
 from queues.sql import Statement
 from queues.states import Status
 
@@ -58,4 +59,10 @@ def prune(retention: Retention, count: int) -> Iterator[int]:
     """Delete what is to go, `count` at a time, each time in a transaction; yields how many went."""
     for ids in old(retention, count):
         with transaction.atomic():
-            yield len(FORGET.rows(ids=ids))
+            yield remove(ids)
+
+
+def remove(ids: Sequence[UUID]) -> int:
+    """Delete these requests with their attempts, and what Redis keeps of them; how many."""
+    cache.forget(ids)
+    return len(FORGET.rows(ids=ids))

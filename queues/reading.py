@@ -42,6 +42,15 @@ OWN_QUEUE = Statement(f"""
 """)  # noqa: S608
 
 
+SESSION = Statement(f"SELECT FROM {LIVING_SESSION}")
+
+
+def check_session(user_id: UUID, session_id: UUID) -> None:
+    """Raises SessionOver, unless the user's session lives."""
+    if SESSION.row(user=user_id, session=session_id) is None:
+        raise SessionOver
+
+
 def own_request(user_id: UUID, session_id: UUID, request_id: UUID) -> Request | None:
     """The user's request with its queue, its JSON as `<name>_text`; None when it is not theirs. Raises SessionOver."""
     row = OWN_REQUEST.row(user=user_id, session=session_id, request=request_id)

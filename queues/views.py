@@ -22,13 +22,14 @@ from project.problems import FieldError, Invalid, LengthRequired, NotFound, TooM
 from project.renderers import OPTIONS
 from project.settings import BATCH_BODY_LIMIT
 from project.views import StrictView
-from queues import hints, kinds, presenting, submissions
+from queues import cache, hints, kinds, presenting, submissions
 from queues.accepting import Accepted, QueueFull, SessionOver, Submission, accept
+from queues.cache import Kept
 from queues.idempotency import VISIBLE, Answer, KeyReused, once
 from queues.listing import Cursor, Filters, page
 from queues.models import Request, UserQueue
 from queues.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
-from queues.reading import own_queue, own_request
+from queues.reading import check_session, own_queue, own_request
 from queues.serializers import (
     AttemptShown,
     BatchBody,
@@ -147,16 +148,28 @@ class RequestView(OwnersView):
     )
     def get(self, request: APIRequest, request_id: str) -> HttpResponse:
         """One of your requests as it is now, or once it is final."""
+        claims = caller(request)
+        kept = cache.look(claims.user_id, identified(request_id))
+        if kept is not None:
+            check_session(claims.user_id, claims.session_id)
+        else:
+            kept = self.read(request, request_id)
+        known = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
+        if "*" in known or kept.etag in (one.removeprefix("W/") for one in known):
+            return HttpResponseNotModified(headers={"ETag": kept.etag})
+        return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
+
+    def read(self, request: APIRequest, request_id: str) -> Kept:
+        """The answer from PostgreSQL; kept for the next time if the request is final."""
         found = own(request, request_id)
         if found.finished_at is None and self.query["wait"]:
             waiting.for_final(found, self.query["wait"])
             found = own(request, request_id)
-        answer = json(presenting.one(found))
-        answer["ETag"] = etag = f'"{hashlib.blake2b(answer.content, digest_size=12).hexdigest()}"'
-        known = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
-        if "*" in known or etag in (one.removeprefix("W/") for one in known):
-            return HttpResponseNotModified(headers={"ETag": etag})
-        return answer
+        body = encoded(presenting.one(found))
+        kept = Kept(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
+        if found.finished_at is not None:
+            cache.keep(caller(request).user_id, found.id, kept)
+        return kept
 
 
 class AttemptsView(OwnersView):
@@ -210,11 +223,15 @@ def accepted(answer: Answer) -> HttpResponse:
 
 def own(request: APIRequest, request_id: str) -> Request:
     """The caller's request of that id, in one query, whatever is written there. Raises NotFound and SessionOver."""
-    asked = UUID(request_id) if UUID_TEXT.fullmatch(request_id) else NOBODYS
-    found = own_request(caller(request).user_id, caller(request).session_id, asked)
+    found = own_request(caller(request).user_id, caller(request).session_id, identified(request_id))
     if found is None:
         raise NotFound
     return found
+
+
+def identified(request_id: str) -> UUID:
+    """The id that is written there; nobody's if it is none."""
+    return UUID(request_id) if UUID_TEXT.fullmatch(request_id) else NOBODYS
 
 
 def too_much(queue: UserQueue, more: int) -> Invalid | TooManyRequests:
