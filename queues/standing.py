@@ -11,7 +11,8 @@ from queues.states import QueueState
 CACHED_SECONDS = 2.0
 CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: looking costs at most a twentieth
 
-# Through the two partial indexes of the queue table; each queue's head in the index of its requests.
+# Through the two partial indexes of the queue table; each queue's head in the index of its requests: the limits keep
+# the planner from reading that table as a whole.
 BY_STATE = Statement("""
     WITH queue AS MATERIALIZED (
         SELECT id, state, paused, last_seq, published_seq, done_seq FROM queues_userqueue WHERE active
@@ -30,7 +31,8 @@ BY_STATE = Statement("""
         ORDER BY r.seq LIMIT 1) waiting ON true
     LEFT JOIN LATERAL (
         SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
-        WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1) owed ON true
+        WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1
+        LIMIT 1) owed ON true
     GROUP BY q.state, q.paused
 """)
 
