@@ -74,6 +74,8 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Un
         assert re.search(r"user admin, password \S{12}", running.said)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
             assert answer.status == 200
+        scraped = [scrapes_counted(port) for _ in range(6)]
+        assert scraped == list(range(scraped[0], scraped[0] + 6)), "its processes count together"
 
         dispatcher = running.find("manage.py dispatch")
         os.kill(dispatcher.pid, signal.SIGKILL)
@@ -93,6 +95,14 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Un
         workers = [process for process in descendants(running.program.pid) if not is_guard(process)]
         running.program.kill()
         until(lambda: not any(worker.alive() for worker in workers), "nothing outlives a killed ./run")
+
+
+def scrapes_counted(port: int) -> int:
+    """How many answers to /metrics the API has counted, whichever of its processes is asked."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.search(r'ordered_work_http_requests_total\{.*route="metrics".* (\d+)', text)
+    return int(found[1]) if found else 0
 
 
 def is_guard(process: Process) -> bool:
