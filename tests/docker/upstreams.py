@@ -31,12 +31,16 @@ class Api:
             self.process = launch(
                 api_command(self.address, self.port), environment=kept | production, output=output, folder=ROOT
             )
+        return self
+
+    def wait(self) -> None:
+        """Returns when it answers."""
+        assert self.process is not None
         deadline = time.monotonic() + 60
         while not self.answers():
             assert time.monotonic() < deadline, self.log.read_text()
             assert self.process.alive(), self.log.read_text()
             time.sleep(0.05)
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:
@@ -61,8 +65,8 @@ class StandIn(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((address, port), _Handler)
         self.asked: list[str] = []
         self.go_on = threading.Event()
 
