@@ -1,0 +1,200 @@
+"""Every command, variable, port, path and health check in docker/compose.yml is real."""
+
+import graphlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from django.conf import settings
+from django.core.management import get_commands, load_command_class
+from django.utils.module_loading import import_string
+from granian.cli import cli as granian
+
+from project.local.place import ROOT
+from project.settings import Environment
+from tests.docker import compose
+from tests.docker.compose import by_default, composition, image_command, image_environment, instruction, ours, services
+
+VARIABLES = {name.upper() for name in Environment.model_fields}
+EACH = pytest.mark.parametrize("name", services())
+
+
+@pytest.mark.parametrize("name", ours())
+def test_every_command_can_be_given(name: str) -> None:
+    words = ours()[name].get("command", image_command())
+    if words[0] == "granian":
+        parsed = granian.make_context("granian", words[1:]).params
+        assert callable(import_string(parsed["app"].replace(":", ".")))
+        assert (parsed["host"], parsed["port"]) == ("0.0.0.0", 8000)  # noqa: S104
+    else:
+        python, script, command, *arguments = words
+        assert (python, script) == ("python", "manage.py")
+        parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
+        parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("name", ours())
+def test_every_variable_is_a_setting(name: str) -> None:
+    assert set(ours()[name]["environment"]) <= VARIABLES
+
+
+def test_the_images_own_variables_are_settings_or_pythons() -> None:
+    assert {name for name in image_environment() if not name.startswith("PYTHON")} - {"PATH"} <= VARIABLES
+
+
+def test_the_api_has_a_thread_for_all_that_it_takes_on() -> None:
+    parsed = granian.make_context("granian", image_command()[1:]).params
+    streams = int(image_environment()["API_STREAMS"])
+    assert parsed["blocking_threads"] == Environment.model_fields["api_threads"].default + streams
+
+
+def test_the_secrets_that_are_made_are_settings_that_fit(secrets: Path) -> None:
+    given = {secret for service in ours().values() for secret in service["secrets"]}
+    assert {name.upper() for name in given} <= VARIABLES
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    show = "from project.settings import ENV; print(ENV.database_url, ENV.rabbitmq_url, ENV.redis_url, ENV.secret_key)"
+    environment = kept | {name: by_default(value) for name, value in ours()["api"]["environment"].items()}
+    said = subprocess.run(
+        [sys.executable, "-c", show],
+        env=environment | {"SECRETS_DIR": str(secrets)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert said.returncode == 0, said.stderr
+    urls = [urlsplit(word) for word in said.stdout.split()[:3]]
+    assert [(url.hostname, url.port) for url in urls] == [("postgres", 5432), ("rabbitmq", 5672), ("redis", 6379)]
+    assert urls[0].password == (secrets / "postgres_password").read_text()
+    assert f"default_pass = {urls[1].password}\n" in (secrets / "rabbitmq.conf").read_text()
+    assert f"requirepass {urls[2].password}\n" in (secrets / "redis.conf").read_text()
+    assert (urls[0].username, urls[0].path[1:]) == (
+        services()["postgres"]["environment"]["POSTGRES_USER"],
+        services()["postgres"]["environment"]["POSTGRES_DB"],
+    )
+
+
+def test_every_secret_is_made_and_nobody_else_can_read_them(secrets: Path) -> None:
+    declared = composition()["secrets"]
+    for name, secret in declared.items():
+        assert secret["file"] == f"./secrets/{name}"
+        assert (secrets / name).stat().st_size
+        assert (secrets / name).stat().st_mode & 0o004  # by the users that the containers have
+    assert secrets.stat().st_mode & 0o077 == 0
+    used = {s if isinstance(s, str) else s["source"] for one in services().values() for s in one.get("secrets", [])}
+    assert used == set(declared)
+
+
+def test_making_secrets_again_changes_none(secrets: Path) -> None:
+    before = {path.name: path.read_bytes() for path in secrets.iterdir()}
+    done = subprocess.run([secrets.parent / "make-secrets"], check=True, capture_output=True, text=True)
+    assert done.stdout == ""
+    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+
+
+@EACH
+def test_whoever_is_waited_for_can_become_what_is_waited_for(name: str) -> None:
+    for other, wanted in services()[name].get("depends_on", {}).items():
+        if wanted["condition"] == "service_healthy":
+            own = services()[other].get("healthcheck")
+            assert own or services()[other]["image"].startswith("ordered-work"), other
+        else:
+            assert (wanted["condition"], services()[other]["restart"]) == (
+                "service_completed_successfully",
+                "on-failure:5",
+            )
+
+
+@EACH
+def test_whoever_is_waited_for_is_started_too(name: str) -> None:
+    for other in services()[name].get("depends_on", {}):
+        assert set(services()[name].get("profiles", [])) <= set(services()[other].get("profiles", [])) or (
+            "profiles" not in services()[other]
+        )
+
+
+def test_servers_come_first_then_the_schema_then_the_processes_then_nginx() -> None:
+    order = list(graphlib.TopologicalSorter({n: s.get("depends_on", {}) for n, s in services().items()}).static_order())
+    for before, after in [("postgres", "migrate"), ("migrate", "api"), ("rabbitmq", "worker"), ("api", "nginx")]:
+        assert order.index(before) < order.index(after)
+    assert all("migrate" in service["depends_on"] for name, service in ours().items() if name != "migrate")
+
+
+@EACH
+def test_every_container_is_contained(name: str) -> None:
+    service = services()[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory"}
+    stage = {"ordered-work": "service", "ordered-work-edge": "edge"}.get(service["image"])
+    user = instruction(stage, "USER") if stage else service["user"]
+    assert re.fullmatch(r"[1-9]\d*:\d+", user)
+
+
+@EACH
+def test_every_image_is_ours_or_of_a_version(name: str) -> None:
+    image = services()[name]["image"]
+    assert image in ("ordered-work", "ordered-work-edge") or re.search(r":v?\d", image)
+
+
+@EACH
+def test_any_number_of_replicas_can_run(name: str) -> None:
+    assert "container_name" not in services()[name]
+    assert "ports" not in services()[name] or name in ("nginx", "grafana")
+
+
+@EACH
+def test_every_file_that_is_mounted_is_there(name: str) -> None:
+    for source in compose.bind_mounts(services()[name]):
+        assert source.exists()
+    for network in services()[name]["networks"]:
+        assert network in composition()["networks"]
+
+
+def test_the_network_of_the_servers_has_no_way_out() -> None:
+    assert composition()["networks"]["inside"]["internal"] is True
+    for name in ("postgres", "rabbitmq", "redis", "migrate", "dispatcher"):
+        assert services()[name]["networks"] == ["inside"]
+
+
+@pytest.mark.parametrize("name", ours())
+def test_stopping_waits_for_running_handlers(name: str) -> None:
+    assert int(ours()[name]["stop_grace_period"].removesuffix("s")) > settings.ENV.stop_grace_seconds + 5
+
+
+def test_health_is_asked_where_it_is_answered() -> None:
+    own = image_environment()
+    asked = compose.exec_form(instruction("service", "HEALTHCHECK"))
+    assert asked[0] == "python"
+    compile(asked[2], "HEALTHCHECK", "exec")
+    assert f"http://127.0.0.1:{own['HEALTH_PORT']}/health/live" in asked[2]
+    assert own["HEALTH_HOST"] == "0.0.0.0"  # noqa: S104
+    assert instruction("service", "EXPOSE") == own["HEALTH_PORT"]
+
+
+def test_nginx_is_given_all_that_its_template_asks_for_and_no_more() -> None:
+    asked = set()
+    for template in (compose.DOCKER / "nginx" / "templates").glob("*.template"):
+        asked |= set(re.findall(r"\$\{(\w+)\}", re.sub(r"(?m)^\s*#.*$", "", template.read_text())))
+    given = set(services()["nginx"]["environment"])
+    assert asked == given - {"NGINX_ENTRYPOINT_LOCAL_RESOLVERS"} | {"NGINX_LOCAL_RESOLVERS"}
+    for name in ("API", "EVENTS"):
+        host, _, port = services()["nginx"]["environment"][name].partition(":")
+        assert host in ours()
+        assert port == image_environment()["HEALTH_PORT"]
+
+
+def test_nginx_lets_through_what_the_api_takes() -> None:
+    [template] = (compose.DOCKER / "nginx" / "templates").glob("*.template")
+    found = dict(re.findall(r"client_max_body_size (\w+); # (\w+)", template.read_text()))
+    sizes = {"64k": 64 * 1024, "1m": 1024 * 1024}
+    assert {name: sizes[size] for size, name in found.items()} == {
+        "BODY_LIMIT": Environment.model_fields["body_limit"].default,
+        "BATCH_BODY_LIMIT": Environment.model_fields["batch_body_limit"].default,
+    }
