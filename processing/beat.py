@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 BEAT_SECONDS = 1.0
@@ -20,7 +21,8 @@ class Beat:
         now = time.monotonic()
         if now - self._given >= BEAT_SECONDS:
             self._given = now
-            self.path.write_text(KNOWN if known else UNKNOWN)
+            with suppress(OSError):  # a full disk is no reason to end the watch, and with it the process
+                self.path.write_text(KNOWN if known else UNKNOWN)
 
     def age(self) -> float | None:
         """Seconds since the last one; None: there was none yet."""

@@ -9,6 +9,7 @@ import orjson
 from django.conf import settings
 from pydantic import BaseModel
 
+from project.logs import at_work
 from queues import kinds, progress
 from queues.kinds import Kind
 from queues.states import OnFailure
@@ -73,6 +74,18 @@ class HandlerRequest:
     def ask_to_stop(self) -> None:
         """The owner gave up."""
         self._asked = True
+
+    def described(self) -> dict[str, Any]:
+        """What the lines say that its handler logs."""
+        return {
+            "user": str(self.user_id),
+            "queue": self.queue_id,
+            "request": str(self.id),
+            "sequence": self.sequence,
+            "kind": self.kind,
+            "attempt": self.attempt,
+            "request_id": self.trace,
+        }
 
     def progress(self, current: int, total: int, note: str = "") -> None:
         """Tell the owner how far it is; may be called often (a part is passed on) and never fails."""
@@ -144,7 +157,11 @@ def find(name: str, version: int) -> tuple[Kind, Function]:
 def call(function: Function, kind: Kind, request: HandlerRequest, payload: str) -> str:
     """Run a handler on its payload's JSON text; its result as JSON text. Raises what the handler raises."""
     value = kind.schema.model_validate_json(payload) if kind.schema else orjson.loads(payload)
-    result = orjson.dumps(function(request, value))
+    before = at_work.set(request.described)
+    try:
+        result = orjson.dumps(function(request, value))
+    finally:
+        at_work.reset(before)
     if len(result) > settings.ENV.result_limit:
         raise ValueError(f"The result has {len(result)} bytes; RESULT_LIMIT is {settings.ENV.result_limit}.")
     return result.decode()

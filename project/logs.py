@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 import orjson
@@ -27,11 +28,15 @@ QUIET = {
 }
 
 
+# What the thread is at work on, to be told in each line that is logged meanwhile, whoever logs it.
+at_work: ContextVar[Callable[[], dict[str, Any]] | None] = ContextVar("at_work", default=None)
+
+
 def configure(wanted: dict[str, str]) -> None:
     """Set up both kinds of logging: `level`, and `style`: json or console. Django calls it with settings.LOGGING."""
     level, style = wanted["level"], wanted["style"]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *_common(), *_render(style)],
+        processors=[*_common(), *_render(style)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=lambda *_: Stderr(),
         cache_logger_on_first_use=True,
@@ -44,7 +49,7 @@ def configure(wanted: dict[str, str]) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"line": {"()": "project.logs.formatter", "style": style}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+            "handlers": {"stderr": {"class": "project.logs.StderrHandler", "formatter": "line"}},
             "root": {"handlers": ["stderr"], "level": level},
             "loggers": {
                 **{name: {"handlers": [], "propagate": True} for name in (*django, *granian)},
@@ -58,13 +63,26 @@ def configure(wanted: dict[str, str]) -> None:
 def formatter(style: str) -> logging.Formatter:
     """Lines of the standard library's logging in the same shape; also for granian's --log-config."""
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.contextvars.merge_contextvars, structlog.stdlib.add_logger_name, *_common()],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, *_common()],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_render(style)],
     )
 
 
 def _common() -> list[Processor]:
-    return [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")]
+    return [
+        structlog.contextvars.merge_contextvars,
+        _at_work,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+
+
+def _at_work(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say what the thread is at work on; the line's own words come first."""
+    tell = at_work.get()
+    for name, value in tell().items() if tell else ():
+        event.setdefault(name, value)
+    return event
 
 
 def _render(style: str) -> list[Processor]:
@@ -105,6 +123,13 @@ class Stderr:
             return
 
     debug = info = warning = warn = error = critical = exception = fatal = log = msg
+
+
+class StderrHandler(logging.Handler):
+    """The standard library's lines go the same way."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        Stderr().msg(self.format(record))
 
 
 class Budget:

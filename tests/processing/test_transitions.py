@@ -1,14 +1,17 @@
 """The log tells one request's way with everything that finds it again, and nothing of its payload."""
 
+import logging
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
 from accounts.models import User
 from processing.handlers import HandlerRequest
+from project.logs import at_work
 from queues import interventions, transitions
 from queues.models import UserQueue
 from queues.recovery import recover
@@ -117,3 +120,29 @@ def test_an_attempt_that_was_lost_with_its_worker_is_told(hand: Hand, lines: Lin
     assert recover(queue_of(user).id, 5)
     (line,) = [line for line in of(lines, user) if line["event"] == "lost"]
     assert (line["status"], line["attempt"]) == ("retrying", 1)
+
+
+def test_what_a_handler_logs_says_for_which_request(
+    hand: Hand, script: Script, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @script
+    def talkative(request: HandlerRequest) -> int:
+        structlog.get_logger().info("from structlog", kind="its own word")
+        logging.getLogger("yourapp").warning("from the standard library")
+        if request.attempt == 1:
+            raise RuntimeError("not yet")
+        return 1
+
+    caller = Caller()
+    answer = caller.post("requests", {"kind": "test.script", "payload": "talkative"}, X_Request_ID="trace-9")
+    hand.settle()
+    structlog.get_logger().info("after it")
+    logging.getLogger("yourapp").warning("after it")
+    said = [line for line in capfd.readouterr().err.splitlines() if "from s" in line or "from the s" in line]
+    assert len(said) == 4
+    for line in said:
+        assert f"request={answer.json['id']}" in line
+        assert "request_id=trace-9" in line
+        assert "sequence=1" in line
+    assert "its own word" in said[0]
+    assert at_work.get() is None

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from project.local.place import ROOT
-from project.logs import Budget, _without_rows
+from project.logs import Budget, StderrHandler, _without_rows
 from project.settings import ROOT_URLCONF
 
 SAYING = """
@@ -90,7 +90,7 @@ def test_a_budget_leaves_lines_out_and_says_how_many(monkeypatch: pytest.MonkeyP
 
 def test_the_standard_library_logs_through_the_same_handler() -> None:
     assert ROOT_URLCONF  # the settings are loaded
-    (handler,) = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+    (handler,) = [h for h in logging.getLogger().handlers if isinstance(h, StderrHandler)]
     assert type(handler.formatter).__name__ == "ProcessorFormatter"
     assert logging.getLogger("django").handlers == logging.getLogger("_granian").handlers == []
 

@@ -4,6 +4,7 @@ import json
 import stat
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django.utils import timezone
 from accounts.models import User
 from queues import interventions, looking
 from queues.management import operating
+from queues.management.commands import queues as queues_command
 from queues.management.operating import Exit, positive, shown, span
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.states import QueueState, Status
@@ -91,6 +93,30 @@ def test_top_looks_so_many_times() -> None:
     assert first["depth"] == second["depth"] == 3
     assert len(first["queues"]) == 1
     assert "depth=3" in run("queues", "top", "--times", "1").lines[0]
+
+
+def test_top_paints_a_terminal_until_somebody_has_seen_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = new_user()
+    a_queue(user, 3)
+    painted: list[Any] = []
+
+    class Screen:
+        def __enter__(self) -> "Screen":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def update(self, picture: Any, refresh: bool) -> None:
+            painted.append(picture)
+            if len(painted) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(queues_command, "Live", lambda **_: Screen())
+    monkeypatch.setattr(queues_command, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    ran = run("queues", "top", "--interval", "0")
+    assert (ran.status, ran.out, len(painted)) == (Exit.DONE, "", 2)
+    assert "depth 3" in painted[0].title
+    assert user.username in [*painted[0].columns[1].cells]
 
 
 def test_listing_reads_no_queue_at_rest() -> None:
