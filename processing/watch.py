@@ -18,7 +18,7 @@ from queues.lease import FencedOut
 
 if TYPE_CHECKING:
     from processing.bundle import Bundle
-    from processing.drain import Turn
+    from processing.turn import Turn
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from accounts.models import User
-from processing import broker, dispatcher, drain
+from processing import broker, dispatcher, drain, recording
 from processing.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, Reader, queue_name
@@ -163,7 +163,7 @@ def test_thousands_of_duplicates_are_passed_over_within_one_lease(
 ) -> None:
     """They are acked on the way and the lease is kept: else a turn longer than a lease would begin anew for ever."""
     monkeypatch.setattr(settings.ENV, "lease_seconds", 0.6)
-    monkeypatch.setattr(drain, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(recording, "RENEW_SECONDS", 0.1)
     user = new_user()
     submit(user, "note")
     hand.settle()

@@ -14,7 +14,7 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from accounts.models import Session, User
-from processing import broker, bundle, drain, watch
+from processing import broker, bundle, drain, recording, watch
 from processing.bundle import Bundle
 from processing.drain import drain_queue
 from processing.handlers import HandlerRequest, Reject, RetryLater
@@ -545,7 +545,7 @@ def test_finished_work_is_recorded_while_a_slow_handler_runs(hand: Hand, script:
 def test_an_owner_who_gives_up_is_heard_by_the_running_handler(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drain, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(recording, "RENEW_SECONDS", 0.05)
 
     @script
     def patient(request: HandlerRequest) -> str:

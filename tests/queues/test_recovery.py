@@ -8,7 +8,7 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts.models import User
-from processing import drain
+from processing import recording
 from processing.handlers import HandlerRequest
 from processing.watch import LOCK_CLASS
 from queues import outbox
@@ -163,7 +163,7 @@ def test_a_live_worker_keeps_its_lease_beyond_its_length(hand: Hand, monkeypatch
     from django.conf import settings
 
     monkeypatch.setattr(settings.ENV, "lease_seconds", 1)
-    monkeypatch.setattr(drain, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(recording, "RENEW_SECONDS", 0.1)
     seen: list[int] = []
 
     def slow(request: HandlerRequest) -> int:

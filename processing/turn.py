@@ -1,0 +1,342 @@
+"""One turn of one user's queue: run what is in it in order, record what comes of it, leave it where others go on."""
+
+import itertools
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from processing import handlers, metrics
+from processing.handlers import (
+    HandlerRequest,
+    NoHandler,
+    TimeLimitExceeded,
+    TransactionLeftBroken,
+    TransactionLeftOpen,
+)
+from processing.rabbitmq import BrokerUnavailable, Pointer, QueueGone, Reader
+from processing.recording import Recording
+from processing.verdict import Verdict, raised, returned, without_running
+from processing.watch import Watch, raise_in
+from queues import transitions
+from queues.finishing import changed
+from queues.kinds import Kind
+from queues.lease import FencedOut, Lease, Next, Work
+from queues.sql import drop_open_transaction
+from queues.states import QueueState
+
+log = structlog.get_logger()
+
+LARGEST_CLAIM = 256
+FAST_SECONDS = 0.005  # a handler is fast if it takes less, waiting for other threads included
+WORTH_CONSUMING = 4  # a shorter claim gets its messages one by one
+ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
+UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
+
+
+@dataclass(slots=True)
+class Running:
+    """The attempt under way, as the watch sees it. `began` is on the monotonic clock."""
+
+    work: Work
+    kind: Kind
+    request: HandlerRequest
+    began: float
+    started_at: datetime
+    interrupted: bool = False
+
+    @property
+    def overrun(self) -> float:
+        """Seconds beyond its kind's time limit; negative before."""
+        return time.monotonic() - self.began - self.kind.time_limit
+
+
+RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
+
+
+class Turn:
+    """What one worker thread does with one lease. The watch looks in from its own thread."""
+
+    def __init__(self, lease: Lease, reader: Reader, watch: Watch) -> None:
+        self.lease = lease
+        self.reader = reader
+        self.watch = watch
+        self.recording = Recording(lease)
+        self.thread_id = threading.get_ident()
+        self.began = time.monotonic()
+        self.ran = 0
+        self.narrowed = False  # the watch gave back what of the claim has not begun
+        self.running: Running | None = None
+        self.tag = 0  # the last delivery that is over
+
+    def __str__(self) -> str:
+        return f"the turn of queue {self.lease.queue_id}"
+
+    def run(self) -> None:
+        """Run the turn to its end, and leave the queue where others can go on with it."""
+        self.watch.add(self)
+        metrics.TURNS.inc()
+        metrics.BUSY_THREADS.inc()
+        changed(self.lease.queue_id)
+        try:
+            self._run_claims()
+        except FencedOut:
+            metrics.FENCED_OUT.inc()
+            log.warning("fenced out: somebody else has the queue, nothing was recorded", queue=self.lease.queue_id)
+            self.reader.close()
+        except BrokerUnavailable as error:
+            log.warning("a turn lost RabbitMQ", queue=self.lease.queue_id, error=str(error))
+            self.reader.close()
+            self._give_back(delay=0.5)
+        except BaseException:
+            self.reader.close()  # it may still consume this queue, and the next turn is another's
+            raise
+        finally:
+            metrics.BUSY_THREADS.dec()
+            self.watch.remove(self)
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether there is more to do, after others had their turn."""
+        return self.lease.state == QueueState.READY and not self.lease.paused
+
+    def _run_claims(self) -> None:
+        """Claim one request, then more while they are fast; record each claim together, then ack it together."""
+        published = self.lease.published_seq > self.lease.done_seq
+        claim = [self.lease.head] if self.lease.head and published else self.lease.claimed(1)
+        while self.lease.state == QueueState.DRAINING:
+            began = time.monotonic()
+            then, delay = self._run_claim(claim)
+            if self.lease.state != QueueState.DRAINING:
+                break  # repaired: it is published again
+            size = self._next_size(len(claim), time.monotonic() - began)
+            if then == QueueState.DRAINING and (self._is_over() or not claim):
+                then = QueueState.READY
+            self.recording.record(then, size, delay)
+            self._ack()
+            if self.lease.state == QueueState.DRAINING and self.lease.paused:
+                self.recording.record(QueueState.READY)
+            elif self.lease.state == QueueState.DRAINING:
+                claim = self.lease.claimed(size)
+        self._ack()
+        self.reader.give_back()
+
+    def _run_claim(self, claim: list[Work]) -> tuple[Next, float | None]:
+        """Run the claimed requests in order, as far as they go. How the queue goes on, and after how many seconds."""
+        self.narrowed = False
+        for left, work in zip(range(len(claim) - 1, -1, -1), claim, strict=True):
+            if self.narrowed or (self.ran and self._is_over()):
+                break
+            pointer = self._pointer_to(work.seq, streaming=len(claim) >= WORTH_CONSUMING)
+            if pointer is None:
+                self._repair()
+                break
+            verdict = self._run_one(work)
+            if verdict is not RECORDED:
+                self.recording.over(verdict)
+            if verdict.then != QueueState.DRAINING:
+                return verdict.then, verdict.delay  # its message is not acked: it goes back to the head
+            self.tag = pointer.tag
+            if left and self.recording.is_due():
+                self.recording.record(QueueState.DRAINING, left)
+                self._ack()
+                if self.lease.paused:
+                    break
+        return QueueState.DRAINING, None
+
+    def _pointer_to(self, seq: int, streaming: bool) -> Pointer | None:
+        """The message of that place; None when RabbitMQ has none.
+
+        One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
+        """
+        for passed_over in itertools.count(1):
+            try:
+                pointer = self.reader.consume(self.lease.queue_id, self._worth_fetching()) if streaming else None
+                pointer = pointer or self.reader.get(self.lease.queue_id)
+            except QueueGone:
+                self.tag = 0
+                return None
+            if pointer is None or pointer.seq == seq:
+                return pointer
+            self.tag = pointer.tag
+            if passed_over % ACK_DUPLICATES == 0:
+                self._ack()  # however many there are: they are gone for good, the lease lives, more are fetched
+                self.recording.renew(seq)
+        raise AssertionError("counting never ends")
+
+    def _repair(self) -> None:
+        """RabbitMQ is empty though PostgreSQL, asked before the look, says otherwise: it lost messages."""
+        if self.recording.passed:
+            return  # recording these reads published_seq; then the next claim looks again
+        if self.lease.republish():
+            metrics.REPUBLICATIONS.inc()
+            log.warning("RabbitMQ lost messages; they are published again", queue=self.lease.queue_id)
+            self.lease.state = QueueState.IDLE
+
+    def _run_one(self, work: Work) -> Verdict:
+        """Run one request's handler, unless it was given up before."""
+        self.ran += 1
+        started = self._now()
+        verdict = without_running(work, started)
+        if verdict is not None:
+            return verdict
+        try:
+            kind, function = handlers.find(work.kind, work.version)
+        except NoHandler as missing:
+            return raised(work, None, False, missing, started, started)
+        request = HandlerRequest(
+            work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
+            queue_id=self.lease.queue_id,
+        )  # fmt: skip
+        transitions.started(self.lease, work)
+        run = self._run_alone
+        if kind.atomic:
+            run = self._run_atomic
+            self.narrowed = True  # recording it by itself leaves nothing else claimed
+            self.recording.record(QueueState.DRAINING, 1)
+        try:
+            try:
+                self.running = Running(work, kind, request, time.monotonic(), started)
+                return run(self.running, function)
+            finally:
+                self._end_running()
+        except FencedOut:
+            raise
+        except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread
+            self._end_running()  # once more: a time limit may have come in the middle of it
+            drop_open_transaction()
+            return raised(work, kind, request.cancelled, error, started, self._now())
+
+    def _run_handler(self, running: Running, function: handlers.Function) -> Verdict:
+        result = handlers.call(function, running.kind, running.request, running.work.payload)
+        return returned(running.work, running.request, result, running.started_at, self._now())
+
+    def _run_alone(self, running: Running, function: handlers.Function) -> Verdict:
+        """Run the handler; a transaction that it leaves open would swallow every record after it."""
+        verdict = self._run_handler(running, function)
+        self._end_running()
+        if drop_open_transaction():
+            raise TransactionLeftOpen
+        return verdict
+
+    def _run_atomic(self, running: Running, function: handlers.Function) -> Verdict:
+        """Run the handler inside the transaction that records it: its own writes happen exactly once."""
+        with self.recording.atomically():
+            try:
+                verdict = self._run_handler(running, function)
+            finally:
+                self._end_running()
+            if connection.needs_rollback:
+                raise TransactionLeftBroken
+            self.recording.over(verdict)
+        return RECORDED
+
+    def _ack(self) -> None:
+        """Ack after the commit: a redelivery meets the sequence check."""
+        tag, self.tag = self.tag, 0
+        if tag:
+            self.reader.ack(tag)
+
+    def _next_size(self, ran: int, seconds: float) -> int:
+        """How many to claim next: ever more while they are fast, one when they are slow or a worker died here."""
+        if self.lease.careful or self.lease.done_seq + self.recording.passed < self.lease.careful_to:
+            return 1
+        if seconds > ran * FAST_SECONDS:
+            return 1
+        return max(1, min(4 * ran, LARGEST_CLAIM, settings.ENV.turn_requests - self.ran))
+
+    def _worth_fetching(self) -> int:
+        """How many messages to have ahead: more than are received before some of them are acked."""
+        waiting = self.lease.published_seq - self.lease.done_seq
+        return max(2 * ACK_DUPLICATES, min(waiting, settings.ENV.turn_requests - self.ran))
+
+    def _is_over(self) -> bool:
+        """Whether others come first now."""
+        return (
+            self.ran >= settings.ENV.turn_requests
+            or time.monotonic() - self.began >= settings.ENV.turn_seconds
+            or self.watch.stopping.is_set()
+        )
+
+    def _give_back(self, delay: float) -> None:
+        """Let others have the queue after `delay` seconds; the dispatcher wakes it. No attempt is counted."""
+        try:
+            self.recording.record(QueueState.WAITING, delay=delay)
+        except FencedOut:
+            metrics.FENCED_OUT.inc()
+            log.warning("fenced out while giving a queue back", queue=self.lease.queue_id)
+
+    def _now(self) -> datetime:
+        """The database's clock, carried on by this machine's monotonic one: a wrong clock here changes nothing."""
+        return self.lease.taken_at + timedelta(seconds=time.monotonic() - self.began)
+
+    def _end_running(self) -> None:
+        """The handler is over; a time limit's exception that has not arrived yet arrives here, and harms nobody."""
+        with self.recording.lock:
+            interrupted = self.running is not None and self.running.interrupted
+            self.running = None
+        if interrupted:
+            # Not taken back: CPython 3.11 would go on looking for it, for ever where a tracer is on.
+            with suppress(TimeLimitExceeded):
+                for _ in range(10):  # it arrives at the latest when a loop begins again
+                    continue
+
+    # What the watch does, in its own thread.
+
+    def look_after(self) -> None:
+        """Record what a slow handler keeps waiting, renew the lease, enforce the time limit. Raises FencedOut."""
+        if not self.recording.lock.acquire(timeout=0.05):
+            return  # it is recording
+        try:
+            if self.running is None:
+                return
+            if self.recording.is_due() and time.monotonic() - self.running.began > FAST_SECONDS:
+                self.narrowed = True
+                self.recording.record(QueueState.DRAINING, 1)
+            if self.running.overrun >= 0 and not self.running.interrupted:
+                self.running.interrupted = True
+                raise_in(self.thread_id, TimeLimitExceeded)
+            if self.running.overrun >= UNINTERRUPTIBLE_SECONDS:
+                self._give_up(self.running)
+                return
+            request = self.running.request
+        finally:
+            self.recording.lock.release()
+        if self.recording.renew(request.sequence):
+            request.ask_to_stop()
+
+    def _give_up(self, running: Running) -> None:
+        """The handler hangs where nothing interrupts it: count the attempt, let others go on, end this process."""
+        log.error(
+            "a handler cannot be interrupted; its process ends", queue=self.lease.queue_id, kind=running.kind.name
+        )
+        overrun = TimeLimitExceeded(
+            f"The handler overran its time limit of {running.kind.time_limit:g} s and could not be interrupted."
+        )
+        verdict = raised(
+            running.work, running.kind, running.request.cancelled, overrun, running.started_at, self._now()
+        )
+        before = self.recording.passed, list(self.recording.outcomes)
+        self.recording.over(verdict)
+        try:
+            if verdict.then == QueueState.DRAINING:
+                self.recording.record(QueueState.WAITING, delay=0)
+            else:
+                self.recording.record(verdict.then, delay=verdict.delay)
+        except DatabaseError:
+            self.recording.passed, self.recording.outcomes = before  # it is given up at the next look, once
+            raise
+        self.recording.closed = True
+        metrics.HANDLERS_GIVEN_UP.labels(running.kind.name).inc()
+        self.watch.retire(self)
+
+    def abandon(self) -> None:
+        """The process ends before the handler does: give the queue back at once, with no attempt counted."""
+        with self.recording.lock:
+            self._give_back(delay=0)
