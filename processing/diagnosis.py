@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
+from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
-from processing import broker
+from processing import broker, rabbitmq
 from processing.dispatcher import LOCK_CLASS as DISPATCHERS
 from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.rebuilding import brought
 from processing.watch import LOCK_CLASS as WORKERS
 from project import health
+from project.redis_client import RedisUnavailable, call
 from queues import interventions, mending, standing
 from queues.models import UserQueue
 from queues.states import QueueState
@@ -50,6 +54,13 @@ SERVERS = {
     "dispatcher": "manage.py dispatch",
 }
 
+# Each server: where it is, and a question. (Each thread has a connection of its own, so it is looked up when asked.)
+ASKED: dict[str, tuple[str, Callable[[], object]]] = {
+    "postgresql": (settings.ENV.database_url, lambda: connection.ensure_connection()),
+    "rabbitmq": (settings.ENV.rabbitmq_url, rabbitmq.ping),
+    "redis": (settings.ENV.redis_url, partial(call, "PING")),
+}
+
 
 def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> Iterator[Finding]:
     """Look at everything, `count` queues at a time; with `everywhere` at the counters of queues at rest too."""
@@ -57,13 +68,27 @@ def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
     for name, advice in SERVERS.items():
         well = found[name] == "ok"
         grade = Grade.OK if well else Grade.WARNING if name == "redis" else Grade.FAULT
-        yield Finding(name, grade, found[name], "" if well else advice)
+        yield Finding(name, grade, found[name] if well else f"{found[name]}{told_by(name)}", "" if well else advice)
     if found["postgresql"] != "ok" or found["migrations"] != "ok":
         return
     yield from moving()
     yield from counters(count, everywhere, progress)
     if found["rabbitmq"] == "ok":
         yield from contents(count, progress)
+
+
+def told_by(name: str) -> str:
+    """Where a server was looked for and what came of it: host, port and name, no password. Empty: it is no server."""
+    if name not in ASKED:
+        return ""
+    url, ask = ASKED[name]
+    parts = urlsplit(url)
+    where = f"{parts.hostname}:{parts.port or 'its usual port'}{parts.path}"
+    try:
+        ask()
+    except (DatabaseError, BrokerUnavailable, RedisUnavailable) as error:
+        return f": {where}: {str(error).strip().partition(chr(10))[0]}"
+    return f": {where}: it answers just now"
 
 
 def moving() -> Iterator[Finding]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.db import connection
 
 from processing import broker, diagnosis
@@ -68,6 +70,10 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
     assert found["workers"] == "manage.py work"
     assert "RABBITMQ_URL" in found["rabbitmq"]
     assert "redis" not in found, "without Redis all goes on"
+    redis = next(row for row in ran.json if row["check"] == "redis")
+    assert redis["found"].startswith("down: ")
+    assert str(urlsplit(settings.ENV.redis_url).port or "usual port") in redis["found"]
+    assert redis["found"].endswith("it answers just now")
     monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(diagnosis.SERVERS, "down"))
     assert len(run("doctor", "--json").json) == len(diagnosis.SERVERS), "without PostgreSQL nothing else can be asked"
 
@@ -193,3 +199,15 @@ def test_a_wiped_broker_is_rebuilt(hand: Hand, script: Script, wire: Wire) -> No
     hand.settle()
     assert all_done()
     assert [statuses_of(user) for user in users] == [["succeeded"] * 2] * 3
+
+
+def test_a_server_that_is_away_is_said_with_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> None:
+        raise BrokerUnavailable("connection refused")
+
+    monkeypatch.setitem(diagnosis.ASKED, "rabbitmq", ("amqp://ada:secret@mq.example:5673/jobs", refused))
+    monkeypatch.setattr(health, "checks", lambda: {**dict.fromkeys(diagnosis.SERVERS, "ok"), "rabbitmq": "timeout"})
+    ran = run("doctor", "--json")
+    (found,) = [row["found"] for row in ran.json if row["check"] == "rabbitmq"]
+    assert found == "timeout: mq.example:5673/jobs: connection refused"
+    assert "secret" not in ran.out
