@@ -90,7 +90,7 @@ def test_the_ledger_finds_what_is_switched_off(
         drain_seconds=8 if broken else 60,
         manage=RUNNER,
         sql=sql,
-        keep=not broken,
+        keep=False,
     )
     figures = run(course)
     assert broken <= {name for name, count in figures["violations"].items() if count}, figures

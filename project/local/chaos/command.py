@@ -39,7 +39,7 @@ class Course:
     drain_seconds: float = 300.0
     manage: Path = ROOT / "manage.py"
     sql: str = ""
-    keep: bool = False
+    keep: bool | None = None  # logs and journals; None: when a promise was broken
 
 
 def main(arguments: list[str]) -> int:
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as wrong:
         raise SetupError(f"--only: {wrong}.") from None
     say(f"seed {asked.seed}: {len(planned)} faults")
-    course = Course(planned, asked.seed, asked.seconds, asked.users, rate=asked.rate, keep=asked.keep)
+    course = Course(planned, asked.seed, asked.seconds, asked.users, rate=asked.rate, keep=asked.keep or None)
     figures = run(course)
     if asked.json:
         Path(asked.json).write_text(json.dumps(figures, indent=1) + "\n")
@@ -107,7 +107,7 @@ def run(course: Course) -> dict[str, Any]:
         }
         figures = report.as_json(ledger, stalls(evidence), recovery(evidence), about)
         figures["standstills"] = standstills(evidence, 10)
-        keep = course.keep or not ledger.kept
+        keep = not ledger.kept if course.keep is None else course.keep
         if keep:
             (stack.folder / "evidence.pickle").write_bytes(pickle.dumps(evidence))
         return figures
