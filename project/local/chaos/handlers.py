@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from django.db import connection
 from pydantic import BaseModel
 
-from processing import drain
 from processing.handlers import HandlerRequest, Reject, handler
+from processing.turn import Turn
 from project.local.chaos import journal
 
 
@@ -46,7 +46,7 @@ def fence() -> int:
     while frame.f_back is not None:
         frame = frame.f_back
         turn = frame.f_locals.get("self")
-        if isinstance(turn, drain.Turn):
+        if isinstance(turn, Turn):
             return turn.lease.fence
     raise LookupError("a handler runs outside of a turn")
 
