@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from project.local.place import LOCAL, SetupError, lock
@@ -37,13 +38,20 @@ def why_not() -> str | None:
     return "not root, and sudo asks for a password"
 
 
-def program(name: str, package: str) -> str:
-    """Where the program is, installed by apt-get if need be. Raises SetupError with how to get it."""
-    why = None if shutil.which(name) else why_not() or install(package)
-    found = shutil.which(name)
-    if found is None:
-        raise SetupError(f"{name} is not on the PATH; apt-get did not help: {why}. Install the package {package}.")
-    return found
+def programs(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Where each program is; `wanted` says which package has it. apt-get installs all that is missing at once.
+
+    Raises SetupError: which are missing and how to get them.
+    """
+    missing = sorted({package for name, package in wanted.items() if not shutil.which(name)})
+    why = (why_not() or install(*missing)) if missing else None
+    found = {name: shutil.which(name) for name in wanted}
+    absent = [name for name, path in found.items() if path is None]
+    if absent:
+        raise SetupError(
+            f"Not on the PATH: {', '.join(absent)}; apt-get did not help: {why}. Install {', '.join(missing)}."
+        )
+    return {name: path for name, path in found.items() if path}
 
 
 def install(*packages: str) -> str | None:

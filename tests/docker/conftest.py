@@ -1,4 +1,4 @@
-"""nginx with what stands behind it. A machine that has none and cannot get one fails here: what to install."""
+"""nginx with what stands behind it, and the programs that the tests run."""
 
 import shutil
 import subprocess
@@ -14,15 +14,28 @@ from tests.docker.edge import Edge
 from tests.docker.names import NameServer
 from tests.docker.upstreams import StandIn
 
+PROGRAMS = {  # and Debian's package of each
+    "nginx": "nginx",
+    "openssl": "openssl",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "prometheus-postgres-exporter": "prometheus-postgres-exporter",
+}
+
 
 @pytest.fixture(scope="session")
-def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What docker/make-secrets makes, from a copy of it."""
+def programs() -> dict[str, str]:
+    """Where each is. A machine that lacks one and cannot get it fails here: what to install."""
     try:
-        packages.program("openssl", "openssl")
-        packages.program("nginx", "nginx")
+        return packages.programs(PROGRAMS)
     except SetupError as wrong:
         pytest.fail(str(wrong), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def secrets(programs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What docker/make-secrets makes, from a copy of it."""
     script = tmp_path_factory.mktemp("docker") / "make-secrets"
     shutil.copy(ROOT / "docker" / "make-secrets", script)
     subprocess.run([script], check=True, stdout=subprocess.DEVNULL)
@@ -39,13 +52,15 @@ StartEdge = Callable[..., Edge]
 
 
 @pytest.fixture
-def start_edge(tmp_path: Path, secrets: Path, names: NameServer) -> Iterator[StartEdge]:
+def start_edge(tmp_path: Path, programs: dict[str, str], secrets: Path, names: NameServer) -> Iterator[StartEdge]:
     """Starts nginx; `changes` replace text of the shipped configuration, names are variables of its environment."""
     with ExitStack() as running:
 
         def start(*, changes: dict[str, str] | None = None, **given: str) -> Edge:
             found_by = {"NGINX_LOCAL_RESOLVERS": f"127.0.0.1:{names.port}"}
-            return running.enter_context(Edge(tmp_path / "nginx", secrets, found_by | given, changes or {}))
+            return running.enter_context(
+                Edge(programs["nginx"], tmp_path / "nginx", secrets, found_by | given, changes or {})
+            )
 
         yield start
 

@@ -10,7 +10,6 @@ from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Self
 
-from project.local import packages
 from project.local.place import ROOT, free_port
 from project.local.process import Process, launch
 from tests.docker.compose import by_default, services
@@ -41,7 +40,10 @@ def placed(text: str, changes: Mapping[str, str]) -> str:
 class Edge:
     """One nginx. `more` are variables of its environment, `changes` replace text of the shipped files."""
 
-    def __init__(self, folder: Path, secrets: Path, more: Mapping[str, str], changes: Mapping[str, str]) -> None:
+    def __init__(
+        self, nginx: str, folder: Path, secrets: Path, more: Mapping[str, str], changes: Mapping[str, str]
+    ) -> None:
+        self.nginx = nginx
         self.folder = folder
         self.http_port, self.port = free_port(), free_port()
         self.trust = ssl.create_default_context(cafile=secrets / "tls.crt")
@@ -68,8 +70,7 @@ class Edge:
             text = filled(placed(template.read_text(), {"root /srv;": f"root {self.folder};"}), self.given)
             (self.folder / "conf.d" / template.stem).write_text(self._changed(text))
         (self.folder / "nginx.conf").write_text(self._changed(main))
-        nginx = packages.program("nginx", "nginx")
-        command = [nginx, "-c", str(self.folder / "nginx.conf"), "-e", str(self.folder / "error.log")]
+        command = [self.nginx, "-c", str(self.folder / "nginx.conf"), "-e", str(self.folder / "error.log")]
         checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
         running = "daemon off;" if os.geteuid() else "daemon off; user root;"  # the folder is its starter's alone

@@ -12,7 +12,6 @@ from urllib.request import Request, urlopen
 import orjson
 import yaml
 
-from project.local import packages
 from project.local.place import ROOT, free_port
 from project.local.process import launch
 from project.local.rabbitmq import Rabbitmq
@@ -36,7 +35,8 @@ class WatchedRabbitmq(Rabbitmq):
 class System:
     """Runs while the block does; `ports` are the scraped ones, by the job that the shipped configuration scrapes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, programs: dict[str, str], folder: Path) -> None:
+        self.programs = programs
         self.folder = folder
         self.ports: dict[str, int] = {}
         self.running = ExitStack()
@@ -75,7 +75,7 @@ class System:
         self._launch(name, command, {**os.environ, **places, "HEALTH_PORT": str(port)})
 
     def _start_exporter(self) -> None:
-        exporter = packages.program("prometheus-postgres-exporter", "prometheus-postgres-exporter")
+        exporter = self.programs["prometheus-postgres-exporter"]
         port = self.ports["postgres"] = free_port()
         url = urlsplit(os.environ["DATABASE_URL"])
         socket = {} if url.hostname else {"host": "/var/run/postgresql"}
@@ -85,7 +85,7 @@ class System:
 
     def _start_prometheus(self) -> None:
         """With the shipped files, but every second, and with what is scraped where it is here."""
-        prometheus = packages.program("prometheus", "prometheus")
+        prometheus = self.programs["prometheus"]
         port = self.ports["prometheus"] = free_port()
         settings = yaml.safe_load((SHIPPED / "prometheus.yml").read_text())
         settings["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}

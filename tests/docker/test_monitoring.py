@@ -15,8 +15,7 @@ import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
-from project.local import packages
-from project.local.place import ROOT, SetupError, free_port
+from project.local.place import ROOT, free_port
 from project.local.process import launch
 from tests.docker.compose import DOCKER, image_environment, ours, services
 from tests.docker.system import System
@@ -24,18 +23,6 @@ from tests.docker.system import System
 OPERATIONS = ROOT / "docs" / "operations.md"
 UNITS = {"short", "s", "bytes", "ops", "reqps", "percentunit"}
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    return program("promtool", "prometheus")
-
-
-def program(name: str, package: str) -> str:
-    try:
-        return packages.program(name, package)
-    except SetupError as wrong:
-        pytest.fail(str(wrong), pytrace=False)
 
 
 @cache
@@ -63,8 +50,10 @@ def panels() -> dict[str, Json]:
     [["check", "config", "prometheus.yml"], ["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]],
     ids=" ".join,
 )
-def test_prometheus_takes_the_shipped_files(promtool: str, words: list[str]) -> None:
-    done = subprocess.run([promtool, *words], cwd=DOCKER / "prometheus", capture_output=True, text=True, check=False)
+def test_prometheus_takes_the_shipped_files(programs: dict[str, str], words: list[str]) -> None:
+    done = subprocess.run(
+        [programs["promtool"], *words], cwd=DOCKER / "prometheus", capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -135,10 +124,12 @@ def test_no_panel_covers_another(name: str) -> None:
     assert all(x < 24 for x, _ in covered)
 
 
-def test_alertmanager_sends_one_message_for_one_cause(tmp_path: Path, until: Callable[..., None]) -> None:
+def test_alertmanager_sends_one_message_for_one_cause(
+    programs: dict[str, str], tmp_path: Path, until: Callable[..., None]
+) -> None:
     port = free_port()
     shipped = f"--config.file={DOCKER}/alertmanager/alertmanager.yml"
-    command = [program("prometheus-alertmanager", "prometheus-alertmanager"), shipped, "--cluster.listen-address="]
+    command = [programs["prometheus-alertmanager"], shipped, "--cluster.listen-address="]
     command += [f"--storage.path={tmp_path}", f"--web.listen-address=127.0.0.1:{port}"]
     with (tmp_path / "log").open("wb") as output:
         process = launch(command, environment={}, output=output, folder=tmp_path)
@@ -169,19 +160,17 @@ def test_alertmanager_sends_one_message_for_one_cause(tmp_path: Path, until: Cal
 
 
 @pytest.fixture
-def system(transactional_db: None, tmp_path: Path, until: Callable[..., None]) -> Iterator[System]:
+def system(
+    transactional_db: None, programs: dict[str, str], tmp_path: Path, until: Callable[..., None]
+) -> Iterator[System]:
     """All jobs scraped, before anything was asked of them."""
-    try:
-        started = System(tmp_path)
-        with started as system:
-            jobs = set(system.ports)
-            try:
-                until(lambda: system.scraped() == jobs, f"Prometheus reaches {jobs}", 120)
-            except AssertionError:
-                pytest.fail(f"reached: {system.scraped()}\n{system.logs()}")
-            yield system
-    except SetupError as wrong:
-        pytest.fail(str(wrong), pytrace=False)
+    with System(programs, tmp_path) as system:
+        jobs = set(system.ports)
+        try:
+            until(lambda: system.scraped() == jobs, f"Prometheus reaches {jobs}", 120)
+        except AssertionError:
+            pytest.fail(f"reached: {system.scraped()}\n{system.logs()}")
+        yield system
 
 
 def test_every_query_of_every_panel_returns_data(system: System, until: Callable[..., None]) -> None:
