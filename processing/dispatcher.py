@@ -107,7 +107,10 @@ class Dispatcher:
             broker.declare_token_queue()
             self._token_queue_exists = True
         entered = outbox.enter_line(self.shard, SWEEPS_A_STEP)
-        self.send_tokens(outbox.wake(self.shard, SWEEPS_A_STEP))
+        woken = outbox.wake(self.shard, SWEEPS_A_STEP)
+        if woken:
+            log.debug("woken", queues=len(woken))
+        self.send_tokens(woken)
         dispatched = self.dispatch_next()
         if time.monotonic() - self._swept >= SWEEP_SECONDS:
             self.sweep()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from queues import transitions
 from queues.statements import (
     DEAD_LEASES,
     ENTER_LINE,
@@ -63,7 +64,9 @@ def wake(shard: Shard, count: int) -> list[int]:
 
 def enter_line(shard: Shard, count: int) -> int:
     """Give scheduled requests that are due their sequence numbers. Returns how many."""
-    return len(ENTER_LINE.rows(shards=shard.of, shard=shard.number, count=count))
+    rows = ENTER_LINE.rows(shards=shard.of, shard=shard.number, count=count)
+    transitions.queued(rows)
+    return len(rows)
 
 
 def lapsed(shard: Shard, count: int) -> list[UUID]:

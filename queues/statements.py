@@ -189,11 +189,11 @@ ENTER_LINE = Statement("""
     ), queue AS (
         UPDATE queues_userqueue q SET last_seq = last_seq + n.places
         FROM (SELECT queue_id, count(*) AS places FROM due GROUP BY queue_id) n WHERE q.id = n.queue_id
-        RETURNING q.id, q.last_seq - n.places AS before
+        RETURNING q.id, q.user_id, q.last_seq - n.places AS before
     )
     UPDATE queues_request r SET seq = queue.before + due.place, status = 'queued'
     FROM due JOIN queue ON queue.id = due.queue_id WHERE r.id = due.id
-    RETURNING r.id
+    RETURNING r.id, r.queue_id, queue.user_id, r.seq, r.kind, r.trace
 """)
 
 # Waiting for its first attempt, and its `expires_at` has passed.

@@ -48,6 +48,23 @@ def accepted(user_id: UUID, submissions: "Sequence[Submission]", rows: Sequence[
     _line("accepted", tell)
 
 
+def queued(rows: Sequence[Any]) -> None:
+    """Scheduled requests have their place in line; the rows are ENTER_LINE's."""
+    for row in rows:
+        _line("queued", partial(_placed, row))
+
+
+def _placed(row: Any) -> dict[str, Any]:
+    return {
+        "user": str(row.user_id),
+        "queue": row.queue_id,
+        "request": str(row.id),
+        "sequence": row.seq,
+        "kind": row.kind,
+        "request_id": row.trace,
+    }
+
+
 def started(lease: Lease, work: Work) -> None:
     """A worker calls the handler."""
     _line("started", lambda: {**_of(lease, work), "attempt": work.attempt + 1})

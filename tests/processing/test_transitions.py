@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+from django.utils import timezone
 from structlog.testing import capture_logs
 
 from accounts.models import User
@@ -110,6 +111,15 @@ def test_blocked_skipped_cancelled_and_paused_are_told(hand: Hand, script: Scrip
     told = [line["event"] for line in of(lines, user) if line["event"] not in ("accepted", "started")]
     assert told == ["blocked", "retried", "paused", "cancelled", "resumed", "blocked", "skipped", "purged"]
     assert of(lines, user)[-1]["requests"] == 2
+
+
+def test_a_scheduled_request_is_told_when_it_has_its_place(hand: Hand, lines: Lines) -> None:
+    user = new_user()
+    submit(user, "anything", not_before=timezone.now())
+    hand.dispatch()
+    accepted, queued = (line for line in of(lines, user) if line["event"] in ("accepted", "queued"))
+    assert (accepted["sequence"], queued["sequence"]) == (None, 1)
+    assert accepted["request"] == queued["request"]
 
 
 def test_an_attempt_that_was_lost_with_its_worker_is_told(hand: Hand, lines: Lines) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import stat
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
+from project.local.place import ROOT
 from queues import interventions, looking
 from queues.management import operating
 from queues.management.commands import queues as queues_command
@@ -363,3 +366,16 @@ def test_a_container_whose_user_has_no_name_is_known_by_its_number(monkeypatch: 
     monkeypatch.delenv("SUDO_USER", raising=False)
     monkeypatch.setattr(operating.getpass, "getuser", nobody)
     assert operating.whoever().startswith("uid ")
+
+
+def test_a_shell_learns_how_it_ended_and_gets_the_output_alone(transactional_db: None) -> None:
+    def typed(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "manage.py", *words]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+    ended = typed("queues", "list", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)) == (Exit.DONE, [])
+    missing = typed("queue", "pause", "nobody", "--yes")
+    assert (missing.returncode, missing.stdout) == (Exit.NOT_FOUND, "")
+    assert missing.stderr.startswith("CommandError: There is no queue 'nobody'")
+    assert typed("queue", "dance").returncode == Exit.USAGE
