@@ -8,9 +8,9 @@ from project import docs, health
 from project.metrics import metrics
 
 urlpatterns = [
-    path("admin/", admin.site.urls),
+    path("api/v1/", include("queues.urls")),  # first: what stands before a path is tried at each of its requests
     path("api/v1/", include("accounts.urls")),
-    path("api/v1/", include("queues.urls")),
+    path("admin/", admin.site.urls),
     path("api/schema", docs.schema),
     path("api/docs", docs.swagger),
     path("api/redoc", docs.redoc),
