@@ -1,0 +1,150 @@
+"""Every route that is served, and what each method is for: the table that tests/project/test_matrix.py walks."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.urls import URLPattern, URLResolver, get_resolver
+from django.utils import timezone
+
+from accounts.models import Session, User
+from accounts.tokens import read_refresh
+from queues import cache
+from queues.cache import Kept
+from queues.models import Request
+from queues.states import QueueState, Status
+from tests.accounts.people import PASSWORD, make_user
+from tests.queues.rows import queue_of, request_in
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
+ABSENT = "01890000-0000-7000-8000-000000000000"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A method of a route: what it answers to whom it is meant for, and what it is sent.
+
+    `owned` makes what the path names, for its owner, and gives its id: everybody else gets 404. `public`: no token is
+    asked for. `body` is made for each call.
+    """
+
+    status: int
+    public: bool = False
+    owned: Callable[[User], Any] | None = None
+    body: Callable[[], Any] | None = None
+
+
+def waiting(user: User) -> Any:
+    queue = queue_of(user)
+    queue.last_seq += 1
+    queue.save()
+    return request_in(queue, queue.last_seq, Status.QUEUED).id
+
+
+def failed(user: User) -> Any:
+    queue = queue_of(user)
+    queue.last_seq += 1
+    queue.done_seq = queue.published_seq = queue.last_seq
+    Request.objects.filter(queue=queue, finished_at=None).update(status=Status.CANCELLED, finished_at=timezone.now())
+    queue.save()
+    return request_in(queue, queue.last_seq, Status.FAILED, attempt=3).id
+
+
+def looked_at(user: User) -> Any:
+    """Final, and read by its owner: Redis keeps the answer."""
+    request_id = failed(user)
+    cache.keep(user.id, request_id, Kept('"' + "x" * 24 + '"', b"{}"))
+    return request_id
+
+
+def blocking(user: User) -> Any:
+    failed(user)
+    queue = queue_of(user)
+    queue.last_seq += 1
+    queue.published_seq, queue.state = queue.last_seq, QueueState.BLOCKED
+    queue.save()
+    return request_in(queue, queue.last_seq, Status.RETRYING, attempt=3, on_failure="block").id
+
+
+def session(user: User) -> Any:
+    return read_refresh(Session.open(user).refresh).session_id
+
+
+def submission() -> Any:
+    return {"kind": "demo.echo", "payload": 1}
+
+
+def batch() -> Any:
+    return {"requests": [submission()]}
+
+
+def newcomer() -> Any:
+    made = make_user()
+    made.delete()
+    return {"username": made.username, "password": PASSWORD}
+
+
+def credentials() -> Any:
+    return {"username": make_user().username, "password": PASSWORD}
+
+
+def refresh() -> Any:
+    return {"refresh": Session.open(make_user()).refresh}
+
+
+def passwords() -> Any:
+    return {"current_password": PASSWORD, "new_password": PASSWORD}
+
+
+def read(status: int = 200, **more: Any) -> dict[str, Served]:
+    """GET, and HEAD with it."""
+    return dict.fromkeys(("GET", "HEAD"), Served(status, **more))
+
+
+def post(status: int, **more: Any) -> dict[str, Served]:
+    return {"POST": Served(status, **more)}
+
+
+AUTH, REQUEST = "api/v1/auth/", "api/v1/requests/<str:request_id>"
+ROUTES: dict[str, dict[str, Served]] = {
+    f"{AUTH}register": post(201, public=True, body=newcomer),
+    f"{AUTH}token": post(200, public=True, body=credentials),
+    f"{AUTH}token/refresh": post(200, public=True, body=refresh),
+    f"{AUTH}logout": post(204, public=True, body=refresh),
+    f"{AUTH}logout-all": post(204),
+    f"{AUTH}password": post(204, body=passwords),
+    f"{AUTH}me": read(),
+    f"{AUTH}sessions": read(),
+    f"{AUTH}sessions/<uuid:session_id>": {"DELETE": Served(204, owned=session)},
+    "api/v1/kinds": read(),
+    "api/v1/requests": read() | post(202, body=submission),
+    "api/v1/requests/batch": post(202, body=batch),
+    REQUEST: read(owned=looked_at),
+    f"{REQUEST}/attempts": read(owned=failed),
+    f"{REQUEST}/cancel": post(200, owned=waiting),
+    f"{REQUEST}/retry": post(202, owned=failed),
+    f"{REQUEST}/skip": post(200, owned=blocking),
+    "api/v1/queue": read(),
+    "api/v1/queue/events": {"GET": Served(200)},
+    "api/v1/queue/pause": post(200),
+    "api/v1/queue/resume": post(200),
+    "api/v1/queue/purge": post(200),
+    "api/schema": read(public=True),
+    "api/docs": read(public=True),
+    "api/redoc": read(public=True),
+    "health/live": read(public=True),
+    "health/ready": read(public=True),
+    ".well-known/jwks.json": read(404, public=True),  # nothing while the key is a shared secret
+    "metrics": read(public=True),
+}
+
+
+def served(patterns: Any = None, before: str = "") -> Iterator[str]:
+    """Every route in the URLconf, but for the admin's."""
+    for one in get_resolver().url_patterns if patterns is None else patterns:
+        route = before + str(one.pattern)
+        if isinstance(one, URLResolver):
+            if route != "admin/":
+                yield from served(one.url_patterns, route)
+        elif isinstance(one, URLPattern):
+            yield route
