@@ -12,7 +12,7 @@ from project.redis_client import RedisUnavailable, call
 from queues import interventions, progress
 from queues.interventions import NotPossible
 from queues.models import OperatorAction, Request, UserQueue
-from queues.pruning import FORGET
+from queues.pruning import remove
 from queues.recovery import recover
 from queues.states import QueueState
 
@@ -49,7 +49,7 @@ def remove_requests(queue_id: int, count: int) -> int:
     """Remove up to `count` requests with their attempts, here and in Redis; how many."""
     with transaction.atomic():
         ids = list(Request.objects.filter(queue=queue_id).values_list("id", flat=True)[:count])
-        removed = len(FORGET.rows(ids=ids))
+        removed = remove(ids)
     if ids:
         progress.forget(ids)
     return removed

@@ -21,8 +21,9 @@ from processing.rabbitmq import BrokerUnavailable
 from project import redis_client
 from project.limits import SUBMIT
 from project.redis_client import call
-from queues import progress
+from queues import cache, progress
 from queues.models import Attempt, IdempotencyKey, OperatorAction, Request, UserQueue
+from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit, until
 from tests.queues.commands import run
@@ -52,7 +53,7 @@ def used(hand: Hand, script: Script) -> tuple[User, Api]:
     login = {"username": "zoe", "password": PASSWORD}
     api.tokens = api.tokens._replace(access=api.post("auth/token", login, HTTP_USER_AGENT="Phone").json()["access"])
     for _ in range(2):
-        Session.open(user)
+        Session.open(User.objects.get(id=user.id))
     for number in range(3):
         sent = {"kind": "test.script", "payload": "note"}
         assert api.post("requests", sent, HTTP_IDEMPOTENCY_KEY=f"key-{number}").status_code == 202
@@ -86,6 +87,8 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     hand.dispatch()
     queue_id, user_id = queue_of(user).id, user.id
     ids = [request.id for request in requests_of(user)]
+    assert api.get(f"requests/{ids[0]}").json()["status"] == "succeeded"
+    assert cache.look(user_id, ids[0])
     assert wire.exists(queue_id)
     assert any(progress.look(ids))
     assert run("queue", "pause", "zoe", "--yes").status == 0
@@ -94,6 +97,7 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     assert left_of(other.id) == {"users": 1, "queues": 1, "requests": 1}
     assert not wire.exists(queue_id)
     assert not any(progress.look(ids))
+    assert not any(cache.look(user_id, one) for one in ids)
     assert call("EXISTS", SUBMIT.claim(str(user_id)).redis_key) == 0
     assert api.get("auth/me").status_code == 401
     assert api.post("requests", {"kind": "demo.echo", "payload": 1}).status_code == 401
