@@ -1,0 +1,230 @@
+"""All streams of a process: without Redis, without PostgreSQL, and with clients that do not read."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.db import OperationalError, connection
+from django.db.models.functions import Now
+
+from accounts.tokens import read_access
+from project.problems import ServiceUnavailable
+from queues import finishing, stream_views
+from queues import streams as module
+from queues.accepting import SessionOver
+from queues.following import Follower
+from queues.hints import Listener
+from queues.models import Request, UserQueue
+from queues.stream_views import LoopsBody, ThreadsBody
+from queues.streams import PULSE, Stream, Streams
+from tests.queues.api import Caller
+from tests.queues.events import read
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Until = Callable[..., None]
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
+    """A process's streams, whose threads end with the test: they have a connection to the database."""
+    monkeypatch.setattr(module, "LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(module, "PULSE_SECONDS", 0.1)
+    streams = Streams()
+    monkeypatch.setattr(stream_views, "streams", streams)
+    yield streams
+    for stream in tuple(streams._streams):
+        streams.leave(stream)
+    deadline = time.monotonic() + 20
+    while any(thread.name.startswith("streams") for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "its threads stay"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def alice() -> Caller:
+    return Caller()
+
+
+def open_for(streams: Streams, caller: Caller) -> Stream:
+    return streams.open(Follower(read_access(caller.token)), 100, 100)
+
+
+def statuses(events: bytes) -> list[str]:
+    return [event.data["status"] for event in read(events) if event.name == "request"]
+
+
+def test_without_redis_a_change_is_told_within_a_pulse(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(module, "hint", lambda *_: False)
+    monkeypatch.setattr(finishing, "hint", lambda *_: False)
+    monkeypatch.setattr(Listener, "_subscribe", lambda _: None)
+    stream = open_for(streams, alice)
+    streams.take(stream)
+    alice.submit()
+    until(lambda: statuses(stream.events) == ["queued"], "it is told", 20)
+
+
+def test_a_hint_alone_has_a_change_told(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(streams, "_feel_pulse", lambda: None)
+    stream = open_for(streams, alice)
+    streams.take(stream)
+
+    def told() -> bool:  # the hints' thread may not listen yet
+        finishing.changed(stream.follower.queue_id)
+        return statuses(stream.events) == ["queued"]
+
+    alice.submit()
+    until(told, "it is told", 20)
+
+
+def test_while_nobody_takes_nobody_looks(alice: Caller, streams: Streams, until: Until) -> None:
+    stream = open_for(streams, alice)
+    looks: list[None] = []
+    look = stream.follower.look
+    stream.follower.look = lambda: looks.append(None) or look()  # type: ignore[func-returns-value,method-assign]
+    for _ in range(5):
+        alice.submit()
+    until(lambda: stream in streams._waiting, "it waits for a look")
+    kept = stream.events
+    finishing.changed(stream.follower.queue_id)
+    until(lambda: stream.version is not None, "there was a pulse")
+    assert (looks, stream.events) == ([], kept)
+    streams.take(stream)
+    until(lambda: statuses(stream.events) == ["queued"] * 5, "all is told at once")
+
+
+def test_a_loops_client_that_takes_nothing_is_let_go(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.5)
+
+    async def one_that_hangs() -> None:
+        body = LoopsBody(await asyncio.to_thread(open_for, streams, alice))
+        async for _ in body:
+            await asyncio.sleep(3600)  # sending never ends
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(asyncio.wait_for(one_that_hangs(), 30))
+    assert len(streams) == 0
+
+
+def test_a_stream_that_never_began_is_let_go_as_well(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.5)
+    LoopsBody(open_for(streams, alice))
+    until(lambda: len(streams) == 0, "it is let go")
+
+
+def test_a_threads_client_counts_for_as_long_as_it_has_its_thread(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr(module, "SLOW_SECONDS", 0.0)
+    body = ThreadsBody(open_for(streams, alice))
+    until(lambda: body.stream.ended == "too slow", "it is too slow")
+    assert len(streams) == 1
+    body.close()
+    assert len(streams) == 0
+
+
+def test_an_idle_stream_gives_signs_of_life(alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_views, "THREADS_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(stream_views, "HEARTBEAT_SECONDS", 0.01)
+    body = ThreadsBody(open_for(streams, alice))
+    parts = iter(body)
+    assert next(parts) == stream_views.OPENING
+    assert read(next(parts))[0].name == "queue"
+    assert next(parts) == next(parts) == stream_views.HEARTBEAT
+    body.close()
+
+    async def beats() -> list[bytes]:
+        parts = aiter(LoopsBody(await asyncio.to_thread(open_for, streams, alice)))
+        return [await anext(parts) for _ in range(4)]
+
+    opening, events, *hearts = asyncio.run(beats())
+    assert (opening, read(events)[0].name) == (stream_views.OPENING, "queue")
+    assert hearts == [stream_views.HEARTBEAT] * 2
+
+
+def test_a_stream_outlives_a_failure_of_postgresql(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    stream = open_for(streams, alice)
+    streams.take(stream)
+    failed: list[str] = []
+
+    def fail(what: str) -> Any:
+        failed.append(what)
+        raise OperationalError(what)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(PULSE, "rows", lambda **_: fail("pulse"))
+        broken.setattr(stream.follower, "look", lambda: fail("look"))
+        alice.submit()
+        finishing.changed(stream.follower.queue_id)
+        streams._tell({stream})
+        until(lambda: {"pulse", "look"} <= set(failed), "both failed")
+    until(lambda: statuses(stream.events) == ["queued"], "it is told afterwards", 20)
+    assert not stream.ended
+
+
+def test_a_first_look_that_fails_is_the_answer(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.user.end_sessions()
+    with pytest.raises(SessionOver):
+        open_for(streams, alice)
+    monkeypatch.setattr(module, "OPEN_SECONDS", 0.0)
+    with pytest.raises(ServiceUnavailable):
+        open_for(streams, Caller())
+    assert len(streams) == 0
+
+
+def test_all_streams_together_hold_one_connection(streams: Streams, until: Until) -> None:
+    opened = [open_for(streams, Caller()) for _ in range(5)]
+    for stream in opened:
+        streams.take(stream)
+    until(lambda: all(stream.version for stream in opened), "there was a pulse")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        assert cursor.fetchone()[0] <= 2  # this test's, and theirs
+
+
+def test_nothing_is_published_about_a_queue_that_nobody_watches(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(finishing, "hint", lambda _, message: told.append(message))
+    process = finishing.Watched()
+    process._listening = True
+    monkeypatch.setattr(finishing, "watched", process)
+    alice.submit()
+    queue_id = UserQueue.objects.get().id
+    finishing.changed(queue_id)
+    finishing.progressed(queue_id, UUID(int=1), b"{}")
+    assert told == []
+    process._until[queue_id] = time.monotonic() + 60
+    finishing.changed(queue_id)
+    finishing.progressed(queue_id, UUID(int=1), b"{}")
+    alice.submit()
+    assert told == [str(queue_id), f"{queue_id} {UUID(int=1)} {{}}", str(queue_id)]
+
+
+def test_progress_comes_from_its_hint(alice: Caller, streams: Streams, until: Until) -> None:
+    mine = alice.submit()["id"]
+    UserQueue.objects.update(state="draining", published_seq=1, claimed=1, claimed_at=Now())
+    stream = open_for(streams, alice)
+    assert statuses(streams.take(stream)) == ["running"]
+
+    def told() -> bool:  # the hints' thread may not listen yet
+        finishing.progressed(stream.follower.queue_id, UUID(mine), b'{"current":1,"total":2,"note":""}')
+        return b'"current":1' in stream.events
+
+    until(told, "it is told", 20)
+    assert Request.objects.get().attempt == 0

@@ -1,0 +1,309 @@
+"""GET /api/v1/queue/events of the real processes: the API's own, with a thread each, and the events process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+import pytest
+
+from accounts.models import Session, User
+from accounts.tokens import keyring
+from processing.handlers import HandlerRequest
+from project.local.place import ROOT, free_port
+from queues import interventions
+from tests.processing.crew import Hand, new_user, queue_of, submit
+from tests.queues.events import Event, events
+
+pytestmark = pytest.mark.timeout(180)
+
+Until = Callable[..., None]
+Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
+
+PATH = "/api/v1/queue/events"
+INTERFACES = {
+    "api": ["wsgi", "--blocking-threads", "20", "project.wsgi:application"],
+    "events": ["asgi", "project.asgi:application"],
+}
+LIMITS = {"STREAMS": "4", "API_STREAMS": "4", "STREAMS_PER_USER": "3"}
+
+
+@dataclass
+class Server:
+    """One process that serves streams."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def answers(self) -> bool:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/health/live")
+            return connection.getresponse().status == 200
+        except OSError:
+            assert self.process.poll() is None, "it has ended"
+            return False
+        finally:
+            connection.close()
+
+
+@contextmanager
+def serving(name: str) -> Iterator[Server]:
+    port = free_port()
+    interface, *rest = INTERFACES[name]
+    command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen([*command, "--interface", interface, *rest], cwd=ROOT, env=os.environ | LIMITS)
+    try:
+        yield Server(port, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def both(django_db_setup: None) -> Iterator[dict[str, Server]]:
+    """One process of each sort, started side by side."""
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(serving(name)) for name in INTERFACES}
+        deadline = time.monotonic() + 90
+        while not all(server.answers() for server in servers.values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield servers
+
+
+@pytest.fixture(params=INTERFACES)
+def server(request: pytest.FixtureRequest, both: dict[str, Server]) -> Server:
+    return both[request.param]
+
+
+@dataclass
+class Client:
+    """Reads a stream in a thread of its own, until it ends."""
+
+    port: int
+    token: str
+    last_id: str = ""
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self.connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        sent = {"Authorization": f"Bearer {self.token}"} | ({"Last-Event-ID": self.last_id} if self.last_id else {})
+        self.connection.request("GET", PATH, headers=sent)
+        answer = self.connection.getresponse()
+        self.status, self.headers = answer.status, {name.lower(): value for name, value in answer.getheaders()}
+        self.answer = answer
+        if self.status == 200:
+            threading.Thread(target=self._read, daemon=True).start()
+        else:
+            self.body = answer.read()
+            self.connection.close()
+
+    def _read(self) -> None:
+        try:
+            for event in events(self._lines()):
+                self.events.append(event)
+        except (OSError, HTTPException, ValueError, AttributeError):
+            pass  # the test has closed it
+        self.ended = True
+
+    def _lines(self) -> Iterator[str]:
+        while line := self.answer.readline():
+            text = line.decode().rstrip("\n")
+            if text.startswith(":"):
+                self.comments.append(text)
+            yield text
+
+    def close(self) -> None:
+        if self.connection.sock is not None:
+            self.connection.sock.shutdown(2)
+        self.connection.close()
+
+    @property
+    def told(self) -> list[tuple[Any, ...]]:
+        return [event.told for event in self.events if event.name == "request"]
+
+    def knows(self, *told: Any) -> bool:
+        return told in self.told
+
+
+@pytest.fixture
+def connect(server: Server) -> Iterator[Callable[..., Client]]:
+    """Opens streams of the server that end with the test."""
+    opened: list[Client] = []
+
+    def open_(user: User, last_id: str = "", token: str = "") -> Client:
+        client = Client(server.port, token or Session.open(user).access, last_id)
+        opened.append(client)
+        return client
+
+    yield open_
+    for client in opened:
+        client.close()
+
+
+def test_who_streams_sees_each_step_as_it_happens(
+    connect: Callable[..., Client], hand: Hand, script: Script, until: Until
+) -> None:
+    alice, bob = new_user(), new_user()
+    client = connect(alice)
+
+    @script
+    def steps(request: HandlerRequest) -> str:
+        until(lambda: client.knows(1, "running", None), "it is told to run")
+        request.progress(1, 2)
+        until(lambda: client.knows(1, "running", 1), "its first step is told")
+        request.progress(2, 2)
+        return "done"
+
+    submit(alice, "steps")
+    submit(bob, "steps")
+    interventions.purge(queue_of(bob).id)
+    until(lambda: client.knows(1, "queued", None), "it is told to be accepted")
+    hand.settle(60)
+    until(lambda: client.knows(1, "succeeded", None), "its end is told")
+    assert [status for _, status, _ in client.told] == sorted(
+        (status for _, status, _ in client.told), key=["queued", "running", "succeeded"].index
+    )
+    assert {event.data["sequence"] for event in client.events if event.name == "request"} == {1}
+    last = [event for event in client.events if event.name == "request"][-1]
+    assert last.data["result"] == "done"
+    assert [event.data["depth"] for event in client.events if event.name == "queue"][-1] == 0
+    assert (client.status, client.headers["content-type"]) == (200, "text/event-stream")
+    assert (client.headers["cache-control"], client.headers["x-accel-buffering"]) == ("no-store", "no")
+    assert "content-encoding" not in client.headers
+    assert "x-request-id" in client.headers
+
+
+def test_a_stream_goes_on_elsewhere_with_nothing_missed(
+    both: dict[str, Server], hand: Hand, script: Script, until: Until
+) -> None:
+    script(answer)
+    alice = new_user()
+    token = Session.open(alice).access
+    first = Client(both["api"].port, token)
+    submit(alice, "answer", "answer")
+    until(lambda: first.knows(2, "queued", None), "both are told to be accepted")
+    first.close()
+    hand.settle(60)
+    second = Client(both["events"].port, token, first.events[-1].id)
+    until(lambda: second.knows(1, "succeeded", None) and second.knows(2, "succeeded", None), "what was missed is told")
+    second.close()
+
+
+def answer(request: HandlerRequest) -> str:
+    return "an answer"
+
+
+def end_sessions(user: User) -> None:
+    user.end_sessions()
+
+
+def deactivate(user: User) -> None:
+    user.is_active = False
+    user.save()
+
+
+def erase(user: User) -> None:
+    user.delete()
+
+
+@pytest.mark.parametrize("how", [end_sessions, deactivate, erase])
+def test_a_stream_ends_with_its_session(
+    transactional_db: None, connect: Callable[..., Client], until: Until, how: Callable[[User], None]
+) -> None:
+    alice = new_user()
+    client, bobs = connect(alice), connect(new_user())
+    until(lambda: client.events and bobs.events, "both streams have begun")
+    how(alice)
+    until(lambda: client.ended, "the stream ends")
+    assert client.comments[-1] == ": the session has ended"
+    assert not bobs.ended
+
+
+def test_a_stream_ends_with_its_token(transactional_db: None, connect: Callable[..., Client], until: Until) -> None:
+    alice = new_user()
+    claims = keyring().decode(Session.open(alice).access)
+    client = connect(alice, token=keyring().encode({**claims, "exp": int(time.time()) + 3}))
+    assert client.status == 200
+    until(lambda: client.ended, "the stream ends")
+    assert client.comments[-1] == ": the access token has expired"
+
+
+def test_streams_are_limited_and_make_room_when_they_end(
+    transactional_db: None, connect: Callable[..., Client], until: Until
+) -> None:
+    alice = new_user()
+    mine = [connect(alice) for _ in range(3)]
+    refused = connect(alice)
+    assert (refused.status, b"too-many-streams" in refused.body) == (429, True)
+    assert int(refused.headers["retry-after"]) > 0
+    assert connect(new_user()).status == 200
+    full = connect(new_user())
+    assert (full.status, int(full.headers["retry-after"]) > 0) == (503, True)
+    mine[0].close()
+    until(lambda: connect(alice).status == 200, "there is room again")
+
+
+def test_who_may_not_stream_is_told_why(transactional_db: None, connect: Callable[..., Client], server: Server) -> None:
+    alice = new_user()
+    token = Session.open(alice).access
+    alice.end_sessions()
+    for sent, name in ((token, b"session-ended"), ("x", b"token-invalid")):
+        client = connect(alice, token=sent)
+        assert (client.status, name in client.body) == (401, True)
+    living = {"Authorization": f"Bearer {Session.open(alice).access}"}
+    for method, path, headers, status in (
+        ("GET", PATH, {}, 401),
+        ("GET", f"{PATH}?x=1", living, 400),
+        ("HEAD", PATH, living, 405),
+        ("POST", PATH, living, 405),
+    ):
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request(method, path, headers=headers)
+        answered = connection.getresponse()
+        body = answered.read()
+        assert answered.status == status
+        assert answered.getheader("Content-Type") == "application/problem+json"
+        assert bool(body) == (method != "HEAD")
+        connection.close()
+
+
+def test_waiting_streams_leave_the_api_its_threads_and_postgresql_its_connections(
+    transactional_db: None, both: dict[str, Server], until: Until
+) -> None:
+    streams = [Client(both["api"].port, Session.open(new_user()).access) for _ in range(4)]
+    until(lambda: all(stream.events for stream in streams), "all have begun")
+    connections = [HTTPConnection("127.0.0.1", both["api"].port, timeout=30) for _ in range(16)]
+    for connection in connections:
+        connection.request("GET", "/api/v1/kinds", headers={"Authorization": f"Bearer {streams[0].token}"})
+    assert {connection.getresponse().status for connection in connections} == {200}
+    for one in [*connections, *streams]:
+        one.close()
+
+
+@pytest.mark.parametrize("name", INTERFACES)
+def test_a_process_that_stops_ends_its_streams_first(transactional_db: None, name: str, until: Until) -> None:
+    with serving(name) as server:
+        until(server.answers, "it is up", 90)
+        client = Client(server.port, Session.open(new_user()).access)
+        until(lambda: client.events, "the stream has begun")
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: client.ended, "the stream has ended")
+        assert client.comments[-1] == ": the server stops; come again"
+        assert server.process.wait(30) is not None
