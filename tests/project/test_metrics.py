@@ -1,13 +1,17 @@
 """GET /metrics: Prometheus understands it, it survives what is away, and no stranger makes it grow."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 from django.db import connection
 from django.test import Client
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from processing.supervisor import Supervisor
 from project import health, metrics
+from project.local.place import ROOT
 from queues.standing import Recent
 from tests.processing.crew import new_user, submit
 from tests.queues.api import Caller
@@ -107,3 +111,12 @@ def test_the_admins_pages_are_measured_by_django_prometheus() -> None:
     Client().get("/api/v1/kinds")
     views = {dict(labels).get("view", "") for name, labels in scrape() if name.startswith("django_http")}
     assert not any("queues.views" in view for view in views), "the API is measured by what costs it less"
+
+
+def test_every_name_is_documented_and_every_documented_name_is_there() -> None:
+    families = [*REGISTRY.collect(), *metrics.Installation().collect(), *Supervisor([], {}).collect()]
+    ours = [family for family in families if family.name.startswith("ordered_work_")]
+    told = {family.name + ("_total" if family.type == "counter" else "") for family in ours}
+    rows = [line for line in (ROOT / "docs/metrics.md").read_text().splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`(ordered_work_\w+)`", row)}
+    assert documented == told
