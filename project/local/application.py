@@ -12,6 +12,7 @@ from project.local.place import ROOT, SetupError, free_port, hold, port_taken, s
 from project.local.servers import Servers
 
 USUAL_PORT = 8000
+DISPATCHER_PORT, WORKER_PORT = 9101, 9102
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,10 @@ def environment(servers: Servers) -> dict[str, str]:
 
 
 def choose_port() -> int:
-    """PORT, where it is set; else 8000, or a free one when that is taken. Raises SetupError when PORT is no use.
-
-    It is held from now on: another ./run that starts meanwhile takes another, although nobody listens yet.
-    """
+    """PORT, where it is set; else 8000, or a free one when that is taken. Raises SetupError when PORT is no use."""
     asked = os.environ.get("PORT")
     if not asked:
-        port = USUAL_PORT
-        while port_taken(port) or not hold(f"port-{port}"):
-            port = free_port()
-        return port
+        return unless_taken(USUAL_PORT)
     if not asked.isascii() or not asked.isdigit() or not 0 < int(asked) < 65536:
         raise SetupError(f"PORT={asked} is no port: write a number from 1 to 65535.")
     wrong = port_taken(int(asked)) or (None if hold(f"port-{asked}") else "another ./run starts there")
@@ -66,10 +61,12 @@ def choose_port() -> int:
     return int(asked)
 
 
-def probe_port() -> int:
-    """A free port that no other ./run takes meanwhile."""
-    port = free_port()
-    while not hold(f"port-{port}"):
+def unless_taken(port: int) -> int:
+    """That port, or a free one where somebody has it.
+
+    It is held from now on: another ./run that starts meanwhile takes another, although nobody listens yet.
+    """
+    while port_taken(port) or not hold(f"port-{port}"):
         port = free_port()
     return port
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from project.local import servers
 from project.local.application import (
+    DISPATCHER_PORT,
+    WORKER_PORT,
     choose_port,
     environment,
     first_admin,
     migrate,
-    probe_port,
     readiness,
     services,
+    unless_taken,
 )
 from project.local.crew import Crew, Printer
 from project.local.place import LOCAL, read_state, write_state
@@ -32,7 +34,7 @@ def main(_: list[str]) -> int:
         variables = environment(servers.find())
         migrate(variables)
         admin = first_admin()
-        table = services(port, probe_port(), probe_port())
+        table = services(port, unless_taken(DISPATCHER_PORT), unless_taken(WORKER_PORT))
         crew = Crew(table, variables, Printer())
         try:
             address = f"http://127.0.0.1:{port}"
