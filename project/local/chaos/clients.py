@@ -16,8 +16,8 @@ from project.local.client import Client
 from project.local.place import SetupError
 
 FINAL = ("succeeded", "failed", "cancelled", "expired")
-SINGLE, LARGEST_BATCH = 0.6, 12
-ENOUGH_WAITING = 100  # a user with so many requests ahead lets the others submit
+SINGLE, LARGEST_BATCH = 0.6, 40
+ENOUGH_WAITING = 200  # a user with so many requests ahead lets the others submit
 FULL_SECONDS = 5.0  # .. or when the queue is full
 ANSWER_SECONDS = 10.0
 
