@@ -128,8 +128,34 @@ class Stderr:
 class StderrHandler(logging.Handler):
     """The standard library's lines go the same way."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.addFilter(Repeats())
+
     def emit(self, record: logging.LogRecord) -> None:
         Stderr().msg(self.format(record))
+
+
+class Repeats(logging.Filter):
+    """Leaves out what Dramatiq said in the same words a moment ago: every second, while RabbitMQ is away."""
+
+    SECONDS = 30.0
+    MOST = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("dramatiq") or record.exc_info:
+            return True
+        now, words = time.monotonic(), record.getMessage()
+        if now - self._said.get(words, -self.SECONDS) < self.SECONDS:
+            return False
+        if len(self._said) >= self.MOST:
+            self._said.clear()
+        self._said[words] = now
+        return True
 
 
 class Budget:

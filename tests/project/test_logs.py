@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from project.local.place import ROOT
-from project.logs import Budget, StderrHandler, _without_rows
+from project.logs import Budget, Repeats, StderrHandler, _without_rows
 from project.settings import ROOT_URLCONF
 
 SAYING = """
@@ -86,6 +86,22 @@ def test_a_budget_leaves_lines_out_and_says_how_many(monkeypatch: pytest.MonkeyP
     now = 101.5
     assert [budget.take(), budget.take(), budget.take()] == [3, 0, None]
     assert Budget(0).take() is None
+
+
+def test_what_dramatiq_repeats_every_second_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("project.logs.time", SimpleNamespace(monotonic=lambda: now))
+    repeats = Repeats()
+
+    def passes(words: str, name: str = "dramatiq.worker.ConsumerThread(drain)") -> bool:
+        return repeats.filter(logging.LogRecord(name, logging.CRITICAL, "", 0, words, None, None))
+
+    assert [passes("gone"), passes("gone"), passes("gone, too")] == [True, False, True]
+    assert passes("gone", "yourapp"), "others say what they like"
+    assert passes("gone", "yourapp")
+    now += Repeats.SECONDS
+    assert passes("gone")
+    assert all(passes(f"gone {n}") for n in range(Repeats.MOST + 1)), "what it remembers does not grow"
 
 
 def test_the_standard_library_logs_through_the_same_handler() -> None:
