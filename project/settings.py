@@ -153,12 +153,13 @@ ALLOWED_HOSTS = [host.strip() for host in ENV.allowed_hosts.split(",") if host.s
 DATABASES = {"default": database(ENV.database_url)}
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "project.site.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "django.contrib.humanize",
     "django_prometheus",
     "rest_framework",
     "drf_spectacular",

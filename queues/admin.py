@@ -23,7 +23,7 @@ from project.admin import FastAdmin, ReadOnlyAdmin
 from queues import interventions, kinds
 from queues.accepting import QueueFull, SessionOver
 from queues.interventions import NotPossible
-from queues.looking import having
+from queues.looking import first_id, having
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.presenting import as_text
 from queues.states import QueueState, Status
@@ -89,11 +89,6 @@ class CreatedFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
         span = self.SPANS.get(self.value() or "")
         return queryset.filter(id__gte=first_id(timezone.now() - span)) if span else queryset
-
-
-def first_id(moment: datetime) -> UUID:
-    """The smallest id that is given at that moment (RFC 9562: 48 bits of milliseconds come first)."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 class Steering(FastAdmin):

@@ -1,5 +1,6 @@
 """The dead letters: what failed, why, and once more in the order in which it was asked for."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -51,3 +52,21 @@ def not_retried(chosen: Chosen) -> QuerySet[Request]:
 def ids_in_order(chosen: Chosen, count: int) -> Iterator[UUID]:
     """The ids of `not_retried`, read `count` at a time: a retry that fails meanwhile is another request."""
     yield from not_retried(chosen).values_list("id", flat=True).iterator(count)
+
+
+NEWEST = 1000  # failures that the board looks at
+
+
+def newest(since: UUID) -> list[dict[str, Any]]:
+    """The NEWEST failures among ids above `since`, by kind: `failures`, its commonest `error`, the `last` time."""
+    found = Request.objects.filter(given_up=Status.FAILED, id__gte=since).order_by("-id")
+    errors: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    last: dict[str, datetime] = {}
+    for kind, error, at in found.values_list("kind", KeyTextTransform("type", "error"), "finished_at")[:NEWEST]:
+        errors[kind][error or "-"] += 1
+        last[kind] = max(at, last.get(kind, at))
+    rows = [
+        {"kind": kind, "failures": counted.total(), "error": counted.most_common(1)[0][0], "last": last[kind]}
+        for kind, counted in errors.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["failures"], row["kind"]))

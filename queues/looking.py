@@ -55,6 +55,11 @@ def busy(states: Sequence[str] = (), paused: bool | None = None) -> QuerySet[Use
     return found if paused is None else found.filter(paused=paused)
 
 
+def first_id(moment: datetime) -> UUID:
+    """The smallest id that is given at that moment (RFC 9562: 48 bits of milliseconds come first)."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
 def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     """Those of that status, found through an index wherever there are few of them."""
     busy = requests.filter(Q(queue__active=True) | Q(queue__unpublished=True), finished_at=None)

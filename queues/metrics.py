@@ -13,7 +13,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from queues import kinds
+from queues import kinds, pace
 from queues.kinds import Kind
 from queues.lease import Outcome
 from queues.states import FINAL, AttemptOutcome, Status
@@ -68,6 +68,7 @@ def count_accepted(accepted: Sequence[Kind]) -> None:
     """Requests of these kinds were accepted."""
     for kind, count in Tally(kind.name for kind in accepted).items():
         _series(ACCEPTED, kind).inc(count)
+    pace.tally.accepted(len(accepted))
 
 
 def count_recorded(outcomes: Sequence[Outcome]) -> None:
@@ -91,6 +92,7 @@ def count_recorded(outcomes: Sequence[Outcome]) -> None:
     for (kind, status, how), count in ended.items():
         if status != Status.RETRYING:
             _series(FINISHED, kind, status.value).inc(count)
+            pace.tally.finished(kind, status, count)
         if how is not None:
             _series(ATTEMPTS, kind, how.value).inc(count)
     for histogram, measured in ((WAITING, waited), (RUNNING, ran), (HANDLER, handled)):
@@ -103,12 +105,14 @@ def count_lost(kind: str, final: bool) -> None:
     ATTEMPTS.labels(kind, AttemptOutcome.LOST.value).inc()
     if final:
         FINISHED.labels(kind, Status.FAILED.value).inc()
+        pace.tally.finished(kind, Status.FAILED, 1)
 
 
 def count_given_up(ended: Mapping[str, int], status: Status) -> None:
     """So many requests of each kind were cancelled, skipped or expired while no worker had them."""
     for kind, count in ended.items():
         FINISHED.labels(kind, status.value).inc(count)
+        pace.tally.finished(kind, status, count)
 
 
 def begin_at_zero() -> None:

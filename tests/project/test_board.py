@@ -1,0 +1,208 @@
+"""The admin's first page says how everything is, renews itself, and stalls for nobody."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import User
+from project import board, health
+from queues import kinds, metrics, pace, standing
+from queues.models import Request
+from queues.standing import Recent
+from queues.states import QueueState, Status
+from tests.queues.rows import queue_of, request_in
+
+pytestmark = pytest.mark.django_db
+BOARD, PAGE = "/admin/board", "/admin/"
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing kept from another test."""
+    monkeypatch.setattr(standing, "recent", Recent())
+    monkeypatch.setattr(board, "newest_failures", board.Kept(0.0, board.newest_failures._look))
+    monkeypatch.setattr(board, "checks", lambda: dict.fromkeys(board.SERVERS, "ok"))
+
+
+@pytest.fixture
+def operator() -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+@pytest.fixture
+def clean_pace() -> Iterator[None]:
+    """An hour in which nothing happened."""
+    pace.tally.flush()
+    _forget()
+    yield
+    pace.tally.flush()
+    _forget()
+
+
+def _forget() -> None:
+    from project.redis_client import call
+
+    minute = int(time.time() // 60)
+    for one in range(minute - pace.MINUTES, minute + 2):
+        call("DEL", pace._key(one))
+
+
+def test_it_shows_queues_requests_and_processes(operator: Client) -> None:
+    for state in (QueueState.READY, QueueState.BLOCKED, QueueState.BLOCKED):
+        queue = queue_of(User.objects.create_user(f"user-{timezone.now().timestamp()}"), last_seq=1, state=state)
+        request_in(queue, 1, Status.QUEUED)
+    page = operator.get(BOARD)
+    assert page.status_code == 200
+    told = page.context["board"]
+    assert {bar.name: bar.value for bar in told.states} == {"ready": 1, "draining": 0, "waiting": 0, "blocked": 2}
+    assert told.standing.depth == 3
+    assert "0 of 1 shard led" in page.content.decode()
+    assert "Nothing runs: manage.py work." in page.content.decode()
+
+
+def test_it_shows_what_was_accepted_and_finished_in_each_minute(operator: Client, clean_pace: None) -> None:
+    echo = kinds.find("demo.echo", 1)
+    metrics.count_accepted([echo] * 7)
+    metrics.count_given_up({"demo.echo": 3}, Status.CANCELLED)
+    metrics.count_lost("demo.echo", final=True)
+    metrics.count_lost("demo.echo", final=False)
+    assert pace.tally.flush()
+    hour = pace.read()
+    assert hour is not None
+    assert (sum(hour.accepted), sum(hour.finished), len(hour.minutes)) == (7, 4, 60)
+    told = operator.get(BOARD).context["board"]
+    assert told.accepted.most == 7
+    assert [(row["kind"], row["failed"], row["finished"]) for row in told.failing] == [("demo.echo", 1, 4)]
+
+
+def test_many_processes_count_together(clean_pace: None) -> None:
+    for _ in range(3):
+        process = pace.Tally()
+        process.accepted(2)
+        assert process.flush()
+    hour = pace.read()
+    assert hour is not None
+    assert sum(hour.accepted) == 6
+
+
+def test_what_was_counted_while_redis_was_away_is_added_when_it_is_back(
+    operator: Client, clean_pace: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise pace.RedisUnavailable
+
+    process = pace.Tally()
+    with monkeypatch.context() as without:
+        without.setattr(pace, "ADD", away)
+        without.setattr(pace, "READ", away)
+        process.accepted(5)
+        assert not process.flush()
+        assert "Redis is away, which counts them" in operator.get(BOARD).content.decode()
+    assert process.flush()
+    hour = pace.read()
+    assert hour is not None
+    assert sum(hour.accepted) == 5
+
+
+def test_failing_kinds_are_told_with_their_commonest_error(operator: Client) -> None:
+    queue = queue_of(User.objects.create_user("bob"), last_seq=9)
+    for seq, error in enumerate(["ValueError", "KeyError", "KeyError"], 1):
+        request_in(queue, seq, Status.FAILED, timezone.now(), error={"type": error, "message": "x", "at": ""})
+    request_in(queue, 4, Status.CANCELLED)
+    (row,) = operator.get(BOARD).context["board"].failing
+    assert (row["kind"], row["failures"], row["error"]) == ("demo.echo", 3, "KeyError")
+
+
+def test_a_hostile_kind_or_error_is_text(operator: Client) -> None:
+    hostile = '"><script>alert(1)</script>'
+    queue = queue_of(User.objects.create_user(hostile), last_seq=2)
+    request_in(queue, 1, Status.FAILED, timezone.now(), kind=hostile, error={"type": hostile, "message": "x", "at": ""})
+    for path in (BOARD, PAGE):
+        page = operator.get(path).content.decode()
+        assert "&lt;script&gt;alert" in page
+        assert "<script>alert" not in page
+
+
+def test_a_server_that_hangs_does_not_stall_it(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = threading.Event()
+
+    def hang() -> dict[str, str]:
+        hangs.wait(30)
+        return dict.fromkeys(board.SERVERS, "down")
+
+    monkeypatch.setattr(health, "checks", hang)
+    checks = board.Checks()
+    monkeypatch.setattr(board, "checks", checks)
+    try:
+        began = time.monotonic()
+        page = operator.get(BOARD).content.decode()
+        assert time.monotonic() - began < 10
+        assert "not known yet" in page
+    finally:
+        hangs.set()
+    assert checks._newest is not None
+    checks._newest.result(30)
+    assert "Redis: down" in operator.get(BOARD).content.decode()
+
+
+def test_it_is_shown_to_staff_who_may_see_queues(operator: Client) -> None:
+    someone = User.objects.create_user("someone", is_staff=True)
+    client = Client()
+    client.force_login(someone)
+    assert client.get(BOARD).status_code == 403
+    page = client.get(PAGE)
+    assert page.status_code == 200
+    assert 'id="board"' not in page.content.decode()
+    assert Client().get(BOARD).status_code == 302
+
+
+def test_it_costs_the_same_few_questions_however_many_there_are(
+    operator: Client, django_assert_max_num_queries: Any
+) -> None:
+    def more(count: int) -> None:
+        for number in range(count):
+            user = User.objects.create_user(f"user-{count}-{number}")
+            request_in(queue_of(user, last_seq=2, state=QueueState.READY), 1, Status.FAILED, timezone.now())
+
+    more(30)
+    with django_assert_max_num_queries(4):  # session, user, standing's count by Django's cursor or not, failures
+        assert operator.get(BOARD).status_code == 200
+
+
+def test_it_works_without_scripts_and_asks_no_other_host(operator: Client) -> None:
+    page = operator.get(PAGE).content.decode()
+    assert '<noscript><meta http-equiv="refresh" content="10"></noscript>' in page
+    assert "style=" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_browser_shows_it_and_renews_it(live_server: Any, browser: Any, until: Callable[..., None]) -> None:
+    operator = User.objects.create_superuser("operator")
+    client = Client()
+    client.force_login(operator)
+    browser.get(f"{live_server.url}/static/operating/operating.css")
+    browser.add_cookie({"name": "sessionid", "value": client.cookies["sessionid"].value, "path": "/"})
+    browser.get_log("browser")
+    browser.get(f"{live_server.url}{PAGE}")
+
+    def body() -> str:
+        return str(browser.find_element("id", "board").text)
+
+    assert "Queues by state" in body()
+    assert "blocked-kind" not in body()
+    queue = queue_of(User.objects.create_user("bob"), last_seq=1)
+    request_in(queue, 1, Status.FAILED, timezone.now(), kind="blocked-kind")
+    until(lambda: "blocked-kind" in body(), "the board renewed itself")
+    assert Request.objects.count() == 1
+    refused = [entry["message"] for entry in browser.get_log("browser") if "Content Security" in entry["message"]]
+    assert refused == []
+    browser.delete_all_cookies()
