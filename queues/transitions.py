@@ -129,7 +129,7 @@ def lost(queue: UserQueue, request: Request) -> None:
 
 def intervened(event: str, queue: UserQueue, request: Request | None = None, **fields: Any) -> None:
     """An owner, an operator or the dispatcher did something to a queue, or to one of its requests."""
-    log.info(event, **_known(queue, request), **fields)
+    _line(event, lambda: _known(queue, request) | fields)
 
 
 def _known(queue: UserQueue, request: Request | None) -> dict[str, Any]:
