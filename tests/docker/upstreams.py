@@ -1,6 +1,7 @@
 """What nginx has behind it in tests: the real API, and a stand-in that shows what arrives."""
 
 import os
+import socket
 import sys
 import threading
 import time
@@ -15,6 +16,8 @@ import orjson
 from project.local.place import ROOT
 from project.local.process import Process, launch
 from tests.docker.compose import image_command
+
+ESTABLISHED = "01"
 
 
 class Api:
@@ -52,6 +55,13 @@ class Api:
                 return answer.status == 200
         except (URLError, OSError):
             return False
+
+    def held(self) -> int:
+        """How many requests it has taken and not answered: nginx keeps no connection for another one."""
+        address = int.from_bytes(socket.inet_aton(self.address), sys.byteorder)
+        here = [f"{address:08X}:{self.port:04X}", ESTABLISHED]
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        return sum(line.split()[2:4] == here for line in lines)
 
 
 def api_command(address: str, port: int) -> list[str]:
