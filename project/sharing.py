@@ -23,7 +23,11 @@ def share_with_siblings(service: str) -> None:
 
     PROMETHEUS_MULTIPROC_DIR, where it is set, is used as it is; it must be empty at a service's start and its own.
     """
-    if VARIABLE in os.environ or "prometheus_client" in sys.modules:
+    if named := os.environ.get(VARIABLE):
+        Path(named).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return
+    os.environ.pop(VARIABLE, None)  # empty: as if it were not set
+    if "prometheus_client" in sys.modules:
         return
     directory = directory_of(service, os.getppid())
     if directory is not None:

@@ -92,3 +92,12 @@ def test_a_process_whose_counters_exist_already_is_left_alone(monkeypatch: pytes
 def test_a_process_is_known_by_its_birth() -> None:
     assert birth(os.getpid()) == birth(os.getpid()) != birth(os.getppid()) or not Path("/proc/self/stat").exists()
     assert birth(2**22 + 1) == "0"
+
+
+def test_a_directory_that_is_named_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "not" / "yet"))
+    share_with_siblings("api")
+    assert (tmp_path / "not" / "yet").is_dir()
+    monkeypatch.setenv(VARIABLE, "")
+    share_with_siblings("api")
+    assert VARIABLE not in os.environ
