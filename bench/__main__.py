@@ -16,6 +16,7 @@ BENCHES = {
     "drain-middle": ("drain", "20,000 requests of 1,000 users, beside Dramatiq alone"),
     "drain-wide": ("drain", "5,000 requests of 5,000 users, beside Dramatiq alone"),
     "accept": ("accept", "submissions over HTTP, beside FastAPI + Celery and Express + BullMQ"),
+    "revocation": ("revocation", "what it costs to ask with each submission whether its session lives"),
     "idle": ("idle", "what a million users cost who do nothing"),
     "latency": ("latency", "from accepted to finished for a quiet user, alone and beside users who flood"),
     "recover": ("recover", "kill -9, a deleted queue, purged tokens: the time until the work went on"),

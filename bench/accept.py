@@ -82,19 +82,19 @@ def _tell(report: Report, ours: Side, sides: list[Side], count: int) -> None:
     )  # fmt: skip
     for side in sides:
         tail = median(load.percentile(99) / load.percentile(50) for load in side.rounds)
-        ahead = "" if side is ours else ratio(_ahead(ours, side))
+        ahead = "" if side is ours else ratio(ahead_of(ours, side))
         p50, p99 = milliseconds(side.percentile(50)), milliseconds(side.percentile(99))
         table.add_row(side.name, rate(side.rate), p50, p99, f"{tail:.1f}", ahead)
     report.show(table)
     for rival, expected in (("FastAPI", 3.0), ("Express", 1.2)):
         best = max((side for side in sides if side.name.startswith(rival)), key=lambda side: side.rate, default=None)
         if best is not None:
-            report.verdict(f"accept beside {best.name}", _ahead(ours, best), expected)
+            report.verdict(f"accept beside {best.name}", ahead_of(ours, best), expected)
     tail = median(5 * load.percentile(50) / load.percentile(99) for load in ours.rounds)
     report.verdict("accept: 5 x p50 beside p99", tail, 1.0)
 
 
-def _ahead(ours: Side, other: Side) -> float:
+def ahead_of(ours: Side, other: Side) -> float:
     """How many times as fast, round by round."""
     return median(our.rate / their.rate for our, their in zip(ours.rounds, other.rounds, strict=True))
 
@@ -128,7 +128,7 @@ def _ours(here: Place) -> Side:
     submitters = User.objects.filter(id__in=users(here, "accept", USERS))
     body = json.dumps(BODY).encode()
     requests = [post("/api/v1/requests", Session.open(user).access, body) for user in submitters]
-    _listening(port, "/api/v1/requests")
+    listening(port, "/api/v1/requests")
     return Side("this project", port, requests, processes)
 
 
@@ -140,7 +140,7 @@ def _fastapi(here: Place) -> list[Side]:
         command = [sys.executable, "-m", "uvicorn", "bench.fastapi_celery.app:app", "--port", str(port)]
         command += ["--workers", "2", "--no-access-log", "--log-level", "warning"]
         process = here.start(f"fastapi-{len(sides)}", command, BENCH_SECRET=SECRET, **variables)
-        _listening(port, "/requests")
+        listening(port, "/requests")
         sides.append(Side(name, port, _rival_requests(), [process]))
     return sides
 
@@ -161,7 +161,7 @@ def _express(here: Place, report: Report) -> list[Side]:
         port = free_port()
         variables = {"BENCH_SECRET": SECRET, "PORT": str(port), "WORKERS": workers, "NODE_ENV": "production"}
         process = here.start(f"express-{workers}", [node, str(EXPRESS / "app.js")], **variables)
-        _listening(port, "/requests")
+        listening(port, "/requests")
         sides.append(Side(name, port, _rival_requests(), [process]))
     return sides
 
@@ -177,7 +177,7 @@ def _rival_requests() -> list[bytes]:
     return made
 
 
-def _listening(port: int, path: str) -> None:
+def listening(port: int, path: str) -> None:
     """Wait until a submission without a token is refused: it listens, and it checks tokens."""
 
     def refused() -> bool:
