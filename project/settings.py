@@ -69,7 +69,7 @@ class Environment(BaseSettings):
     )
     api_threads: int = Field(8, ge=1, description="Requests one API process serves at once, and its connections.")
     streams: int = Field(1000, ge=0, description="Event streams of one process of the `events` service.")
-    api_streams: int = Field(64, ge=0, description="Event streams of one API process, each with a thread.")
+    api_streams: int = Field(2, ge=0, description="Event streams of one API process: each holds one of its threads.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
     cache_seconds: int = Field(600, ge=0, description="Answers about finished requests stay in Redis; 0: none do.")
     json_depth: int = Field(32, ge=1, le=200, description="Levels of arrays and objects in a body.")

@@ -13,6 +13,7 @@ from project.local.servers import Servers
 
 USUAL_PORT = 8000
 DISPATCHER_PORT, WORKER_PORT = 9101, 9102
+API_THREADS, API_STREAMS = 8, 24  # of each API process: here no other service serves the streams
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Service:
 def services(port: int, dispatcher_port: int = 0, worker_port: int = 0) -> list[Service]:
     """All that `./run up` runs: the API's port, and those for the others' probes and metrics (0: none)."""
     granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
-    granian += ["--workers", "2", "--blocking-threads", "80", "--log-level", "error", "project.wsgi:application"]
+    granian += ["--workers", "2", "--blocking-threads", str(API_THREADS + API_STREAMS), "--log-level", "error"]
+    granian += ["project.wsgi:application"]
     manage = [sys.executable, str(ROOT / "manage.py")]
     return [
         Service("api", granian, "cyan", port),
@@ -45,7 +47,8 @@ def services(port: int, dispatcher_port: int = 0, worker_port: int = 0) -> list[
 def environment(servers: Servers) -> dict[str, str]:
     """The variables that every process of the project gets: the caller's, and what development needs beside them."""
     development = {"DEBUG": "1", "SECRET_KEY": secret("secret_key")}
-    return {**development, **os.environ, **servers.environment(), "PYTHONUNBUFFERED": "1"}
+    threads = {"API_THREADS": str(API_THREADS), "API_STREAMS": str(API_STREAMS)}
+    return {**development, **threads, **os.environ, **servers.environment(), "PYTHONUNBUFFERED": "1"}
 
 
 def choose_port() -> int:

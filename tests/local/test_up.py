@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -10,14 +11,17 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 
 import pytest
 
 from project.local import application
 from project.local.application import Service
+from project.local.client import Client
 from project.local.crew import Crew
 from project.local.place import ROOT, SetupError, free_port
 from project.local.process import Process, birth, descendants
+from tests.queues.events import events
 
 Until = Callable[..., None]
 
@@ -77,6 +81,8 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Un
         scraped = [scrapes_counted(port) for _ in range(6)]
         assert scraped == list(range(scraped[0], scraped[0] + 6)), "its processes count together"
 
+        assert told_of_a_request(port)[-1] == "succeeded"
+
         dispatcher = running.find("manage.py dispatch")
         os.kill(dispatcher.pid, signal.SIGKILL)
         until(lambda: "ended with status -9; started again" in running.said, "the death is said", 150)
@@ -103,6 +109,27 @@ def scrapes_counted(port: int) -> int:
         text = answer.read().decode()
     found = re.search(r'ordered_work_http_requests_total\{.*route="metrics".* (\d+)', text)
     return int(found[1]) if found else 0
+
+
+def told_of_a_request(port: int) -> list[str]:
+    """The statuses of a new user's first request that a stream tells, at the API's own address."""
+    person = {"username": "ada", "password": secrets.token_urlsafe()}
+    client = Client(port)
+    client.get("POST", "/api/v1/auth/register", person)
+    client = Client(port, client.get("POST", "/api/v1/auth/token", person)["access"])
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", "/api/v1/queue/events", headers=client.headers)
+    stream = connection.getresponse()
+    assert stream.getheader("Content-Type") == "text/event-stream"
+    client.submit([{"kind": "demo.echo", "payload": None}])
+    told: list[str] = []
+    for event in events(line.decode().rstrip("\n") for line in stream):
+        if event.name == "request":
+            told.append(event.data["status"])
+        if told[-1:] == ["succeeded"]:
+            break
+    connection.close()
+    return told
 
 
 def is_guard(process: Process) -> bool:
