@@ -66,6 +66,13 @@ def test_an_operator_ends_sessions_and_changes_users(operator: Client) -> None:
     assert b"already exists" in again.content
 
 
+def test_users_are_not_deleted_by_hand(operator: Client) -> None:
+    bob = make_user()
+    assert operator.post(f"/admin/accounts/user/{bob.id}/delete/", {"post": "yes"}).status_code == 403
+    operator.post("/admin/accounts/user/", {"action": "delete_selected", "_selected_action": [bob.id], "post": "yes"})
+    assert User.objects.filter(id=bob.id).exists()
+
+
 def test_sessions_are_not_written_by_hand(operator: Client) -> None:
     Api.of(bob := make_user())
     session = bob.sessions.get()
