@@ -35,6 +35,7 @@ CREATE TRIGGER chaos_lease AFTER UPDATE ON queues_userqueue FOR EACH ROW
     WHEN (OLD.fence <> NEW.fence OR OLD.state <> NEW.state) EXECUTE FUNCTION chaos_lease();
 """
 
+DONE = "SELECT coalesce(sum(done_seq), 0) FROM queues_userqueue"
 NOT_IDLE = "SELECT count(*) FROM queues_userqueue WHERE state <> 'idle' OR last_seq <> done_seq"
 SCHEDULED = "SELECT count(*) FROM queues_request WHERE status = 'scheduled'"
 
