@@ -45,7 +45,7 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     actions = ("end_sessions",)
 
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
-        """Deactivate them here; all that is theirs goes with `manage.py erase_user`, which leaves no work behind."""
+        """Deactivate them here; all that is theirs goes with `manage.py user erase`, which leaves no work behind."""
         return False
 
     def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
