@@ -44,6 +44,17 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     )
     actions = ("end_sessions",)
 
+    def has_change_permission(self, request: Any, obj: Any = None) -> bool:
+        """Nobody gets at a superuser, by a new password for example, who is none."""
+        return super().has_change_permission(request, obj) and (
+            obj is None or not obj.is_superuser or request.user.is_superuser
+        )
+
+    def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
+        """Only superusers make superusers, or give rights past the groups."""
+        fixed = () if request.user.is_superuser else ("is_superuser", "user_permissions")
+        return (*super().get_readonly_fields(request, obj), *fixed)
+
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
         """Deactivate them here; all that is theirs goes with `manage.py user erase`, which leaves no work behind."""
         return False

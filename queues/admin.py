@@ -4,29 +4,27 @@ Nothing is written by hand but a queue's limit: a counter or a status that someb
 work. No page counts a table, and each filter reads an index.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import OuterRef, QuerySet, Subquery
-from django.forms import Field, IntegerField
+from django.forms import ModelForm
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 
 from accounts.models import User
-from project.admin import FastAdmin, ReadOnlyAdmin
-from queues import interventions, kinds
-from queues.accepting import QueueFull, SessionOver
-from queues.interventions import NotPossible
-from queues.looking import first_id, having
+from project.admin import ReadOnlyAdmin
+from queues import queue_page
+from queues.actions import OF_QUEUES, OF_REQUESTS
+from queues.filters import CreatedFilter, KindFilter, StateFilter, StatusFilter
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.presenting import as_text
-from queues.states import QueueState, Status
+from queues.states import QueueState
+from queues.steering import Limit, Steering, Why
 
 LONGEST_TEXT = 20_000  # characters of a payload, result or error on a page
 MOST_FOUND = 1000  # users that a search may mean
@@ -38,78 +36,11 @@ def searched(request: HttpRequest, term: str) -> list[int]:
     return list(UserQueue.objects.filter(user__in=users.values("id")).values_list("id", flat=True)[:MOST_FOUND])
 
 
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
+class QueueForm(ModelForm):  # type: ignore[type-arg]  # it is generic for mypy alone
+    """A queue's limit, and why it is changed."""
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(label)) for value, label in QueueState.choices]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[UserQueue]) -> QuerySet[UserQueue]:
-        if self.value() not in QueueState.values:
-            return queryset
-        return queryset.filter(state=self.value(), active=self.value() != QueueState.IDLE)
-
-
-class StatusFilter(admin.SimpleListFilter):
-    title = "status"
-    parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(label)) for value, label in Status.choices]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        status = self.value()
-        return having(queryset, Status(status)) if status in Status.values else queryset
-
-
-class KindFilter(admin.SimpleListFilter):
-    """The kinds that there are handlers for: asking the table which it holds would read all of it."""
-
-    title = "kind"
-    parameter_name = "kind"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in sorted({kind.name for kind in kinds.all_kinds()})]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        return queryset.filter(kind=self.value()) if self.value() else queryset
-
-
-class CreatedFilter(admin.SimpleListFilter):
-    """By the time in the id (UUID version 7), which the list is ordered by."""
-
-    title = "created"
-    parameter_name = "created"
-    SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, f"within the last {name}") for name in self.SPANS]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        span = self.SPANS.get(self.value() or "")
-        return queryset.filter(id__gte=first_id(timezone.now() - span)) if span else queryset
-
-
-class Steering(FastAdmin):
-    """Actions for who may change what they see; what is not possible is said and leaves the others alone."""
-
-    def has_steer_permission(self, request: HttpRequest) -> bool:
-        return bool(request.user.has_perm(f"queues.change_{self.opts.model_name}"))
-
-    def steer(self, request: HttpRequest, chosen: QuerySet[Any], verb: Callable[[Any], object], done: str) -> None:
-        count = 0
-        for one in chosen:
-            try:
-                verb(one.pk)
-            except (NotPossible, QueueFull) as why:
-                self.message_user(request, f"{one.pk}: {why}", messages.WARNING)
-            except SessionOver:
-                self.message_user(request, f"{one.pk}: its user is not active.", messages.WARNING)
-            else:
-                count += 1
-                self.log_change(request, one, done)
-        self.message_user(request, f"{count} {done}.")
+    waiting_limit = Limit.base_fields["waiting_limit"]
+    reason = Why.base_fields["reason"]
 
 
 @admin.register(UserQueue)
@@ -120,13 +51,15 @@ class UserQueueAdmin(Steering):
     list_filter = (StateFilter, "paused")
     search_fields = ("user__username",)  # shows the field; `get_search_results` searches
     search_help_text = "A user's id, e-mail address, name or its beginning."
-    actions = ("pause", "resume", "purge")
+    actions = tuple(what.action() for what in OF_QUEUES)
+    form = QueueForm
+    change_form_template = "admin/queues/queue.html"
     fields = (
-        "id", "user", "state", "state_since", "paused", "depth", "oldest_waiting", "running_since", "waiting_limit",
-        "last_seq", "published_seq", "done_seq", "fence", "holder", "lease_until", "claimed", "careful_to", "wake_at",
-        "seconds_each", "moved_at", "requests_of_it",
+        "waiting_limit", "reason", "id", "user", "state", "state_since", "depth", "oldest_waiting", "running_since",
+        "paused", "paused_at", "paused_by", "last_seq", "published_seq", "done_seq", "fence", "holder", "lease_until",
+        "claimed", "careful_to", "wake_at", "seconds_each", "moved_at", "requests_of_it",
     )  # fmt: skip
-    readonly_fields = tuple(name for name in fields if name != "waiting_limit")
+    readonly_fields = tuple(name for name in fields if name not in ("waiting_limit", "reason"))
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -146,10 +79,18 @@ class UserQueueAdmin(Steering):
         term = search_term.strip().replace("\0", "")
         return (queryset.filter(id__in=searched(request, term)) if term else queryset), False
 
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Field | None:
-        if db_field.name == "waiting_limit":
-            return IntegerField(min_value=0, max_value=2**31 - 1, required=False, help_text=db_field.help_text)
-        return super().formfield_for_dbfield(db_field, request, **kwargs)
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        may = self.has_change_permission(request, obj)
+        return self.fields if may else tuple(name for name in self.fields if name != "reason")
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> Any:
+        shown = queue_page.shown(object_id, request.GET.get("after", ""))
+        return super().change_view(request, object_id, form_url, {"page": shown, **(extra_context or {})})
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        return f"limited: {form.cleaned_data['reason']} (waiting_limit {form.cleaned_data['waiting_limit']})"
 
     def save_model(self, request: HttpRequest, obj: UserQueue, form: Any, change: bool) -> None:
         # Its one column: the others have moved on since the page was shown.
@@ -176,18 +117,6 @@ class UserQueueAdmin(Steering):
     def requests_of_it(self, queue: UserQueue) -> str:
         return format_html('<a href="{}?q={}">all</a>', reverse("admin:queues_request_changelist"), queue.user_id)
 
-    @admin.action(description="Pause the selected queues", permissions=["steer"])
-    def pause(self, request: HttpRequest, queryset: QuerySet[UserQueue]) -> None:
-        self.steer(request, queryset, interventions.pause, "paused")
-
-    @admin.action(description="Resume the selected queues", permissions=["steer"])
-    def resume(self, request: HttpRequest, queryset: QuerySet[UserQueue]) -> None:
-        self.steer(request, queryset, interventions.resume, "resumed")
-
-    @admin.action(description="Cancel all that waits in the selected queues", permissions=["steer"])
-    def purge(self, request: HttpRequest, queryset: QuerySet[UserQueue]) -> None:
-        self.steer(request, queryset, interventions.purge, "purged")
-
 
 class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # it is generic for mypy alone
     model = Attempt
@@ -213,7 +142,8 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
     list_filter = (StatusFilter, KindFilter, CreatedFilter)
     search_fields = ("id",)
     search_help_text = "A request's id, or a user's id, e-mail address, name or its beginning."
-    actions = ("cancel", "retry", "skip")
+    actions = tuple(what.action() for what in OF_REQUESTS)
+    change_form_template = "admin/queues/steered.html"
     inlines = (AttemptInline,)
     fields = (
         "id", "owner", "seq", "kind", "version", "current_status", "attempt", "max_attempts", "on_failure",
@@ -264,18 +194,6 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
     def error_shown(self, request: Any) -> str:
         return shortened(request.error_text or "-")
 
-    @admin.action(description="Cancel the selected requests", permissions=["steer"])
-    def cancel(self, request: HttpRequest, queryset: QuerySet[Request]) -> None:
-        self.steer(request, queryset, interventions.cancel, "cancelled, or asked to stop")
-
-    @admin.action(description="Try the selected requests again", permissions=["steer"])
-    def retry(self, request: HttpRequest, queryset: QuerySet[Request]) -> None:
-        self.steer(request, queryset, interventions.retry, "tried again")
-
-    @admin.action(description="Skip the selected requests, which block their queues", permissions=["steer"])
-    def skip(self, request: HttpRequest, queryset: QuerySet[Request]) -> None:
-        self.steer(request, queryset, interventions.skip, "skipped")
-
 
 @admin.register(OperatorAction)
 class OperatorActionAdmin(ReadOnlyAdmin):
@@ -286,4 +204,4 @@ class OperatorActionAdmin(ReadOnlyAdmin):
 def shortened(text: str) -> str:
     """Somebody else's text as text: escaped, cut, its lines kept."""
     cut = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} .. ({len(text)} characters)"
-    return format_html('<pre style="white-space: pre-wrap; word-break: break-all">{}</pre>', cut)
+    return format_html('<pre class="as-it-is">{}</pre>', cut)

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import QuerySet, TextField
+from django.db.models import F, QuerySet, TextField
 from django.db.models.functions import Cast, Now
 
 from queues import kinds, transitions
@@ -97,9 +97,25 @@ def skip(request_id: UUID) -> None:
         transitions.intervened("skipped", queue, request)
 
 
-def pause(queue_id: int) -> None:
-    """Start no further request; the one that runs ends. Accepting goes on."""
-    UserQueue.objects.filter(id=queue_id).update(paused=True)
+def skip_head(queue_id: int) -> None:
+    """Give up the head of a blocked queue. Raises NotPossible."""
+    head = Request.objects.filter(queue=queue_id, seq=F("queue__done_seq") + 1).only("id").first()
+    if head is None:
+        raise NotPossible("Nothing is in the queue.")
+    skip(head.id)
+
+
+def retry_once(request_id: UUID) -> None:
+    """Try again as `retry` does, unless somebody has done so already. Raises what `retry` does."""
+    if Request.objects.filter(retry_of=request_id).exists():
+        raise NotPossible("It was tried again already.")
+    retry(request_id)
+
+
+def pause(queue_id: int, by: str = "its owner") -> None:
+    """Start no further request; the one that runs ends. Accepting goes on. `by` says who does it, and why."""
+    # Whoever paused it first did.
+    UserQueue.objects.filter(id=queue_id, paused=False).update(paused=True, paused_at=Now(), paused_by=by[:500])
     changed(queue_id)
     transitions.intervened("paused", UserQueue.objects.get(id=queue_id))
 
@@ -107,7 +123,7 @@ def pause(queue_id: int) -> None:
 def resume(queue_id: int) -> None:
     """Go on where it stopped."""
     with locked(queue_id) as queue:
-        queue.paused = False
+        queue.paused, queue.paused_at, queue.paused_by = False, None, ""
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
         transitions.intervened("resumed", queue)
@@ -154,7 +170,8 @@ def locked(queue_id: int) -> Iterator[Any]:
             queue.state_since = now
         queue.save(
             update_fields=[
-                "done_seq", "published_seq", "state", "state_since", "paused", "wake_at", "idle_since", "moved_at",
+                "done_seq", "published_seq", "state", "state_since", "paused", "paused_at", "paused_by", "wake_at",
+                "idle_since", "moved_at",
             ]
         )  # fmt: skip
         transaction.on_commit(work_waits)

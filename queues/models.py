@@ -28,6 +28,8 @@ class UserQueue(models.Model):
     state = models.CharField(max_length=10, choices=QueueState, default=QueueState.IDLE, db_default=QueueState.IDLE)
     state_since = models.DateTimeField(db_default=Now(), default=timezone.now)
     paused = models.BooleanField(default=False, db_default=False)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    paused_by = models.CharField(max_length=500, blank=True, default="", db_default="", help_text="Who, and why.")
 
     fence = models.BigIntegerField(
         default=0, db_default=0, help_text="Grows with every lease; only its holder records."
@@ -84,6 +86,7 @@ class UserQueue(models.Model):
             models.Index("wake_at", name="queue_wakes", condition=Q(wake_at__isnull=False)),
             models.Index("idle_since", name="queue_reapable", condition=Q(idle_since__isnull=False)),
         ]
+        permissions = [("operate_userqueue", "Can pause, resume, purge and republish queues")]
 
     def __str__(self) -> str:
         return f"user.{self.pk}"
@@ -170,6 +173,7 @@ class Request(models.Model):
             models.Index("retry_of", name="request_retries", condition=Q(retry_of__isnull=False)),
             models.Index("given_up", "id", name="request_given_up_newest", condition=Q(given_up__isnull=False)),
         ]
+        permissions = [("operate_request", "Can cancel, retry and skip requests")]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.pk}"

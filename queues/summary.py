@@ -60,13 +60,14 @@ def summary(user_id: UUID, session_id: UUID) -> Summary:
         limit=settings.ENV.waiting_limit if row.waiting_limit is None else row.waiting_limit,
         oldest_waiting_at=row.oldest_waiting_at,
         running=row.head if row.state == QueueState.DRAINING else None,
-        finished_per_minute=_per_minute(row.outcomes, row.seconds),
+        finished_per_minute=per_minute(row.outcomes, row.seconds),
         eta_seconds=_eta(row),
         blocked_by=row.head if row.state == QueueState.BLOCKED else None,
     )
 
 
-def _per_minute(outcomes: int, seconds: float | None) -> float:
+def per_minute(outcomes: int, seconds: float | None) -> float:
+    """The pace of the last minute, in which the newest LOOK_BACK outcomes showed so many, the oldest so long ago."""
     if outcomes < LOOK_BACK or not seconds:
         return float(outcomes)
     return round(outcomes * 60 / seconds, 1)

@@ -1,32 +1,21 @@
 """manage.py queue: steer users' queues."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from django.db.models import F
-
 from queues import interventions
-from queues.interventions import NotPossible
 from queues.looking import busy, find_queue
 from queues.management.operating import OperatorCommand, counted
-from queues.models import Request, UserQueue
+from queues.models import UserQueue
 from queues.states import QueueState
-
-
-def skip_head(queue_id: int) -> None:
-    """Give up the head of a blocked queue. Raises NotPossible."""
-    head = Request.objects.filter(queue=queue_id, seq=F("queue__done_seq") + 1).only("id").first()
-    if head is None:
-        raise NotPossible("Nothing is in the queue.")
-    interventions.skip(head.id)
-
 
 VERBS: dict[str, tuple[Callable[[int], object], str, str]] = {
     "pause": (interventions.pause, "paused", "Start no further request; the one that runs ends."),
     "resume": (interventions.resume, "resumed", "Go on where it stopped."),
     "purge": (interventions.purge, "purged", "Cancel all that waits; the one that runs goes on."),
     "republish": (interventions.republish, "republished", "Bring all that waits to RabbitMQ again."),
-    "skip": (skip_head, "skipped", "Give up the request that blocks the queue, as failed."),
+    "skip": (interventions.skip_head, "skipped", "Give up the request that blocks the queue, as failed."),
 }
 
 
@@ -50,6 +39,8 @@ class Command(OperatorCommand):
             self.table(["queue", "user", "depth"], [_named(one) for one in chosen])
             return
         with self.recorded(verb, *(queue or [f"--state={state}"])) as action:
+            if verb == "pause":
+                do = partial(interventions.pause, by=": ".join(filter(None, (action.by, action.reason))))
             self.each(action, chosen, lambda one: do(one.pk), done, _named)
 
     def _in_state(self, state: str | None) -> Iterator[UserQueue]:
