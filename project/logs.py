@@ -110,7 +110,23 @@ def _without_rows(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMa
 
 
 def _json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
-    return orjson.dumps(event, default=str).decode()
+    try:
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:
+        return orjson.dumps(
+            {str(name).encode("ascii", "replace").decode(): _told(event[name]) for name in event}
+        ).decode()
+
+
+def _told(value: Any) -> Any:
+    """A value as it is, or in ASCII where JSON has no words for it: half a character, a number of 70 bits."""
+    try:
+        return orjson.Fragment(orjson.dumps(value, default=str))
+    except TypeError:
+        try:
+            return ascii(value)
+        except Exception:
+            return f"<{type(value).__name__}>"
 
 
 class Stderr:
@@ -133,7 +149,12 @@ class StderrHandler(logging.Handler):
         self.addFilter(Repeats())
 
     def emit(self, record: logging.LogRecord) -> None:
-        Stderr().msg(self.format(record))
+        try:
+            line = self.format(record)
+        except Exception:  # too few arguments, for example: no reason to fail whatever was at work
+            record.msg, record.args = f"{record.msg} (its arguments do not fit)", ()
+            line = self.format(record)
+        Stderr().msg(line)
 
 
 class Repeats(logging.Filter):

@@ -120,3 +120,35 @@ def test_granians_first_process_logs_in_the_same_shape() -> None:
     done = subprocess.run([sys.executable, "-c", set_up], capture_output=True, text=True, check=True, cwd=ROOT)
     line = json.loads(done.stderr)
     assert (line["event"], line["level"], line["logger"]) == ("Listening at: here", "info", "_granian")
+
+
+UNSPEAKABLE = """
+import logging
+from project import logs
+logs.configure({"level": "INFO", "style": "json"})
+import structlog
+log = structlog.get_logger()
+class Mute:
+    def __str__(self):
+        raise ValueError
+    __repr__ = __str__
+for value in "\\ud800", 2**70, {1: 2}, Mute():
+    log.info("said", value=value, queue=5)
+try:
+    raise ValueError("\\ud800")
+except ValueError:
+    log.exception("said", queue=5)
+    logging.getLogger("a.library").exception("said")
+logging.getLogger("a.library").warning("said %s %s", "once")
+logging.getLogger("a.library").warning("said %s", "\\ud800")
+"""
+
+
+def test_what_json_has_no_words_for_fails_nobody_who_logs_it() -> None:
+    done = subprocess.run([sys.executable, "-c", UNSPEAKABLE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"].strip("'")[:4] for line in lines] == ["said"] * 8
+    assert [line["queue"] for line in lines[:5]] == [5] * 5
+    assert [line["value"] for line in lines[:4]] == ["'\\ud800'", str(2**70), "{1: 2}", "<Mute>"]
+    assert all("ud800" in line["exception"] for line in lines[4:6])
