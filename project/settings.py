@@ -120,8 +120,12 @@ def read_environment() -> Environment:
 def database(url: str) -> dict[str, Any]:
     """Django's description of the PostgreSQL at `url`. Raises ImproperlyConfigured when it is no such address."""
     parts = urlsplit(url)
-    if parts.scheme not in ("postgres", "postgresql") or not parts.path.strip("/"):
-        raise ImproperlyConfigured(f"DATABASE_URL={url!r} does not fit: write postgres://user:password@host:port/name.")
+    try:
+        fits = parts.scheme in ("postgres", "postgresql") and parts.path.strip("/") and parts.port != 0
+    except ValueError:  # no number, or none that a port may have
+        fits = False
+    if not fits:  # it is not shown: it holds a password
+        raise ImproperlyConfigured("DATABASE_URL does not fit: write postgres://user:password@host:port/name.")
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path.strip("/")),

@@ -29,10 +29,8 @@ def python(
         ({"SECRET_KEY": SECRET, "BODY_LIMIT": "0"}, "BODY_LIMIT='0' does not fit"),
         ({"SECRET_KEY": SECRET, "HTTP_CALL_ALLOW": "a.internal,10.0.0.1/8"}, "instead of '10.0.0.1/8'"),
         ({"SECRET_KEY": SECRET, "HTTP_CALL_ALLOW": "10.0.0.256"}, "instead of '10.0.0.256'"),
-        (
-            {"SECRET_KEY": SECRET, "DATABASE_URL": "mysql://x"},
-            "DATABASE_URL='mysql://x' does not fit: write postgres://",
-        ),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "mysql://u:short@x/y"}, "DATABASE_URL does not fit: write postgres://"),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:short@x:y/z"}, "DATABASE_URL does not fit: write"),
     ],
     ids=lambda value: str(value)[:40],
 )
