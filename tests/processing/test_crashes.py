@@ -148,7 +148,7 @@ def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_other
     submit(other, *[journal.payload(ms=5)] * 20, kind="test.journal")
     service.lead()
     began = time.monotonic()
-    until(all_done, 2 * START_SECONDS)
+    until(all_done, 150)
     print(f"after 9 killed workers everything was finished, in {time.monotonic() - began:.1f} s")
     for user in poisoned:
         assert statuses_of(user) == ["failed", "succeeded"]
