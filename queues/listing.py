@@ -142,16 +142,24 @@ def _within(in_line: QuerySet[Request], queue: UserQueue, filters: Filters) -> l
     """
     came = Request.objects.filter(queue_id=queue.id, not_before=None, seq__isnull=False)
     if filters.created_after is not None:
-        until = came.filter(created_at__lt=filters.created_after - CLOCK_STEP).order_by("-created_at")
+        until = came.filter(created_at__lt=_shifted(filters.created_after, -CLOCK_STEP)).order_by("-created_at")
         last = until.values_list("seq", flat=True).first()
         in_line = in_line if last is None else in_line.filter(seq__gt=last)
     if filters.created_before is None:
         return [in_line]
-    since = came.filter(created_at__gt=filters.created_before + CLOCK_STEP).order_by("created_at")
+    since = came.filter(created_at__gt=_shifted(filters.created_before, CLOCK_STEP)).order_by("created_at")
     first = since.values_list("seq", flat=True).first()
     if first is None:
         return [in_line]
     return [in_line.filter(seq__lt=first), in_line.filter(seq__gt=first, not_before__isnull=False)]
+
+
+def _shifted(moment: datetime, step: timedelta) -> datetime:
+    """At the ends of the calendar there is nothing beyond to look for."""
+    try:
+        return moment + step
+    except OverflowError:
+        return moment
 
 
 def _matching(queue: UserQueue, filters: Filters) -> QuerySet[Request]:

@@ -223,3 +223,10 @@ def test_times_show_the_same_whether_or_not_they_spare_a_walk(alice: Caller) -> 
             expected = [s for s, at in created.items() if (not after or at > after) and (not before or at < before)]
             assert listed(alice, query) == expected
             assert listed(alice, query.replace("asc", "desc")) == expected[::-1]
+
+
+def test_times_at_the_ends_of_the_calendar_are_times(alice: Caller) -> None:
+    alice.submit()
+    first, last = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"
+    assert listed(alice, f"created_after={first}&created_before={last}") == [1]
+    assert listed(alice, f"created_after={last}") == listed(alice, f"created_before={first}") == []
