@@ -17,6 +17,7 @@ from django.db import close_old_connections
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
+from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
 
 from accounts.hashers import OrderlyArgon2
@@ -35,7 +36,6 @@ PROMISES = [
     checks.content_type_conformance,
     checks.response_headers_conformance,
     checks.response_schema_conformance,
-    checks.negative_data_rejection,
 ]
 SCHEMA = schemathesis.openapi.from_wsgi("/api/schema", get_wsgi_application())
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
@@ -110,7 +110,9 @@ def test_every_answer_is_one_that_is_promised(operation: Any, world: Counter[tup
         headers = {"Authorization": f"Bearer {Session.open(me).access}"} if signed or not use.public else {}
         response = case.call(headers=headers)
         world[label, response.status_code] += 1
-        case.validate_response(response, checks=PROMISES)
+        # What else was made not to fit, the id or the token, this test may have mended itself.
+        taken = response.status_code < 400 and case.meta.is_negative_at(ParameterLocation.BODY)
+        case.validate_response(response, checks=[*PROMISES, *([checks.negative_data_rejection] if taken else [])])
 
     holds()
     assert world[label, use.status], f"{label} never answered {use.status}: {world}"
