@@ -11,7 +11,7 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request as APIRequest
 
 from queues.following import Follower
@@ -42,7 +42,7 @@ class EventsView(OwnersView):
     @extend_schema(
         operation_id="events",
         parameters=[LAST_EVENT_ID],
-        responses={(200, "text/event-stream"): OpenApiTypes.STR},
+        responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, "Events, until the stream ends.")},
     )
     def get(self, request: APIRequest) -> StreamingHttpResponse:
         """What happens in your queue, as it happens: Server-Sent Events.

@@ -28,7 +28,7 @@ PULSE_SECONDS = 1.0
 GAP_SECONDS = 0.05  # between two looks at one queue: what happens meanwhile is told together
 OPEN_SECONDS = 5.0  # for the first look
 SLOW_SECONDS = 30.0  # who takes nothing for so long is let go
-LINGER_SECONDS = 5.0  # the threads stay for so long after the last stream has gone
+LINGER_SECONDS = 1.0  # the threads stay for so long after the last stream has gone
 
 CHANGE = re.compile(r"(\d+)(?: (\S+) (.+))?", re.DOTALL)  # of the channels `changed` and `finished`
 
@@ -63,11 +63,6 @@ class Stream:
         self.version: str | None = None
         self.not_before = 0.0
         self.since = time.monotonic()  # when the events that wait were put there
-
-    def put(self, events: bytes) -> None:
-        """Let the client take these."""
-        self.events, self.since = events, time.monotonic()
-        self.wake()
 
     def end(self, why: str) -> None:
         """Nothing more comes."""
@@ -211,7 +206,8 @@ class Streams:
     def _look(self, stream: Stream) -> None:
         """Give it what is new."""
         stream.not_before = time.monotonic() + GAP_SECONDS
-        (news, stream.news), (progress, stream.progress) = (stream.news, False), (stream.progress, None)
+        with self._changed:
+            (news, stream.news), (progress, stream.progress) = (stream.news, False), (stream.progress, None)
         follower = stream.follower
         try:
             events = None if news or progress is None else follower.progress(*progress)
@@ -225,7 +221,9 @@ class Streams:
             self._failed(stream, defect)
             return
         if events:
-            stream.put(events)
+            with self._changed:  # a client whose heartbeat is due may be taking
+                stream.events, stream.since = events, time.monotonic()
+            stream.wake()
         if follower.more:
             self._tell({stream})
         if not stream.looked.is_set():
@@ -273,8 +271,9 @@ class Streams:
         if request_id is None:
             self._tell(concerned)
             return
-        for stream in concerned:
-            stream.progress = (request_id, progress.encode())
+        with self._changed:
+            for stream in concerned:
+                stream.progress = (request_id, progress.encode())
         self._tell(concerned, news=False)
 
     def _tell(self, streams: set[Stream], news: bool = True) -> None:

@@ -147,14 +147,23 @@ def connect(server: Server) -> Iterator[Callable[..., Client]]:
     """Opens streams of the server that end with the test."""
     opened: list[Client] = []
 
-    def open_(user: User, last_id: str = "", token: str = "") -> Client:
-        client = Client(server.port, token or Session.open(user).access, last_id)
+    def open_(user: User, token: str = "", full: bool = False) -> Client:
+        client = opening(server, token or Session.open(user).access, full)
         opened.append(client)
         return client
 
     yield open_
     for client in opened:
         client.close()
+
+
+def opening(server: Server, token: str, full: bool = False, last_id: str = "") -> Client:
+    """A client whose stream is open or refused; that the server is `full` of other tests' streams soon passes."""
+    deadline = time.monotonic() + 60
+    while (client := Client(server.port, token, last_id)).status == 503 and not full:
+        assert time.monotonic() < deadline, "it stays full"
+        time.sleep(0.1)
+    return client
 
 
 def test_who_streams_sees_each_step_as_it_happens(
@@ -196,12 +205,12 @@ def test_a_stream_goes_on_elsewhere_with_nothing_missed(
     script(answer)
     alice = new_user()
     token = Session.open(alice).access
-    first = Client(both["api"].port, token)
+    first = opening(both["api"], token)
     submit(alice, "answer", "answer")
     until(lambda: first.knows(2, "queued", None), "both are told to be accepted")
     first.close()
     hand.settle(60)
-    second = Client(both["events"].port, token, first.events[-1].id)
+    second = opening(both["events"], token, last_id=first.events[-1].id)
     until(lambda: second.knows(1, "succeeded", None) and second.knows(2, "succeeded", None), "what was missed is told")
     second.close()
 
@@ -254,7 +263,7 @@ def test_streams_are_limited_and_make_room_when_they_end(
     assert (refused.status, b"too-many-streams" in refused.body) == (429, True)
     assert int(refused.headers["retry-after"]) > 0
     assert connect(new_user()).status == 200
-    full = connect(new_user())
+    full = connect(new_user(), full=True)
     assert (full.status, int(full.headers["retry-after"]) > 0) == (503, True)
     mine[0].close()
     until(lambda: connect(alice).status == 200, "there is room again")
@@ -287,7 +296,7 @@ def test_who_may_not_stream_is_told_why(transactional_db: None, connect: Callabl
 def test_waiting_streams_leave_the_api_its_threads_and_postgresql_its_connections(
     transactional_db: None, both: dict[str, Server], until: Until
 ) -> None:
-    streams = [Client(both["api"].port, Session.open(new_user()).access) for _ in range(4)]
+    streams = [opening(both["api"], Session.open(new_user()).access) for _ in range(4)]
     until(lambda: all(stream.events for stream in streams), "all have begun")
     connections = [HTTPConnection("127.0.0.1", both["api"].port, timeout=30) for _ in range(16)]
     for connection in connections:
