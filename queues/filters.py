@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -9,7 +10,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from queues import kinds
-from queues.looking import first_id, having
+from queues.looking import first_id, having, queued_ids
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
 
@@ -36,6 +37,9 @@ class StatusFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
         status = self.value()
+        if status == Status.QUEUED and not request.GET.get("q"):  # a search finds few queues
+            since = CreatedFilter.since(request.GET.get("created"))
+            return queryset.filter(id__in=queued_ids(KindFilter.meant(request.GET.get("kind")), since))
         return having(queryset, Status(status)) if status in Status.values else queryset
 
 
@@ -49,7 +53,13 @@ class KindFilter(admin.SimpleListFilter):
         return [(name, name) for name in sorted({kind.name for kind in kinds.all_kinds()})]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        return queryset.filter(kind=self.value()) if self.value() else queryset
+        kind = self.meant(self.value())
+        return queryset.filter(kind=kind) if kind else queryset
+
+    @staticmethod
+    def meant(value: str | None) -> str:
+        """What PostgreSQL can look for."""
+        return (value or "").replace("\0", "")
 
 
 class CreatedFilter(admin.SimpleListFilter):
@@ -63,5 +73,11 @@ class CreatedFilter(admin.SimpleListFilter):
         return [(name, f"within the last {name}") for name in self.SPANS]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        span = self.SPANS.get(self.value() or "")
-        return queryset.filter(id__gte=first_id(timezone.now() - span)) if span else queryset
+        since = self.since(self.value())
+        return queryset.filter(id__gte=since) if since else queryset
+
+    @classmethod
+    def since(cls, value: str | None) -> UUID | None:
+        """The smallest id that the filter lets through."""
+        span = cls.SPANS.get(value or "")
+        return first_id(timezone.now() - span) if span else None

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from django.db.models import Case, DateTimeField, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Greatest, Now
 
 from accounts.models import User
@@ -73,6 +74,29 @@ def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     if status == Status.SCHEDULED:
         return requests.filter(status=status, due_at__isnull=False)
     return requests.filter(given_up=status) if status in GIVEN_UP else requests.filter(status=status)
+
+
+MOST_QUEUED = 10_000
+
+
+def queued_ids(kind: str = "", since: UUID | None = None) -> RawSQL:
+    """The ids of MOST_QUEUED queued requests, the heads of all lines first; of that kind, with ids from `since` on.
+
+    Read line by line from the queues that are not at rest: among millions of finished requests a search by status, or
+    backwards by id, might read all of them. The limits keep the planner from doing so.
+    """
+    narrowed = " AND kind = %s" if kind else ""
+    narrowed += " AND id >= %s" if since else ""
+    return RawSQL(  # noqa: S611  (constants; the values are bound)
+        f"""SELECT r.id FROM (SELECT id, done_seq FROM queues_userqueue WHERE active
+                              UNION ALL
+                              SELECT id, done_seq FROM queues_userqueue WHERE unpublished AND NOT active) q
+            CROSS JOIN LATERAL (SELECT id FROM queues_request
+                                WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL
+                                AND status = 'queued'{narrowed} ORDER BY seq LIMIT {MOST_QUEUED}) r
+            LIMIT {MOST_QUEUED}""",  # noqa: S608
+        [value for value in (kind, since) if value],
+    )
 
 
 def with_oldest(queues: QuerySet[UserQueue]) -> QuerySet[Any]:

@@ -75,12 +75,16 @@ def test_requests_are_filtered_by_status(operator: Client, bob: User, status: st
 
 
 def test_requests_are_filtered_by_kind_and_by_when_they_were_made(operator: Client, bob: User) -> None:
-    queue = queue_of(bob)
+    queue = queue_of(bob, last_seq=2)
     old = request_in(queue, 1, Status.QUEUED, id=first_id(timezone.now() - timedelta(hours=2)), kind="demo.steps")
     new = request_in(queue, 2, Status.QUEUED)
     assert rows(operator.get(REQUESTS, {"kind": "demo.steps"})) == [old]
     assert rows(operator.get(REQUESTS, {"created": "hour"})) == [new]
     assert rows(operator.get(REQUESTS, {"created": "day"})) == [new, old]
+    assert rows(operator.get(REQUESTS, {"status": "queued", "created": "hour"})) == [new]
+    assert rows(operator.get(REQUESTS, {"status": "queued", "kind": "demo.steps"})) == [old]
+    assert rows(operator.get(REQUESTS, {"status": "queued", "kind": "demo.steps\0"})) == [old]
+    assert rows(operator.get(REQUESTS, {"status": "queued", "q": "bob-the-builder"})) == [new, old]
 
 
 @pytest.mark.parametrize("state", QueueState.values)
