@@ -82,6 +82,9 @@ def settled(directory: Path) -> Iterator[None]:
 def _add_up_ended(directory: Path) -> None:
     for typ in ("counter", "histogram"):
         ended = [path for path in directory.glob(f"{typ}_*.db") if not _lives(path)]
+        for path in [path for path in ended if not path.stat().st_size]:  # killed when it had just made it
+            ended.remove(path)
+            path.unlink()
         if ended:
             _add_up(ended, directory / f"{typ}_{ENDED}.db")
     for path in directory.glob("gauge_*.db"):

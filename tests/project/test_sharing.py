@@ -59,6 +59,13 @@ def test_counts_of_the_living_and_the_dead_add_up_and_their_files_do_not(tmp_pat
     assert {path.name for path in tmp_path.iterdir()} == {"counter_0.db", "histogram_0.db", "lock"}
 
 
+def test_one_killed_before_it_counted_anything_takes_no_counts_away(tmp_path: Path) -> None:
+    living = start(tmp_path)
+    (tmp_path / "counter_999999999.db").touch()  # no process has such a number
+    assert read(tmp_path)["jobs_total", ""] == 3
+    living.communicate("\n")
+
+
 def test_siblings_share_a_directory_which_goes_once_their_parent_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
