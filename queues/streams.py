@@ -79,6 +79,7 @@ class Streams:
         self._of_queue: dict[int, set[Stream]] = {}
         self._waiting: set[Stream] = set()  # for a look
         self._alive = False
+        self._begun = 0  # how often the threads were begun
         self._last_seen = 0.0
         self._stopping = False
 
@@ -108,8 +109,9 @@ class Streams:
             STREAMS.set(len(self._streams))
             if not self._alive:
                 self._alive = True
+                self._begun += 1
                 threading.Thread(target=self._serve, name="streams", daemon=True).start()
-                threading.Thread(target=self._hear, name="streams' hints", daemon=True).start()
+                threading.Thread(target=self._hear, args=(self._begun,), name="streams' hints", daemon=True).start()
             self._changed.notify()
 
     def take(self, stream: Stream) -> bytes:
@@ -148,7 +150,10 @@ class Streams:
             while self._somebody():
                 if time.monotonic() >= next_pulse:
                     next_pulse = time.monotonic() + PULSE_SECONDS
-                    self._feel_pulse()
+                    try:
+                        self._feel_pulse()
+                    except Exception:  # all streams hang on this thread
+                        log.exception("the pulse of streams cannot be felt")
                 for stream in self._due():
                     self._look(stream)
                 self._sleep(next_pulse)
@@ -228,7 +233,8 @@ class Streams:
             self._tell({stream})
         if not stream.looked.is_set():
             with self._changed:
-                self._of_queue.setdefault(follower.queue_id, set()).add(stream)
+                if stream in self._streams:  # nobody waits for ever: it may be too late
+                    self._of_queue.setdefault(follower.queue_id, set()).add(stream)
             hint(channel("watch"), str(follower.queue_id))
             stream.looked.set()
 
@@ -252,10 +258,10 @@ class Streams:
 
     # The thread that hears hints.
 
-    def _hear(self) -> None:
+    def _hear(self, begun: int) -> None:
         listener = Listener("changed", "finished")
         try:
-            while self._alive:
+            while self._alive and self._begun == begun:  # others may have begun while this one listened
                 for text in listener.hear(PULSE_SECONDS):
                     self._heard(text)
         finally:

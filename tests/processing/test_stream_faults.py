@@ -228,3 +228,53 @@ def test_progress_comes_from_its_hint(alice: Caller, streams: Streams, until: Un
 
     until(told, "it is told", 20)
     assert Request.objects.get().attempt == 0
+
+
+def test_who_leaves_during_the_first_look_is_forgotten(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    stream = Stream(Follower(read_access(alice.token)))
+    look = stream.follower.look
+
+    def leave_and_look() -> bytes:
+        streams.leave(stream)
+        return look()
+
+    monkeypatch.setattr(stream.follower, "look", leave_and_look)
+    streams._enter(stream, 100, 100)
+    until(stream.looked.is_set, "it is looked for, too late")
+    assert streams._of_queue == {}
+
+
+def test_one_thread_hears_however_often_the_last_stream_goes_and_another_comes(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(Listener, "hear", lambda *_: go_on.wait(30) and go_on.wait(0.01) and [])
+    for _ in range(3):
+        streams.leave(open_for(streams, alice))
+        until(lambda: not streams._alive, "they end")
+    stream = open_for(streams, alice)
+    go_on.set()
+    until(lambda: [t.name for t in threading.enumerate()].count("streams' hints") == 1, "one hears")
+    streams.leave(stream)
+
+
+def test_a_pulse_that_fails_in_an_unknown_way_ends_no_stream(
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    stream = open_for(streams, alice)
+    streams.take(stream)
+    failed, feel_pulse = threading.Event(), streams._feel_pulse
+
+    def fail_once() -> None:
+        if failed.is_set():
+            feel_pulse()
+        else:
+            failed.set()
+            raise RuntimeError
+
+    monkeypatch.setattr(streams, "_feel_pulse", fail_once)
+    until(failed.is_set, "it fails")
+    alice.submit()
+    until(lambda: statuses(stream.events) == ["queued"], "it is told")
