@@ -280,9 +280,10 @@ class Steering(FastAdmin):
             return reverse(f"admin:queues_{self.opts.model_name}_change", args=selected)
         return request.get_full_path()
 
-    def steers(self, request: HttpRequest) -> Iterable[tuple[str, str]]:
-        """Name and label of what this user may do to a row of this kind."""
-        return [(name, str(action[2])) for name, action in self.get_actions(request).items() if action]
+    def steers(self, request: HttpRequest) -> Iterable[tuple[str, str, str]]:
+        """What this user may do to a row of this kind: its name, a word for a button, what it says in full."""
+        actions = self.get_actions(request).items()
+        return [(name, name.replace("_", " ").capitalize(), str(action[2])) for name, action in actions if action]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
         return super().render_change_form(request, {**context, "steers": self.steers(request)}, *args, **more)

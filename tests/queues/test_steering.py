@@ -9,6 +9,7 @@ import pytest
 from django.apps import apps
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
+from django.core.management import call_command
 from django.test import Client
 
 from accounts.audit import Event, SecurityEvent
@@ -328,6 +329,22 @@ def test_the_queues_page_shows_a_hundred_and_leads_to_the_next(viewer: Client, b
         assert viewer.get(path, {"after": after}).status_code == 200
     for missing in ("0", "x", "9" * 30):
         assert viewer.get(f"{QUEUES}{missing}/change/").status_code == 302
+
+
+def test_a_command_says_who_paused_it_too(bob: User) -> None:
+    queue_of(bob)
+    call_command("queue", "pause", "bob-the-builder", "--yes", "--reason", "ticket 4711")
+    assert re.fullmatch(r".+@.+: ticket 4711", UserQueue.objects.get().paused_by)
+
+
+def test_a_row_is_steered_from_its_own_page(operator: Client, bob: User) -> None:
+    queue = queue_of(bob)
+    page = operator.get(f"{QUEUES}{queue.id}/change/").content.decode()
+    assert 'value="retry_failed"' in page
+    assert 'value="limit"' not in page
+    token = ask(operator, QUEUES, "pause", queue, back="1").context["progress"]
+    done = operator.post(QUEUES, chosen("pause", queue, back="1", progress=token, reason="x"))
+    assert done["Location"] == f"{QUEUES}{queue.id}/change/"
 
 
 @pytest.mark.parametrize("state", QueueState.values)
