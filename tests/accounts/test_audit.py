@@ -132,7 +132,7 @@ def test_what_staff_do_elsewhere_is_told_too(operator: Client) -> None:
     line = last()
     assert (line.event, line.user_id) == ("staff_action", None)
     assert line.actor_id == User.objects.get(username="boss").id
-    assert line.detail == f"added auth.Group {Group.objects.get(name="viewers").id}: Added."
+    assert line.detail == f"added auth.Group {Group.objects.get(name='viewers').id}: Added."
 
 
 def test_logins_to_the_admin_are_told(db: None) -> None:
