@@ -49,7 +49,8 @@ UNPUBLISHED = Statement("""
     ORDER BY q.id, r.seq
 """)
 
-# The broker has them. A queue that somebody else moved meanwhile gives no row; one that was idle wakes up.
+# The broker has them. A queue that somebody else moved meanwhile gives no row; one that was idle wakes up. Two at once
+# lock in one order, whatever join is planned.
 MARK_PUBLISHED = Statement("""
     UPDATE queues_userqueue q SET
         published_seq = v.target,
@@ -58,6 +59,8 @@ MARK_PUBLISHED = Statement("""
         moved_at = CASE WHEN state = 'idle' THEN now() ELSE moved_at END,
         idle_since = NULL
     FROM unnest(%(ids)s::bigint[], %(before)s::bigint[], %(target)s::bigint[]) AS v (id, before, target)
+    JOIN (SELECT id FROM queues_userqueue WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE) locked
+        USING (id)
     WHERE q.id = v.id AND q.published_seq = v.before
     RETURNING q.id, (q.state = 'ready' AND q.state_since = now() AND NOT q.paused) AS woken
 """)
@@ -188,7 +191,10 @@ ENTER_LINE = Statement("""
               ORDER BY due_at LIMIT %(count)s FOR UPDATE SKIP LOCKED) locked
     ), queue AS (
         UPDATE queues_userqueue q SET last_seq = last_seq + n.places
-        FROM (SELECT queue_id, count(*) AS places FROM due GROUP BY queue_id) n WHERE q.id = n.queue_id
+        FROM (SELECT queue_id, count(*) AS places FROM due GROUP BY queue_id) n
+        JOIN (SELECT id FROM queues_userqueue WHERE id IN (SELECT queue_id FROM due) ORDER BY id FOR NO KEY UPDATE)
+            locked ON locked.id = n.queue_id
+        WHERE q.id = n.queue_id
         RETURNING q.id, q.user_id, q.last_seq - n.places AS before
     )
     UPDATE queues_request r SET seq = queue.before + due.place, status = 'queued'
