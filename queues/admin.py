@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.forms import ModelForm
 from django.http import HttpRequest
@@ -30,10 +31,15 @@ LONGEST_TEXT = 20_000  # characters of a payload, result or error on a page
 MOST_FOUND = 1000  # users that a search may mean
 
 
-def searched(request: HttpRequest, term: str) -> list[int]:
-    """The queues of the users that a search for `term` among users finds."""
+def found_users(request: HttpRequest, term: str) -> list[Any]:
+    """The ids of the users that a search for `term` among users finds."""
     users, _ = admin.site.get_model_admin(User).get_search_results(request, User.objects.order_by(), term)
-    return list(UserQueue.objects.filter(user__in=users.values("id")).values_list("id", flat=True)[:MOST_FOUND])
+    return list(users.values_list("id", flat=True)[:MOST_FOUND])
+
+
+def searched(request: HttpRequest, term: str) -> list[int]:
+    """The queues of those users."""
+    return list(UserQueue.objects.filter(user__in=found_users(request, term)).values_list("id", flat=True))
 
 
 class QueueForm(ModelForm):  # type: ignore[type-arg]  # it is generic for mypy alone
@@ -199,6 +205,27 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
 class OperatorActionAdmin(ReadOnlyAdmin):
     list_display = ("at", "by", "command", "reason", "finished_at", "outcome")
     search_fields = ("by", "command", "reason")
+
+
+@admin.register(LogEntry)
+class LogEntryAdmin(ReadOnlyAdmin):
+    """What staff did in the admin: who, what, why, to how many."""
+
+    list_display = ("action_time", "user", "content_type", "object_repr", "told")
+    list_select_related = ("user", "content_type")
+    fields = readonly_fields = ("action_time", "user", "content_type", "object_id", "object_repr", "told")
+    search_fields = ("user__username",)  # shows the field; `get_search_results` searches
+    search_help_text = "A user's id, e-mail address, name or its beginning."
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip().replace("\0", "")
+        return (queryset.filter(user__in=found_users(request, term)) if term else queryset), False
+
+    @admin.display(description="what was done")
+    def told(self, entry: LogEntry) -> str:
+        return entry.get_change_message()
 
 
 def shortened(text: str) -> str:

@@ -8,6 +8,7 @@ SEE = {
     ("queues", "request"): ["view"],
     ("queues", "attempt"): ["view"],
     ("queues", "operatoraction"): ["view"],
+    ("admin", "logentry"): ["view"],
 }
 OPERATE = {("queues", "userqueue"): ["operate"], ("queues", "request"): ["operate"]}
 ADMINISTER = {
@@ -47,6 +48,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ("queues", "0007_steering"),
         ("accounts", "0005_security_events"),
+        ("admin", "0003_logentry_add_action_flag_choices"),
         ("auth", "0012_alter_user_first_name_max_length"),
         ("contenttypes", "0002_remove_content_type_name"),
     ]
