@@ -22,7 +22,8 @@ from queues.states import FINAL, Status
 from queues.summary import Summary, summary
 
 ROWS = 32  # of each sort in one look ..
-LARGEST_BYTES = 1024 * 1024  # .. which ends with the event that makes it longer than this
+LARGEST_BYTES = 1024 * 1024  # .. which ends with the event that makes it longer than this ..
+FEW_ROWS = 4  # .. so that the next one reads no more than these: others wait for a look meanwhile
 MOST_MISSED = 5000  # places; who was away for longer begins anew
 MOST_BESIDE = 100  # likewise, requests that were given up without ever having had a place
 OVERLAP_SECONDS = 60  # what was ended by a transaction that began before a look, and was committed after it
@@ -32,7 +33,8 @@ NOW = Statement(f"""
 """)  # noqa: S608  (columns' names)
 
 # In this order: what is final since, with the head; what is new in line; what was given up amid the line; what is newly
-# scheduled, and what was and is no more. Each is read from an index, at its place.
+# scheduled, and what was and is no more. Each is read from an index, at its place; NOT IN looks into a hash, ALL would
+# compare each with each.
 CHANGED = Statement(f"""
     SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r JOIN (
         (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND seq > %(done)s AND seq <= %(head)s
@@ -42,10 +44,11 @@ CHANGED = Statement(f"""
          ORDER BY seq LIMIT %(rows)s)
         UNION ALL
         (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND given_up IS NOT NULL
-         AND seq > %(head)s AND seq <= %(last)s AND seq <> ALL(%(ended)s::bigint[]) ORDER BY seq LIMIT %(rows)s)
+         AND seq > %(head)s AND seq <= %(last)s AND seq NOT IN (SELECT unnest(%(ended)s::bigint[]))
+         ORDER BY seq LIMIT %(rows)s)
         UNION ALL
         (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND due_at IS NOT NULL
-         AND id <> ALL(%(scheduled)s::uuid[]) ORDER BY id LIMIT %(rows)s)
+         AND id NOT IN (SELECT unnest(%(scheduled)s::uuid[])) ORDER BY id LIMIT %(rows)s)
         UNION ALL
         (SELECT id FROM queues_request WHERE id = ANY(%(scheduled)s::uuid[]) AND due_at IS NULL LIMIT %(rows)s)
     ) changed USING (id) ORDER BY r.seq NULLS LAST, r.id
@@ -105,6 +108,7 @@ class Follower:
         self.first = True  # not all of what is told at the beginning was told
         self.told = Told()
         self.more = True  # the last look was full: look again
+        self.rows = ROWS
 
     def look(self) -> bytes:
         """The events of what is new. Raises SessionOver."""
@@ -159,16 +163,17 @@ class Follower:
             head=queue.done_seq + 1,
             ended=list(self.told.ended),
             scheduled=list(self.told.scheduled),
-            rows=ROWS,
+            rows=self.rows,
         )
-        full = len(rows) >= ROWS
+        full = len(rows) >= self.rows
+        self.rows = ROWS
         for row in rows:
             request = request_of(row, queue)
             assert request is not None  # noqa: S101  (it is not joined)
             place, news = self._tell(place, queue, request)
             events += news
             if len(events) > LARGEST_BYTES:
-                full = True
+                full, self.rows = True, FEW_ROWS
                 break
         if not full:
             place = Place(queue.done_seq, max(place.last, queue.done_seq), max(place.at, now))

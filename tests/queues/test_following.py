@@ -231,6 +231,15 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
     assert requests([event for part in parts for event in part]) == [(seq, "queued") for seq in range(1, 101)]
 
     monkeypatch.setattr(following, "LARGEST_BYTES", 5000)
+    changed = following.CHANGED.rows
+    read_rows: list[Any] = []
+
+    def rows(**values: Any) -> list[Any]:
+        found = changed(**values)
+        read_rows.extend(found)
+        return found
+
+    monkeypatch.setattr(following.CHANGED, "rows", rows)
     one, sizes = follower(alice), []
     told: list[Event] = []
     while one.more:
@@ -238,6 +247,7 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
         sizes.append(len(part))
         told += read(part)
     assert max(sizes) < 8000
+    assert len(read_rows) < 300, "what is too large for one look is not read again in each"
     assert requests(told) == [(seq, "queued") for seq in range(1, 101)]
 
 
