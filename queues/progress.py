@@ -17,14 +17,15 @@ _told: dict[UUID, float] = {}
 
 
 def tell(request_id: UUID, current: int, total: int, note: str = "", queue_id: int | None = None) -> None:
-    """Keep the progress of a request, and tell those who watch its queue. Never raises."""
+    """Keep the progress of a request, and tell those who watch its queue. Never raises, if they are numbers."""
     now = time.monotonic()
     if current < total and now - _told.get(request_id, 0.0) < QUIET_SECONDS:
         return
     if len(_told) > 1000:
         _told.clear()
     _told[request_id] = now
-    text = orjson.dumps({"current": current, "total": total, "note": note[:200]})
+    readable = str(note)[:200].encode("utf-8", "replace").decode()
+    text = orjson.dumps({"current": current, "total": total, "note": readable})
     try:
         call("SET", f"progress:{request_id}", text, "EX", KEEP_SECONDS)
     except (RedisUnavailable, RedisError):

@@ -208,6 +208,8 @@ def test_a_running_request_shows_its_progress_and_its_start(alice: Caller) -> No
         "running", 0, {"current": 3, "total": 10, "note": "third"},
     )  # fmt: skip
     assert shown["started_at"] == NOW.isoformat().replace("+00:00", "Z")
+    progress.tell(running.id, 10, 10, "half a \ud83d")
+    assert alice.get(f"requests/{running.id}").json["progress"]["note"] == "half a ?"
 
 
 def test_an_error_is_shown_with_its_time_in_utc(alice: Caller) -> None:
