@@ -30,7 +30,8 @@ SESSIONS_OF = """
 NAMELESS = """
     UPDATE accounts_securityevent SET address = NULL, user_agent = '' WHERE id IN (
         SELECT id FROM accounts_securityevent
-        WHERE user_id = %(user)s AND (address IS NOT NULL OR user_agent <> '') LIMIT %(count)s)
+        WHERE (user_id = %(user)s OR actor_id = %(user)s) AND (address IS NOT NULL OR user_agent <> '')
+        LIMIT %(count)s)
 """
 NAMELESS_LOG = """
     UPDATE django_admin_log SET object_repr = 'erased' WHERE object_id = %(user)s AND content_type_id = (
@@ -67,7 +68,7 @@ def remove_sessions(user_id: UUID, count: int) -> int:
 
 
 def make_nameless(user_id: UUID, count: int) -> int:
-    """Take address and program from up to `count` of the user's lines in the audit trail; how many."""
+    """Take address and program from up to `count` lines of what the user did, or others to them; how many."""
     with transaction.atomic():
         run(MAY_FORGET)
         return run(NAMELESS, user=user_id, count=count)

@@ -1,5 +1,6 @@
 """Takes away what a user asked for: first the work ends, then its rows go, in parts. Each step can be done again."""
 
+import re
 import time
 from contextlib import suppress
 from uuid import UUID
@@ -64,9 +65,9 @@ def remove_keys(user_id: UUID, count: int) -> int:
 
 def remove_mentions(user_id: UUID, username: str) -> None:
     """Write the user's id for their name in what operators' commands were kept as."""
-    for action in OperatorAction.objects.filter(command__contains=username):
-        words = [str(user_id) if word == username else word for word in action.command.split(" ")]
-        OperatorAction.objects.filter(id=action.id).update(command=" ".join(words)[:1000])
+    named = re.compile(rf"(?<![^ =]){re.escape(username)}(?![^ ])", re.IGNORECASE)  # a word, or what --queue= is
+    for action in OperatorAction.objects.filter(command__icontains=username):
+        OperatorAction.objects.filter(id=action.id).update(command=named.sub(str(user_id), action.command)[:1000])
 
 
 def remove_limits(user_id: UUID) -> bool:

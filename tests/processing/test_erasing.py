@@ -92,6 +92,10 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     assert wire.exists(queue_id)
     assert any(progress.look(ids))
     assert run("queue", "pause", "zoe", "--yes").status == 0
+    OperatorAction.objects.create(by="root@here", command="failed retry --queue=Zoe 3 requests")
+    SecurityEvent.objects.create(
+        event="staff_action", user_id=other.id, actor_id=user_id, address="192.0.2.7", user_agent="Her Phone"
+    )
     assert run("user", "erase", "zoe", "--yes", "--batch-size", 2).status == 0
     assert left_of(user_id) == {}
     assert left_of(other.id) == {"users": 1, "queues": 1, "requests": 1}
@@ -101,11 +105,13 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     assert call("EXISTS", SUBMIT.claim(str(user_id)).redis_key) == 0
     assert api.get("auth/me").status_code == 401
     assert api.post("requests", {"kind": "demo.echo", "payload": 1}).status_code == 401
-    assert not OperatorAction.objects.filter(command__contains="zoe").exists()
+    assert not OperatorAction.objects.filter(command__icontains="zoe").exists()
+    assert OperatorAction.objects.filter(command=f"failed retry --queue={user_id} 3 requests").exists()
     with connection.cursor() as cursor:
         cursor.execute("SELECT * FROM accounts_securityevent WHERE user_id = %s OR actor_id = %s", [user_id, user_id])
         trail = str(cursor.fetchall())
     assert "Phone" not in trail
+    assert "192.0.2.7" not in trail
     assert "zoe" not in trail
     lines = SecurityEvent.objects.filter(user_id=user_id).order_by("id")
     assert (lines[0].event, lines.last().event) == ("rights_changed", "erased")  # type: ignore[union-attr]
