@@ -30,6 +30,8 @@ Row = Mapping[str, Any]
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
+LONGEST_SPAN = timedelta(days=36_500)
+
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a user's name must not steer an operator's terminal
 
 
@@ -208,7 +210,13 @@ def span(text: str) -> timedelta:
     number, unit = text[:-1], UNITS.get(text[-1:])
     if unit is None or not (number.isascii() and number.isdigit()):
         raise ValueError
-    return timedelta(**{unit: int(number)})
+    try:
+        found = timedelta(**{unit: int(number)})
+    except OverflowError:
+        raise ValueError from None
+    if found > LONGEST_SPAN:
+        raise ValueError
+    return found
 
 
 def shown(value: Any) -> str:
