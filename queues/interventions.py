@@ -105,8 +105,11 @@ def skip_head(queue_id: int) -> None:
     skip(head.id)
 
 
+@transaction.atomic
 def retry_once(request_id: UUID) -> None:
     """Try again as `retry` does, unless somebody has done so already. Raises what `retry` does."""
+    queue_id = Request.objects.values_list("queue_id", flat=True).get(id=request_id)
+    UserQueue.objects.select_for_update(no_key=True).get(id=queue_id)  # or two at once would see no other
     if Request.objects.filter(retry_of=request_id).exists():
         raise NotPossible("It was tried again already.")
     retry(request_id)

@@ -212,3 +212,21 @@ def test_of_many_at_once_exactly_one_wins_and_the_others_are_told_why(
     assert sorted(answer[:3] for answer in said) == [won, *["409"] * 11]
     assert all(len(answer) > 20 for answer in said if answer.startswith("409"))
     assert Request.objects.filter(queue=here.queue_id).count() == 2
+
+
+def test_operators_who_retry_the_same_at_once_retry_it_once() -> None:
+    user = User.objects.create_user("unlucky")
+    queue = queue_of(user, last_seq=1, published_seq=1, done_seq=1)
+    failed = request_in(queue, 1, Status.FAILED, kind="demo.echo", attempt=1)
+
+    def refused(_: int) -> bool:
+        try:
+            interventions.retry_once(failed.id)
+        except NotPossible:
+            return True
+        return False
+
+    for _ in range(3):
+        Request.objects.filter(retry_of=failed.id).delete()
+        assert sorted(at_once(4, refused)) == [False, True, True, True]
+        assert Request.objects.filter(retry_of=failed.id).count() == 1

@@ -74,7 +74,7 @@ class Command(OperatorCommand):
             def again(request_id: Any) -> None:
                 if per_minute and request_id != ids[0]:
                     time.sleep(60 / per_minute)
-                interventions.retry(request_id)
+                interventions.retry_once(request_id)
 
             self.each(action, ids, again, "tried again", lambda request_id: {"request": request_id})
 
