@@ -22,13 +22,14 @@ from project.admin import ReadOnlyAdmin
 from queues import queue_page
 from queues.actions import OF_QUEUES, OF_REQUESTS
 from queues.filters import CreatedFilter, KindFilter, StateFilter, StatusFilter
+from queues.looking import of_queues
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.presenting import as_text
 from queues.states import QueueState
 from queues.steering import Limit, Steering, Why
 
 LONGEST_TEXT = 20_000  # characters of a payload, result or error on a page
-MOST_FOUND = 1000  # users that a search may mean
+MOST_FOUND = 300  # users that a search may mean
 
 
 def found_users(request: HttpRequest, term: str) -> list[Any]:
@@ -174,7 +175,7 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
         with suppress(ValueError):
             if (exact := queryset.filter(id=UUID(term))).exists():
                 return exact, False
-        return queryset.filter(queue_id__in=searched(request, term)), False
+        return of_queues(queryset, searched(request, term)), False
 
     @admin.display(description="user")
     def owner(self, request: Request) -> str:

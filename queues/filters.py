@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import QuerySet
@@ -10,7 +9,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from queues import kinds
-from queues.looking import first_id, having, queued_ids
+from queues.looking import first_id, having, newest_having
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
 
@@ -37,10 +36,11 @@ class StatusFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
         status = self.value()
-        if status == Status.QUEUED and not request.GET.get("q"):  # a search finds few queues
-            since = CreatedFilter.since(request.GET.get("created"))
-            return queryset.filter(id__in=queued_ids(KindFilter.meant(request.GET.get("kind")), since))
-        return having(queryset, Status(status)) if status in Status.values else queryset
+        if status not in Status.values:
+            return queryset
+        if request.GET.get("q"):
+            return having(queryset, Status(status))  # a search finds few queues
+        return newest_having(queryset, Status(status), KindFilter.meant(request.GET.get("kind")))
 
 
 class KindFilter(admin.SimpleListFilter):
@@ -73,11 +73,5 @@ class CreatedFilter(admin.SimpleListFilter):
         return [(name, f"within the last {name}") for name in self.SPANS]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        since = self.since(self.value())
-        return queryset.filter(id__gte=since) if since else queryset
-
-    @classmethod
-    def since(cls, value: str | None) -> UUID | None:
-        """The smallest id that the filter lets through."""
-        span = cls.SPANS.get(value or "")
-        return first_id(timezone.now() - span) if span else None
+        span = self.SPANS.get(self.value() or "")
+        return queryset.filter(id__gte=first_id(timezone.now() - span)) if span else queryset

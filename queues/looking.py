@@ -76,27 +76,48 @@ def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     return requests.filter(given_up=status) if status in GIVEN_UP else requests.filter(status=status)
 
 
-MOST_QUEUED = 10_000
+LOOKED_AT = 5_000
+
+# The heads of all lines first, read from the queues that are not at rest: among millions of finished requests a search
+# by status, or backwards by id, might read all of them. The limits keep the planner from doing so.
+QUEUED = f"""
+    SELECT r.id FROM (SELECT id, done_seq FROM queues_userqueue WHERE active
+                      UNION ALL
+                      SELECT id, done_seq FROM queues_userqueue WHERE unpublished AND NOT active) q
+    CROSS JOIN LATERAL (SELECT id FROM queues_request
+                        WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL AND status = 'queued'
+                        ORDER BY seq LIMIT {LOOKED_AT}) r
+    LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
 
 
-def queued_ids(kind: str = "", since: UUID | None = None) -> RawSQL:
-    """The ids of MOST_QUEUED queued requests, the heads of all lines first; of that kind, with ids from `since` on.
+NEWEST_OF = """
+    SELECT r.id FROM unnest(%s::bigint[]) q (id)
+    CROSS JOIN LATERAL (SELECT id FROM queues_request WHERE queue_id = q.id ORDER BY seq DESC LIMIT %s) r"""
 
-    Read line by line from the queues that are not at rest: among millions of finished requests a search by status, or
-    backwards by id, might read all of them. The limits keep the planner from doing so.
+
+def of_queues(requests: QuerySet[Request], queues: list[int]) -> QuerySet[Request]:
+    """The requests of one queue, or the newest of each of several, LOOKED_AT in all."""
+    if len(queues) == 1:
+        return requests.filter(queue_id=queues[0])
+    each = LOOKED_AT // max(1, len(queues))
+    return requests.filter(id__in=RawSQL(NEWEST_OF, [queues, each]))  # noqa: S611  (a constant)
+
+
+def newest_having(requests: QuerySet[Request], status: Status, kind: str) -> QuerySet[Request]:
+    """Those of that status (and kind, if it is not empty), among the LOOKED_AT newest, or the first in line, alone.
+
+    What few have is not sought among millions that lack it, so that this takes the same time whatever there is.
     """
-    narrowed = " AND kind = %s" if kind else ""
-    narrowed += " AND id >= %s" if since else ""
-    return RawSQL(  # noqa: S611  (constants; the values are bound)
-        f"""SELECT r.id FROM (SELECT id, done_seq FROM queues_userqueue WHERE active
-                              UNION ALL
-                              SELECT id, done_seq FROM queues_userqueue WHERE unpublished AND NOT active) q
-            CROSS JOIN LATERAL (SELECT id FROM queues_request
-                                WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL
-                                AND status = 'queued'{narrowed} ORDER BY seq LIMIT {MOST_QUEUED}) r
-            LIMIT {MOST_QUEUED}""",  # noqa: S608
-        [value for value in (kind, since) if value],
-    )
+    every = Request.objects.order_by("-id")
+    if status == Status.QUEUED:
+        requests = requests.filter(id__in=RawSQL(QUEUED, []))  # noqa: S611  (a constant)
+    elif kind and status in GIVEN_UP:
+        requests = requests.filter(id__in=every.filter(given_up=status).values("id")[:LOOKED_AT])
+    elif kind and status == Status.SUCCEEDED:
+        requests = requests.filter(id__in=every.filter(kind=kind).values("id")[:LOOKED_AT], status=status)
+    else:
+        requests = having(requests, status)
+    return requests.filter(kind=kind) if kind else requests
 
 
 def with_oldest(queues: QuerySet[UserQueue]) -> QuerySet[Any]:

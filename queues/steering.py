@@ -166,6 +166,7 @@ class Steering(FastAdmin):
         context = {
             "total": min(total, MOST),
             "too_many": total > MOST,
+            "targets": ("queue" if targets.model is UserQueue else "request") + ("" if total == 1 else "s"),
             "users": len(whose),
             "whose": [(names.get(queue, "-"), *whose[queue]) for queue in first],
             "left_out": len(whose) - len(first),

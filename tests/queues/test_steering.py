@@ -401,7 +401,7 @@ def test_a_browser_confirms_and_goes_on_by_itself(
     def shows(text: str) -> bool:
         return text in str(browser.execute_script("return document.body.innerText"))
 
-    until(lambda: shows("5 of 1 user:"), "it asks")
+    until(lambda: shows("5 requests of 1 user:"), "it asks")
     browser.find_element("name", "reason").send_keys("ticket 4711")
     browser.find_element("css selector", "input[type=submit]").click()
     until(lambda: shows("5 cancelled, or asked to stop."), "it went on by itself")
