@@ -175,7 +175,10 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
         with suppress(ValueError):
             if (exact := queryset.filter(id=UUID(term))).exists():
                 return exact, False
-        return of_queues(queryset, searched(request, term)), False
+        queues = searched(request, term)
+        if request.method == "POST":  # an action is for all that match, however long they are sought
+            return queryset.filter(queue_id__in=queues), False
+        return of_queues(queryset, queues), False
 
     @admin.display(description="user")
     def owner(self, request: Request) -> str:

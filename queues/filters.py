@@ -38,8 +38,9 @@ class StatusFilter(admin.SimpleListFilter):
         status = self.value()
         if status not in Status.values:
             return queryset
-        if request.GET.get("q"):
-            return having(queryset, Status(status))  # a search finds few queues
+        # A search finds few queues; an action is for all that match, however long they are sought.
+        if request.GET.get("q") or request.method == "POST":
+            return having(queryset, Status(status))
         return newest_having(queryset, Status(status), KindFilter.meant(request.GET.get("kind")))
 
 

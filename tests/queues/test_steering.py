@@ -15,7 +15,7 @@ from django.test import Client
 from accounts.audit import Event, SecurityEvent
 from accounts.models import User
 from project import board
-from queues import interventions, steering
+from queues import interventions, looking, steering
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
 from tests.queues.rows import a_long_story, queue_of, request_in
@@ -173,6 +173,20 @@ def test_a_selection_of_all_is_done_in_bounded_steps(
     assert told == "3 user queues"
     staff = SecurityEvent.objects.filter(event=Event.STAFF_ACTION)
     assert staff.filter(detail__contains="8 of 8, 0 refused").count() == 1
+
+
+@pytest.mark.parametrize("narrowed", ["?status=failed&kind=demo.echo", "?q=user"])
+def test_an_action_is_for_all_that_match_not_for_the_newest_that_are_listed(
+    operator: Client, monkeypatch: pytest.MonkeyPatch, narrowed: str
+) -> None:
+    monkeypatch.setattr(looking, "LOOKED_AT", 2)
+    for name in ("user-1", "user-2"):
+        queue = queue_of(User.objects.create_user(name), last_seq=3, published_seq=3, done_seq=3)
+        for seq in (1, 2, 3):
+            request_in(queue, seq, Status.FAILED)
+    assert len(operator.get(f"{REQUESTS}{narrowed}").context["cl"].result_list) == 2
+    page = ask(operator, f"{REQUESTS}{narrowed}", "retry", select_across="1", _selected_action=["1"])
+    assert page.context["total"] == 6
 
 
 def test_too_many_are_refused_before_anything_is_done(
