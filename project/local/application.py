@@ -48,7 +48,8 @@ def environment(servers: Servers) -> dict[str, str]:
     """The variables that every process of the project gets: the caller's, and what development needs beside them."""
     development = {"DEBUG": "1", "SECRET_KEY": secret("secret_key")}
     threads = {"API_THREADS": str(API_THREADS), "API_STREAMS": str(API_STREAMS)}
-    return {**development, **threads, **os.environ, **servers.environment(), "PYTHONUNBUFFERED": "1"}
+    ours = {"DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONUNBUFFERED": "1"}
+    return {**development, **threads, **os.environ, **servers.environment(), **ours}
 
 
 def choose_port() -> int:

@@ -144,8 +144,8 @@ def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_other
     poisoned, other = [new_user() for _ in ways], new_user()
     for user, way in zip(poisoned, ways, strict=True):
         submit(user, way, kind="test.poison")
-        submit(user, journal.payload(), kind="test.journal")
-    submit(other, *[journal.payload(ms=5)] * 20, kind="test.journal")
+        submit(user, journal.payload(), kind="test.bystander")
+    submit(other, *[journal.payload(ms=5)] * 20, kind="test.bystander")  # a crash takes along what runs beside
     service.lead()
     began = time.monotonic()
     until(all_done, 150)
