@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -23,15 +23,18 @@ def share_with_siblings(service: str) -> None:
 
     PROMETHEUS_MULTIPROC_DIR, where it is set, is used as it is; it must be empty at a service's start and its own.
     """
-    if named := os.environ.get(VARIABLE):
-        Path(named).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return
-    os.environ.pop(VARIABLE, None)  # empty: as if it were not set
-    if "prometheus_client" in sys.modules:
-        return
-    directory = directory_of(service, os.getppid())
-    if directory is not None:
+    if not os.environ.get(VARIABLE):
+        os.environ.pop(VARIABLE, None)  # empty: as if it were not set
+        directory = None if "prometheus_client" in sys.modules else directory_of(service, os.getppid())
+        if directory is None:
+            return
         os.environ[VARIABLE] = str(directory)
+    shared = Path(os.environ[VARIABLE])
+    shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Nobody may scrape for days, and a process that dies again and again leaves files each time. No count, however
+    # broken its file is, keeps a service from starting: whoever scrapes is told.
+    with suppress(Exception), settled(shared):
+        pass
 
 
 def directory_of(service: str, pid: int) -> Path | None:

@@ -66,6 +66,20 @@ def test_one_killed_before_it_counted_anything_takes_no_counts_away(tmp_path: Pa
     living.communicate("\n")
 
 
+def test_what_dies_again_and_again_leaves_no_more_files_though_nobody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    for _ in range(3):
+        share_with_siblings("worker")
+        start(tmp_path).communicate("\n")
+    assert len([path for path in tmp_path.glob("counter_*.db") if path.name != "counter_0.db"]) == 1
+    (tmp_path / "counter_999999999.db").write_bytes(b"broken")
+    share_with_siblings("worker")
+    (tmp_path / "counter_999999999.db").unlink(missing_ok=True)
+    assert read(tmp_path)["jobs_total", ""] == 9
+
+
 def test_siblings_share_a_directory_which_goes_once_their_parent_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
