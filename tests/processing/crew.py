@@ -225,7 +225,8 @@ class Journal:
 
     def entries(self) -> list[Entry]:
         path = Path(self.path)
-        lines = path.read_text().splitlines() if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may be half written
         found = []
         for line in lines:
             what, user, seq, attempt, at, pid = line.split()
