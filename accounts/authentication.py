@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     class CallerRequest(Request):
         """A request after SignedTokenAuthentication."""
 
-        user: Caller  # type: ignore[assignment]
+        user: Caller  # type: ignore[assignment]  # narrower than what DRF declares
         auth: Claims
 
 else:

@@ -7,7 +7,7 @@ import os
 from typing import Annotated, Any
 
 import jwt
-from celery import Celery  # type: ignore[import-untyped]
+from celery import Celery  # type: ignore[import-untyped]  # it has none
 from fastapi import Depends, FastAPI, Header, HTTPException
 from pydantic import BaseModel
 
