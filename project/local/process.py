@@ -32,8 +32,8 @@ class Process:
     guard: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def alive(self) -> bool:
-        if self.child is not None and self.child.poll() is not None:
-            return False
+        if self.child is not None:  # its number is its own until we have its status
+            return self.child.poll() is None
         return bool(self.born) and birth(self.pid) == self.born
 
     def signal(self, number: int) -> None:

@@ -37,6 +37,25 @@ def test_kill_takes_along_all_that_was_started(tmp_path: Path, until: Until) -> 
     assert not any(one.alive() for one in family)
 
 
+def test_a_killed_one_counts_as_dead_when_its_status_is_known(tmp_path: Path, until: Until) -> None:
+    """Its first thread is a zombie before the others are gone: what is said of its end must not be "status None"."""
+    code = """
+import threading, time
+memory = bytearray(200_000_000)
+for _ in range(12):
+    threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+"""
+    for _ in range(5):
+        process = start([sys.executable, "-c", code], tmp_path)
+        until(lambda: (tmp_path / "output").read_text() == "ready\n", "its threads run")
+        process.signal(signal.SIGKILL)
+        assert process.wait(60)
+        assert process.child is not None
+        assert process.child.returncode == -signal.SIGKILL
+        process.finish()
+
+
 def test_what_does_not_stop_when_asked_is_killed(tmp_path: Path, until: Until) -> None:
     process = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], tmp_path)
     until(lambda: (tmp_path / "output").read_text() == "ready\n", "it ignores SIGTERM")
