@@ -84,6 +84,7 @@ def settled(directory: Path) -> Iterator[None]:
 
 def _add_up_ended(directory: Path) -> None:
     for typ in ("counter", "histogram"):
+        _remove_included(directory / f"{typ}_{ENDED}.db")
         ended = [path for path in directory.glob(f"{typ}_*.db") if not _lives(path)]
         for path in [path for path in ended if not path.stat().st_size]:  # killed when it had just made it
             ended.remove(path)
@@ -114,7 +115,7 @@ def _add_up(ended: list[Path], total: Path) -> None:
 
     sources = [str(path) for path in ended] + ([str(total)] if total.exists() else [])
     # Under its own name only when it is complete; read as "histogram" or "counter" by the first part of its name.
-    draft = total.with_suffix(".draft")
+    draft = _draft_of(total)
     draft.unlink(missing_ok=True)
     written = MmapedDict(str(draft))
     for metric in MultiProcessCollector.merge(sources, accumulate=False):
@@ -123,6 +124,28 @@ def _add_up(ended: list[Path], total: Path) -> None:
             key = mmap_key(metric.name, sample.name, names, [sample.labels[n] for n in names], metric.documentation)
             written.write_value(key, sample.value, 0.0)
     written.close()
-    draft.replace(total)
-    for path in ended:
-        path.unlink(missing_ok=True)
+    included, list_draft = _list_of(total), total.with_suffix(".list")
+    list_draft.write_text("\n".join(path.name for path in ended))
+    list_draft.replace(included)
+    draft.replace(total)  # from here on they are counted in it, whether or not we live to remove them
+    _remove_included(total)
+
+
+def _remove_included(total: Path) -> None:
+    """Remove the files that the list says are in the sum; a draft that is still there has not become the sum."""
+    included = _list_of(total)
+    if not included.exists():
+        return
+    if not _draft_of(total).exists():
+        for name in included.read_text().splitlines():
+            (total.parent / name).unlink(missing_ok=True)
+    included.unlink()
+
+
+def _draft_of(total: Path) -> Path:
+    return total.with_suffix(".draft")
+
+
+def _list_of(total: Path) -> Path:
+    """Of the files that the newest sum includes; there only between its beginning and their removal."""
+    return total.with_suffix(".included")

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, Self
@@ -13,7 +14,7 @@ from project.local.place import SetupError, free_port, port_taken, read_state, w
 from project.local.process import Process, launch
 
 
-class PrivateServer:
+class PrivateServer(ABC):
     """One server in `folder`. Its ports, its password and its data stay the same over stop, kill and restart.
 
     What was started is written down in the folder, so that a later run finds it again (`guarded=False`: it lives on
@@ -36,13 +37,13 @@ class PrivateServer:
             self.process = Process(self.state["pid"], self.state["born"], self.stop_signal)
 
     @classmethod
+    @abstractmethod
     def installed(cls) -> bool:
         """Whether its programs are on this machine."""
-        raise NotImplementedError
 
     @property
-    def url(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def url(self) -> str: ...
 
     @property
     def port(self) -> int:
@@ -138,15 +139,16 @@ class PrivateServer:
     def log_path(self) -> Path:
         return self.folder / "log"
 
+    @abstractmethod
     def prepare(self) -> None:
         """Makes the data and configuration that the first start needs."""
 
-    def execute(self, log: IO[bytes]) -> Process:
-        raise NotImplementedError
+    @abstractmethod
+    def execute(self, log: IO[bytes]) -> Process: ...
 
+    @abstractmethod
     def answers(self) -> bool:
         """Whether a client gets an answer now."""
-        raise NotImplementedError
 
     def remember(self) -> None:
         write_state(self.state_path, self.state)

@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -57,6 +59,32 @@ def test_counts_of_the_living_and_the_dead_add_up_and_their_files_do_not(tmp_pat
     assert read(tmp_path)["jobs_total", ""] == 18
     assert read(tmp_path)["jobs_total", ""] == 18, "reading changes nothing"
     assert {path.name for path in tmp_path.iterdir()} == {"counter_0.db", "histogram_0.db", "lock"}
+
+
+@pytest.mark.parametrize(("method", "at"), [("replace", ".list"), ("replace", ".draft"), ("unlink", ".db")])
+@pytest.mark.parametrize("which", [1, 2])
+def test_one_killed_while_it_adds_up_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, at: str, which: int
+) -> None:
+    """Before or in the middle of each step of the first or second file of sums, as many times as it takes."""
+    for process in [start(tmp_path), start(tmp_path)]:
+        process.communicate("\n")
+    real = getattr(Path, method)
+    left = which
+
+    def killed(path: Path, *args: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= path.suffix == at
+        if left == 0:
+            raise KeyboardInterrupt
+        return real(path, *args, **named)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(Path, method, killed)
+        read(tmp_path)
+    told = read(tmp_path)
+    assert (told["jobs_total", ""], told["seconds_count", ""]) == (6, 4)
+    assert {path.name for path in tmp_path.iterdir()} <= {"counter_0.db", "histogram_0.db", "lock"}
 
 
 def test_one_killed_before_it_counted_anything_takes_no_counts_away(tmp_path: Path) -> None:
