@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from django.db import models
+from django.db import models, transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponseBase
 
@@ -87,7 +87,8 @@ def record(
         line.user_agent = printable(request.META.get("HTTP_USER_AGENT", ""))[:AGENT]
         line.request_id = getattr(request, "request_id", "")
     line.save(force_insert=True)
-    log.info("security_event", name=event.value, user=user_id and str(user_id), detail=line.detail)
+    told = {"name": event.value, "user": user_id and str(user_id), "detail": line.detail}
+    transaction.on_commit(lambda: log.info("security_event", **told))  # like the line itself: or it did not happen
 
 
 def record_refusal(event: Event, user_id: UUID | None, *, request: Any, detail: str = "") -> None:

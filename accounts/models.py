@@ -102,7 +102,10 @@ class User(AbstractUser):
     objects: ClassVar[Users] = Users()
 
     class Meta(AbstractUser.Meta):
-        indexes = [models.Index(Lower("email"), name="user_email_any_case")]
+        indexes = [
+            models.Index(Lower("email"), name="user_email_any_case"),
+            models.Index("id", name="user_inactive", condition=models.Q(is_active=False)),  # the admin's list of them
+        ]
         constraints = [
             models.UniqueConstraint(
                 AnyCase("username"),

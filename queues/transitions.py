@@ -13,6 +13,7 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
+from django.db import transaction
 
 from project.logs import Budget
 from queues.lease import Lease, Outcome, Work
@@ -128,8 +129,11 @@ def lost(queue: UserQueue, request: Request) -> None:
 
 
 def intervened(event: str, queue: UserQueue, request: Request | None = None, **fields: Any) -> None:
-    """An owner, an operator or the dispatcher did something to a queue, or to one of its requests."""
-    _line(event, lambda: _known(queue, request) | fields)
+    """An owner, an operator or the dispatcher did something to a queue, or to one of its requests.
+
+    Written after the commit, if the caller is in a transaction: one that fails has done nothing.
+    """
+    transaction.on_commit(partial(_line, event, lambda: _known(queue, request) | fields))
 
 
 def _known(queue: UserQueue, request: Request | None) -> dict[str, Any]:

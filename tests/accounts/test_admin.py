@@ -8,6 +8,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from accounts import admin as accounts_admin
 from accounts.models import User
 from project import admin as project_admin
 from project import limits
@@ -36,6 +37,18 @@ def test_users_are_found_by_name_beginning_id_and_address(operator: Client, by: 
     page = operator.get("/admin/accounts/user/", {"q": term}).content.decode()
     assert "bob-the-builder" in page
     assert ">operator</a>" not in page
+
+
+def test_a_name_is_found_among_however_many_that_begin_with_it(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts_admin, "MOST_FOUND", 2)
+    for name in ("bob-1", "bob-2", "bob-3", "bob-4"):
+        make_user(username=name)
+    meant = make_user(username="bob")
+    found = set(operator.get("/admin/accounts/user/", {"q": "bob"}).context["cl"].result_list)
+    assert meant in found
+    assert len(found) <= 3
 
 
 def test_no_list_counts_a_whole_table(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:

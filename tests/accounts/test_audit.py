@@ -10,9 +10,10 @@ from django.contrib.auth.models import Group
 from django.db import IntegrityError, connection, transaction
 from django.test import Client
 from django.utils import timezone
+from structlog.testing import capture_logs
 
 from accounts import forgetting
-from accounts.audit import Event, SecurityEvent
+from accounts.audit import Event, SecurityEvent, record
 from accounts.models import Session, Tokens, User
 from project import limits
 from project.limits import Limit
@@ -38,6 +39,23 @@ def operator(db: None) -> Client:
     client = Client(raise_request_exception=False)
     client.force_login(boss)
     return client
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_not_committed_is_neither_in_the_trail_nor_in_the_log() -> None:
+    user = make_user()
+    with capture_logs() as lines:
+        with transaction.atomic():
+            record(Event.LOGOUT_ALL, user.id)
+            transaction.set_rollback(True)
+        assert (told(user), lines) == ([], [])
+        with transaction.atomic():
+            record(Event.LOGOUT_ALL, user.id, detail="by staff")
+            assert not lines
+    assert told(user) == ["logout_all"]
+    assert [(line["event"], line["name"], line["detail"]) for line in lines] == [
+        ("security_event", "logout_all", "by staff")
+    ]
 
 
 def test_a_life_of_an_account_is_told_in_order(anyone: Api) -> None:

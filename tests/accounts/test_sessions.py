@@ -167,7 +167,7 @@ def test_users_see_their_live_sessions_the_newest_first(user: User, api: Api) ->
     agent = "Phone\x00\x1b[31m" + "x" * 300
     login = {"username": user.username, "password": PASSWORD}
     phone.tokens = Tokens(**phone.post("auth/token", login, HTTP_USER_AGENT=agent, REMOTE_ADDR="192.0.2.7").json())
-    old = Session.open(user)
+    old = Session.open(User.objects.get(id=user.id))  # the login may have hashed the password anew
     Session.objects.filter(id=read_refresh(old.refresh).session_id).update(
         last_used_at=timezone.now() - timedelta(seconds=settings.ENV.refresh_token_seconds + 1)
     )

@@ -63,7 +63,7 @@ def test_a_token_made_like_ours_is_good(api: Api) -> None:
         {"token_type": "refresh"},
         {"token_type": None},
     ],
-    ids=str,
+    ids=lambda change: str(next(iter(change))),  # not the moment: two sessions name them alike
 )
 def test_a_claim_that_does_not_fit_is_refused(api: Api, change: dict[str, Any]) -> None:
     claims = {name: value for name, value in {**claims_of(api.tokens.access), **change}.items() if value is not None}

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
+from django.db import OperationalError
 from django.utils import timezone
 from structlog.testing import capture_logs
 
@@ -111,6 +114,28 @@ def test_blocked_skipped_cancelled_and_paused_are_told(hand: Hand, script: Scrip
     told = [line["event"] for line in of(lines, user) if line["event"] not in ("accepted", "started")]
     assert told == ["blocked", "retried", "paused", "cancelled", "resumed", "blocked", "skipped", "purged"]
     assert of(lines, user)[-1]["requests"] == 2
+
+
+def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = new_user()
+    submit(user, "anything")
+    queue, (request,) = queue_of(user), requests_of(user)
+
+    def away(*_: Any, **__: Any) -> None:
+        raise OperationalError("the connection was lost")
+
+    verbs = [partial(interventions.resume, queue.id), partial(interventions.purge, queue.id)]
+    verbs += [partial(interventions.republish, queue.id), partial(interventions.cancel, request.id)]
+    with monkeypatch.context() as patched:
+        patched.setattr(UserQueue, "save", away)
+        for verb in verbs:
+            with pytest.raises(OperationalError):
+                verb()
+    assert events(lines, user) == ["accepted"]
+    for verb in verbs:
+        with suppress(interventions.NotPossible):  # purged, it cannot be cancelled
+            verb()
+    assert events(lines, user) == ["accepted", "resumed", "purged", "republished"]
 
 
 def test_a_scheduled_request_is_told_when_it_has_its_place(hand: Hand, lines: Lines) -> None:
