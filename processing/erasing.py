@@ -5,20 +5,48 @@ Killed in the middle, or stopped because a server is away, it is begun again: ea
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from uuid import UUID
+
+from django.db import connection
 
 from accounts import forgetting
 from accounts.models import User
 from processing.rabbitmq import Publisher
 from queues import erasing
+from queues.interventions import NotPossible
 from queues.models import UserQueue
+
+LOCK_CLASS = 0x6F776572  # "ower": the advisory locks of erasures
 
 
 def erase(user: User, *, patience: float, count: int, by: str, tell: Callable[[str], None]) -> int:
     """Do all of it, `count` rows at a time; how many requests went. `patience` is for what runs, in seconds.
 
     Raises BrokerUnavailable; then the user is locked out, their work has ended, and the rest is done by another call.
+    Raises NotPossible while somebody else does it, and User.DoesNotExist when it was done.
     """
+    with _alone(user.id):
+        return _erase(user, patience, count, by, tell)
+
+
+@contextmanager
+def _alone(user_id: UUID) -> Iterator[None]:
+    """Two at once would take away from each other what they look for."""
+    lock = (LOCK_CLASS, str(user_id))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock)
+        if not cursor.fetchone()[0]:
+            raise NotPossible("This user is being erased just now.")
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", lock)
+
+
+def _erase(user: User, patience: float, count: int, by: str, tell: Callable[[str], None]) -> int:
     forgetting.shut_out(user.id)  # from here on no token works, no stream goes on and nothing more is accepted
     queue = UserQueue.objects.filter(user=user).first()
     requests = 0

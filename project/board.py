@@ -21,7 +21,7 @@ from project import health
 from project.metrics import standing_now
 from queues import failures, pace
 from queues.looking import first_id
-from queues.standing import Group, Standing
+from queues.standing import Standing
 from queues.states import QueueState, Status
 
 Found = TypeVar("Found")
@@ -134,7 +134,7 @@ def look() -> Board:
         _lights(checks(), standing),
         standing,
         _states(standing),
-        _oldest(standing),
+        {name: lasting(seconds) for name, seconds in standing.ages.items()},
         _picture(hour.accepted, "accepted") if hour else None,
         _picture(hour.finished, "finished") if hour else None,
         _failing(hour),
@@ -169,18 +169,6 @@ def _states(standing: Standing) -> list[Bar]:
         Bar(90, 22 * row, round(400 * count / most, 1), 16, f"{count} {name}", name, count)
         for row, (name, count) in enumerate(counts.items())
     ]
-
-
-def _oldest(standing: Standing) -> dict[str, str]:
-    def moving(group: Group) -> bool:
-        return not group.paused and group.state != QueueState.BLOCKED
-
-    ages = {
-        "moving": standing.oldest_waiting(moving),
-        "blocked": standing.oldest_waiting(lambda group: not group.paused and group.state == QueueState.BLOCKED),
-        "paused": standing.oldest_waiting(lambda group: group.paused),
-    }
-    return {name: lasting(seconds) for name, seconds in ages.items()}
 
 
 def lasting(seconds: float) -> str:

@@ -133,9 +133,8 @@ def figures(found: Standing) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "ordered_work_oldest_waiting_seconds", "Age of the oldest waiting request.", labels=["queues"]
     )
-    oldest.add_metric(["moving"], found.oldest_waiting(lambda g: not g.paused and g.state != QueueState.BLOCKED))
-    oldest.add_metric(["blocked"], found.oldest_waiting(lambda g: not g.paused and g.state == QueueState.BLOCKED))
-    oldest.add_metric(["paused"], found.oldest_waiting(lambda g: g.paused))
+    for which, age in found.ages.items():
+        oldest.add_metric([which], age)
     lag = GaugeMetricFamily(
         "ordered_work_dispatcher_lag_seconds", "How long the oldest thing has been due.", labels=["task"]
     )

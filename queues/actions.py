@@ -26,7 +26,7 @@ OF_QUEUES = (
     ),
     Intervention(
         "resume", "Resume the selected queues", "They go on where they stopped.", "resumed",
-        lambda queue, _: interventions.resume(queue),
+        lambda queue, _: interventions.resume(queue, operator=True),
     ),
     Intervention(
         "purge", "Cancel all that waits in the selected queues", "What runs goes on. This cannot be taken back.",

@@ -63,8 +63,8 @@ class UserQueueAdmin(Steering):
     change_form_template = "admin/queues/queue.html"
     fields = (
         "waiting_limit", "reason", "id", "user", "state", "state_since", "depth", "oldest_waiting", "running_since",
-        "paused", "paused_at", "paused_by", "last_seq", "published_seq", "done_seq", "fence", "holder", "lease_until",
-        "claimed", "careful_to", "wake_at", "seconds_each", "moved_at", "requests_of_it",
+        "paused", "held", "paused_at", "paused_by", "last_seq", "published_seq", "done_seq", "fence", "holder",
+        "lease_until", "claimed", "careful_to", "wake_at", "seconds_each", "moved_at", "requests_of_it",
     )  # fmt: skip
     readonly_fields = tuple(name for name in fields if name not in ("waiting_limit", "reason"))
 

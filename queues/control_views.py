@@ -92,10 +92,12 @@ class PauseView(QueueVerbView):
 
 
 class ResumeView(QueueVerbView):
+    problems = {"post": (409,)}
+
     @extend_schema(operation_id="resume", request=None, responses={200: QueueShown})
     def post(self, request: APIRequest) -> Response:
-        """Lets your queue go on where it was paused."""
-        interventions.resume(open_queue(caller(request).user_id))
+        """Lets your queue go on where you paused it. What an operator paused, only an operator can resume: 409."""
+        possible(interventions.resume, open_queue(caller(request).user_id))
         return Response(summary(caller(request).user_id, caller(request).session_id))
 
 

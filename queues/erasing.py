@@ -29,7 +29,7 @@ def end_work(queue_id: int, patience: float) -> bool:
 
     If it did not, the queue is taken from its worker: whatever that handler still does, nothing of it is recorded.
     """
-    interventions.pause(queue_id)
+    interventions.pause(queue_id, "the erasure of its user")
     interventions.purge(queue_id)
     for request_id in Request.objects.filter(queue=queue_id, finished_at=None).values_list("id", flat=True):
         with suppress(NotPossible):  # it has just ended

@@ -6,12 +6,13 @@ Pages are read along an index, each in a statement of its own: no memory grows w
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import Model, QuerySet, prefetch_related_objects
+from django.db.models import Model, prefetch_related_objects
 
 from accounts.audit import SecurityEvent
 from accounts.models import Session, User
 from queues import listing, presenting
 from queues.listing import Cursor, Filters
+from queues.looking import by_key
 from queues.models import IdempotencyKey, UserQueue
 
 PAGE = 200
@@ -32,13 +33,13 @@ def _all(user: User) -> Iterator[dict[str, Any]]:
         **_columns(user, "id", "username", "email", "created_at", "last_login", "is_active", "is_staff"),
         "groups": list(user.groups.values_list("name", flat=True)),
     }
-    for session in _by_key(Session.objects.filter(user=user), "id"):
+    for session in by_key(Session.objects.filter(user=user), "id", PAGE):
         shown = _columns(session, "id", "created_at", "last_used_at", "ended_at", "address", "user_agent")
         yield {"record": "session", **shown}
-    for event in _by_key(SecurityEvent.objects.filter(user_id=user.id), "id"):
+    for event in by_key(SecurityEvent.objects.filter(user_id=user.id), "id", PAGE):
         shown = _columns(event, "at", "event", "address", "user_agent", "request_id", "detail")
         yield {"record": "security_event", **shown}
-    for key in _by_key(IdempotencyKey.objects.filter(user=user).defer("answer", "digest"), "key"):
+    for key in by_key(IdempotencyKey.objects.filter(user=user).defer("answer", "digest"), "key", PAGE):
         yield {"record": "idempotency_key", **_columns(key, "key", "location", "created_at")}
     queue = UserQueue.objects.filter(user=user).first()
     if queue is not None:
@@ -59,17 +60,6 @@ def _requests(queue: UserQueue) -> Iterator[dict[str, Any]]:
         if page.next is None:
             return
         cursor = page.next
-
-
-def _by_key(rows: QuerySet[Any], key: str) -> Iterator[Any]:
-    """All rows in the order of `key`, a page at a time."""
-    last: Any = None
-    while True:
-        page = list((rows if last is None else rows.filter(**{f"{key}__gt": last})).order_by(key)[:PAGE])
-        yield from page
-        if len(page) < PAGE:
-            return
-        last = getattr(page[-1], key)
 
 
 def _columns(row: Model, *names: str) -> dict[str, Any]:

@@ -3,15 +3,19 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, Exists, Max, Min, OuterRef, QuerySet
 from django.db.models.fields.json import KeyTextTransform
+from django.utils import timezone
 
+from queues.looking import first_id, in_line
 from queues.models import Request, UserQueue
 from queues.states import Status
+
+PLACE = ("queue_id", "seq", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,17 @@ def summary(chosen: Chosen) -> list[dict[str, Any]]:
 
 
 def not_retried(chosen: Chosen) -> QuerySet[Request]:
-    """Those that nobody has tried again yet, each user's in the order of their sequence numbers."""
-    again = Request.objects.filter(retry_of=OuterRef("pk"))
-    return failed(chosen).filter(~Exists(again)).order_by("queue_id", "seq", "id")
+    """Those that nobody has tried again yet."""
+    return failed(chosen).filter(~Exists(Request.objects.filter(retry_of=OuterRef("pk"))))
 
 
 def ids_in_order(chosen: Chosen, count: int) -> Iterator[UUID]:
-    """The ids of `not_retried`, read `count` at a time: a retry that fails meanwhile is another request."""
-    yield from not_retried(chosen).values_list("id", flat=True).iterator(count)
+    """The ids of `not_retried`, each user's in order, read `count` at a time; none that is accepted meanwhile."""
+    asked = first_id(timezone.now() + timedelta(milliseconds=1))
+    place = None
+    while rows := list(in_line(not_retried(chosen).filter(id__lt=asked), place).values_list(*PLACE)[:count]):
+        place = rows[-1]
+        yield from (request_id for _, _, request_id in rows)
 
 
 NEWEST = 1000  # failures that the board looks at

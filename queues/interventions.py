@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, QuerySet, TextField
+from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Now
 
 from queues import kinds, transitions
@@ -53,7 +53,7 @@ def give_up(request_id: UUID, status: Status) -> None:
                 Request.objects.filter(id=request_id).update(cancel_asked_at=Now())
                 transitions.intervened("cancel asked", queue, request)
             return
-        _end(queue.requests.filter(id=request_id), status)
+        end(queue.requests.filter(id=request_id), status)
         go_on(queue)
         transitions.intervened(status.value, queue, request)
 
@@ -92,7 +92,7 @@ def skip(request_id: UUID) -> None:
         request = Request.objects.get(id=request_id)
         if not _blocks(queue, request):
             raise NotPossible(f"The request is {request.status_now} and does not block its queue.")
-        _end(queue.requests.filter(id=request_id), Status.FAILED)
+        end(queue.requests.filter(id=request_id), Status.FAILED)
         go_on(queue)
         transitions.intervened("skipped", queue, request)
 
@@ -115,18 +115,25 @@ def retry_once(request_id: UUID) -> None:
     retry(request_id)
 
 
-def pause(queue_id: int, by: str = "its owner") -> None:
-    """Start no further request; the one that runs ends. Accepting goes on. `by` says who does it, and why."""
-    # Whoever paused it first did.
-    UserQueue.objects.filter(id=queue_id, paused=False).update(paused=True, paused_at=Now(), paused_by=by[:500])
+def pause(queue_id: int, operator: str = "") -> None:
+    """Start no further request; the one that runs ends. Accepting goes on.
+
+    `operator` says who does it, and why; empty: its owner does. An operator's pause takes the place of its owner's.
+    """
+    # Otherwise, whoever paused it first did.
+    free = UserQueue.objects.filter(Q(paused=False) | Q(held=False) if operator else Q(paused=False), id=queue_id)
+    by = operator[:500] or "its owner"
+    free.update(paused=True, held=bool(operator), paused_at=Now(), paused_by=by)
     changed(queue_id)
     transitions.intervened("paused", UserQueue.objects.get(id=queue_id))
 
 
-def resume(queue_id: int) -> None:
-    """Go on where it stopped."""
+def resume(queue_id: int, *, operator: bool = False) -> None:
+    """Go on where it stopped. Raises NotPossible when an operator paused it, and none resumes it."""
     with locked(queue_id) as queue:
-        queue.paused, queue.paused_at, queue.paused_by = False, None, ""
+        if queue.paused and queue.held and not operator:
+            raise NotPossible("An operator paused your queue; only an operator can resume it.")
+        queue.paused, queue.held, queue.paused_at, queue.paused_by = False, False, None, ""
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
         transitions.intervened("resumed", queue)
@@ -152,9 +159,9 @@ def purge(queue_id: int) -> int:
     """Cancel all that waits, scheduled requests too; the one that runs goes on. Returns how many."""
     # Scheduled ones first: entering the line locks them before the queue, too.
     scheduled = Request.objects.filter(queue=queue_id, status=Status.SCHEDULED)
-    count = _end(scheduled, Status.CANCELLED)
+    count = end(scheduled, Status.CANCELLED)
     with locked(queue_id) as queue:
-        count += _end(queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None), Status.CANCELLED)
+        count += end(queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None), Status.CANCELLED)
         go_on(queue)
         transitions.intervened("purged", queue, requests=count)
     return count
@@ -173,8 +180,8 @@ def locked(queue_id: int) -> Iterator[Any]:
             queue.state_since = now
         queue.save(
             update_fields=[
-                "done_seq", "published_seq", "state", "state_since", "paused", "paused_at", "paused_by", "wake_at",
-                "idle_since", "moved_at",
+                "done_seq", "published_seq", "state", "state_since", "paused", "held", "paused_at", "paused_by",
+                "wake_at", "idle_since", "moved_at",
             ]
         )  # fmt: skip
         transaction.on_commit(work_waits)
@@ -190,10 +197,11 @@ def _blocks(queue: UserQueue, request: Request) -> bool:
     return queue.state == QueueState.BLOCKED and request.seq == queue.done_seq + 1
 
 
-def _end(requests: QuerySet[Request], status: Status) -> int:
+def end(requests: QuerySet[Request], status: Status, **more: Any) -> int:
+    """Give those of them that are not final this status, and `more`; how many. The queue is locked."""
     ending = requests.exclude(status__in=FINAL)
     kinds_ended = Counter(ending.values_list("kind", flat=True))
-    count = ending.update(status=status, finished_at=Now())
+    count = ending.update(status=status, finished_at=Now(), **more)
     transaction.on_commit(partial(count_given_up, kinds_ended, status))
     return count
 

@@ -1,6 +1,6 @@
 """What operators look at: queues that are not at rest, found by name, sorted by what is worst."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -61,6 +61,28 @@ def first_id(moment: datetime) -> UUID:
     return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
+def by_key(rows: QuerySet[Any], key: str, count: int) -> Iterator[Any]:
+    """All rows in the order of `key`, read `count` at a time, each page in a statement of its own."""
+    last: Any = None
+    while True:
+        page = list((rows if last is None else rows.filter(**{f"{key}__gt": last})).order_by(key)[:count])
+        yield from page
+        if len(page) < count:
+            return
+        last = getattr(page[-1], key)
+
+
+def in_line(requests: QuerySet[Request], behind: Sequence[Any] | None) -> QuerySet[Request]:
+    """Each queue's in their order, those without a number last; from behind a place (queue, number, id) on."""
+    ordered = requests.order_by("queue_id", "seq", "id")
+    if behind is None:
+        return ordered
+    queue, seq, pk = behind
+    later = Q(queue_id__gt=queue) | Q(queue_id=queue, seq=None, id__gt=pk)
+    later |= Q(queue_id=queue, seq__gt=seq) | Q(queue_id=queue, seq=None) if seq is not None else Q()
+    return ordered.filter(later, queue_id__gte=queue)
+
+
 def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     """Those of that status, found through an index wherever there are few of them."""
     busy = requests.filter(Q(queue__active=True) | Q(queue__unpublished=True), finished_at=None)
@@ -80,13 +102,21 @@ LOOKED_AT = 5_000
 
 # The heads of all lines first, read from the queues that are not at rest: among millions of finished requests a search
 # by status, or backwards by id, might read all of them. The limits keep the planner from doing so.
+BUSY = """(SELECT id, done_seq FROM queues_userqueue WHERE active
+     UNION ALL
+     SELECT id, done_seq FROM queues_userqueue WHERE unpublished AND NOT active)"""
 QUEUED = f"""
-    SELECT r.id FROM (SELECT id, done_seq FROM queues_userqueue WHERE active
-                      UNION ALL
-                      SELECT id, done_seq FROM queues_userqueue WHERE unpublished AND NOT active) q
+    SELECT r.id FROM {BUSY} q
     CROSS JOIN LATERAL (SELECT id FROM queues_request
                         WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL AND status = 'queued'
                         ORDER BY seq LIMIT {LOOKED_AT}) r
+    LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
+
+
+RETRYING = f"""
+    SELECT r.id FROM {BUSY} q
+    CROSS JOIN LATERAL (SELECT id FROM queues_request
+                        WHERE queue_id = q.id AND seq = q.done_seq + 1 AND status = 'retrying' OFFSET 0) r
     LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
 
 
@@ -111,6 +141,8 @@ def newest_having(requests: QuerySet[Request], status: Status, kind: str) -> Que
     every = Request.objects.order_by("-id")
     if status == Status.QUEUED:
         requests = requests.filter(id__in=RawSQL(QUEUED, []))  # noqa: S611  (a constant)
+    elif status == Status.RETRYING:
+        requests = requests.filter(id__in=RawSQL(RETRYING, []))  # noqa: S611  (a constant)
     elif kind and status in GIVEN_UP:
         requests = requests.filter(id__in=every.filter(given_up=status).values("id")[:LOOKED_AT])
     elif kind and status == Status.SUCCEEDED:

@@ -1,75 +1,142 @@
-"""Counters against rows: finds queues whose counters and rows disagree (a hand was in the tables), and mends them."""
+"""Counters against rows: finds queues whose counters and rows disagree (a hand was in the tables), and mends them.
+
+What is mended never runs a request that may have run, and lets nothing overtake.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db.models import Max
 from django.db.models.functions import Now
 
-from queues.interventions import NotPossible, go_on, locked
+from queues import transitions
+from queues.interventions import NotPossible, end, go_on, locked
 from queues.models import Request, UserQueue
 from queues.sql import Statement
 from queues.states import OnFailure, QueueState, Status
 
 TOMBSTONE = "(missing)"  # the kind of a row that stands for one that was deleted
 
+LOOK_BACK, FOR_EVER = 1_000, 2**62  # numbers behind the head of a queue
+MOST_MISSING = 10_000  # rows of a queue that are stood in for; where more lack, a counter is wrong
+
 # In one statement, so that what is compared is of one moment. Queues at rest are looked at only if `all`.
 COMPARED = Statement("""
-    SELECT q.id, q.last_seq, q.last_seq - q.done_seq AS owed, ahead.rows, ahead.newest
+    SELECT q.id, q.done_seq, q.last_seq, q.last_seq - q.done_seq AS owed, ahead.rows, ahead.newest,
+           behind.rows AS passed, behind.first
     FROM queues_userqueue q CROSS JOIN LATERAL (
         SELECT count(*) AS rows, coalesce(max(r.seq), q.done_seq) AS newest FROM queues_request r
         WHERE r.queue_id = q.id AND r.seq > q.done_seq) ahead
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS rows, (array_agg(r.id ORDER BY r.seq))[1] AS first FROM queues_request r
+        WHERE r.queue_id = q.id AND r.seq <= q.done_seq AND r.finished_at IS NULL
+          AND r.seq > q.done_seq - %(look_back)s) behind
     WHERE q.id > %(after)s AND (q.active OR q.unpublished OR %(all)s) ORDER BY q.id LIMIT %(count)s
 """)
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A queue whose counters promise `owed` requests while `rows` are there, the newest with the number `newest`."""
+    """A queue whose counters promise `owed` requests while `rows` are there, the newest with the number `newest`.
+
+    Or one that has passed `passed` requests, `first` before the others, although they have no outcome.
+    """
 
     queue_id: int
+    done_seq: int
+    last_seq: int
     owed: int
     rows: int
-    last_seq: int
     newest: int
+    passed: int
+    first: UUID | None
+
+    @property
+    def wrong(self) -> bool:
+        return self.owed != self.rows or self.newest > self.last_seq or self.passed > 0
 
     def __str__(self) -> str:
+        told = []
         if self.newest > self.last_seq:
-            return f"queue {self.queue_id}: last_seq is {self.last_seq}, but a request has the number {self.newest}"
-        return f"queue {self.queue_id}: {self.owed} requests should be there, {self.rows} rows are"
+            told.append(f"last_seq is {self.last_seq}, but a request has the number {self.newest}")
+        elif self.owed != self.rows:
+            told.append(f"{self.owed} requests should be there, {self.rows} rows are")
+        if self.passed:
+            also = f" and {self.passed - 1} more" if self.passed > 1 else ""
+            told.append(f"it has passed request {self.first}{also} without an outcome (done_seq is {self.done_seq})")
+        return f"queue {self.queue_id}: {'; '.join(told)}"
 
 
 def compare(count: int, everywhere: bool = False) -> Iterator[tuple[int, list[Mismatch]]]:
-    """Look at all queues that are not at rest, or at all; yields for each batch how many it had, and what is wrong."""
-    after = 0
-    while rows := COMPARED.rows(after=after, all=everywhere, count=count):
+    """Look at queues that are not at rest, at the LOOK_BACK newest of what they have passed, or at everything.
+
+    Yields for each batch how many queues it had, and what is wrong.
+    """
+    after, look_back = 0, FOR_EVER if everywhere else LOOK_BACK
+    while rows := COMPARED.rows(after=after, all=everywhere, look_back=look_back, count=count):
         after = rows[-1].id
-        found = (Mismatch(r.id, r.owed, r.rows, r.last_seq, r.newest) for r in rows)
-        wrong = [one for one in found if one.owed != one.rows or one.newest > one.last_seq]
-        yield len(rows), wrong
+        found = (Mismatch(*row) for row in rows)
+        yield len(rows), [one for one in found if one.wrong]
 
 
 def mend(queue_id: int) -> None:
-    """Count again what there is, and fill each gap with a cancelled request, so that the queue can pass over it.
+    """End what the queue has passed without an outcome, correct last_seq, and fill each gap with a cancelled request.
 
-    Raises NotPossible while a worker has the queue.
+    Raises NotPossible while a worker has the queue (but for what it has passed), or where so much is missing that
+    somebody has to look.
     """
     with locked(queue_id) as queue:
+        _end_passed(queue)
+    with locked(queue_id) as queue:
+        newest = max(queue.done_seq, queue.requests.aggregate(newest=Max("seq"))["newest"] or 0)
+        if newest <= queue.last_seq and queue.depth == queue.requests.filter(seq__gt=queue.done_seq).count():
+            return
         if queue.state == QueueState.DRAINING:
             raise NotPossible("A worker has the queue; pause it, and try again when its turn is over.")
-        newest: int = queue.requests.aggregate(newest=Max("seq"))["newest"] or 0
-        if newest > queue.last_seq:
-            queue.last_seq = newest
-            UserQueue.objects.filter(id=queue_id).update(last_seq=newest)
-        there = set(queue.requests.filter(seq__gt=queue.done_seq).values_list("seq", flat=True))
-        missing = [seq for seq in range(queue.done_seq + 1, queue.last_seq + 1) if seq not in there]
-        Request.objects.bulk_create(_tombstone(queue, seq) for seq in missing)
+        _correct_last_seq(queue, newest)
+        _fill_gaps(queue)
         go_on(queue)
 
 
+def _end_passed(queue: UserQueue) -> None:
+    """As failed: whether they ran nobody knows, so their owner decides whether to retry them. No worker looks there."""
+    passed = queue.requests.filter(seq__lte=queue.done_seq, finished_at=None)
+    told = list(passed.only("seq", "kind", "attempt", "trace"))
+    message = "The queue went on without an outcome of this request. Whether it ran is not known; retry it if it may."
+    end(passed, Status.FAILED, error=_error(queue, "Passed", message))
+    for request in told:
+        transitions.intervened("failed", queue, request, error="Passed")
+
+
+def _correct_last_seq(queue: UserQueue, newest: int) -> None:
+    """Up to the newest row; down to it where it is so far away that it counts nothing."""
+    if not queue.last_seq - MOST_MISSING <= newest <= queue.last_seq:
+        queue.last_seq, queue.published_seq = newest, min(queue.published_seq, newest)
+        if queue.published_seq == queue.done_seq:
+            queue.state, queue.wake_at, queue.idle_since = QueueState.IDLE, None, queue.now  # type: ignore[attr-defined]
+        queue.save(update_fields=["last_seq", "published_seq", "state", "wake_at", "idle_since"])
+
+
+def _fill_gaps(queue: UserQueue) -> None:
+    there = set(queue.requests.filter(seq__gt=queue.done_seq).values_list("seq", flat=True))
+    lacking = queue.depth - len(there)
+    if lacking > MOST_MISSING:
+        raise NotPossible(
+            f"{lacking} rows are missing between done_seq, {queue.done_seq}, and the newest request, {queue.last_seq}:"
+            " one of these numbers is wrong."
+        )
+    missing = (seq for seq in range(queue.done_seq + 1, queue.last_seq + 1) if seq not in there)
+    Request.objects.bulk_create(_tombstone(queue, seq) for seq in missing)
+
+
 def _tombstone(queue: UserQueue, seq: int) -> Request:
-    error = {"type": "Missing", "message": "The row was gone.", "at": queue.now.isoformat()}  # type: ignore[attr-defined]
+    error = _error(queue, "Missing", "The row was gone.")
     return Request(
         queue=queue, seq=seq, kind=TOMBSTONE, payload={}, status=Status.CANCELLED, max_attempts=1, error=error,
         on_failure=OnFailure.CONTINUE, finished_at=Now(),
     )  # fmt: skip
+
+
+def _error(queue: UserQueue, name: str, message: str) -> dict[str, str]:
+    return {"type": name, "message": message, "at": queue.now.isoformat()}  # type: ignore[attr-defined]

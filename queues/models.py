@@ -30,6 +30,9 @@ class UserQueue(models.Model):
     paused = models.BooleanField(default=False, db_default=False)
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_by = models.CharField(max_length=500, blank=True, default="", db_default="", help_text="Who, and why.")
+    held = models.BooleanField(
+        default=False, db_default=False, help_text="Paused by an operator: its owner cannot resume it."
+    )
 
     fence = models.BigIntegerField(
         default=0, db_default=0, help_text="Grows with every lease; only its holder records."

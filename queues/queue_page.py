@@ -76,7 +76,8 @@ def _said(queue: Any, head: Request | None) -> list[str]:
     if queue.paused:
         since = f" since {queue.paused_at:%Y-%m-%d %H:%M:%S}" if queue.paused_at else ""
         by = f" by {queue.paused_by}" if queue.paused_by else ""
-        told.append(f"Paused{since}{by}. Nothing further starts until it is resumed; accepting goes on.")
+        who = "an operator resumes it: its owner cannot" if queue.held else "it is resumed"
+        told.append(f"Paused{since}{by}. Nothing further starts until {who}; accepting goes on.")
     if queue.state == QueueState.IDLE and queue.depth:
         told.append(TO_PUBLISH)
     else:

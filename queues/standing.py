@@ -98,6 +98,15 @@ class Standing:
         """Age in seconds of the oldest waiting request in such queues; 0 when none waits."""
         return max((group.oldest_waiting or 0.0 for group in self.groups if among(group)), default=0.0)
 
+    @property
+    def ages(self) -> dict[str, float]:
+        """The same of queues that are `moving`, `blocked` or `paused`: each queue is in one of the three."""
+        return {
+            "moving": self.oldest_waiting(lambda group: not group.paused and group.state != QueueState.BLOCKED),
+            "blocked": self.oldest_waiting(lambda group: not group.paused and group.state == QueueState.BLOCKED),
+            "paused": self.oldest_waiting(lambda group: group.paused),
+        }
+
 
 def look(dispatchers: int, workers: int) -> Standing:
     """How they stand now. The arguments are the classes of the advisory locks that dispatchers and workers hold."""

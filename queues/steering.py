@@ -19,7 +19,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core import signing
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -27,7 +27,7 @@ from django.urls import reverse
 from project.admin import FastAdmin
 from queues.accepting import QueueFull, SessionOver
 from queues.interventions import NotPossible
-from queues.looking import first_id
+from queues.looking import first_id, in_line
 from queues.models import Request, UserQueue
 
 MOST = 100_000  # targets of one action
@@ -222,14 +222,7 @@ class Steering(FastAdmin):
             queues = targets.order_by("pk")
             return queues if progress.last is None else queues.filter(pk__gt=progress.last[0])
         asked = datetime.fromtimestamp(progress.asked, UTC) + timedelta(milliseconds=1)
-        # Those without a place stand behind the others.
-        requests = targets.filter(id__lt=first_id(asked)).order_by("queue_id", "seq", "id")
-        if progress.last is None:
-            return requests
-        queue, seq, pk = progress.last
-        later = Q(queue_id__gt=queue) | Q(queue_id=queue, seq=None, id__gt=pk)
-        later |= Q(queue_id=queue, seq__gt=seq) | Q(queue_id=queue, seq=None) if seq is not None else Q()
-        return requests.filter(later, queue_id__gte=queue)
+        return in_line(targets.filter(id__lt=first_id(asked)), progress.last)
 
     def _log(self, request: HttpRequest, done: list[Any], what: Intervention, given: Given, progress: Progress) -> None:
         """Each row's history, and where there are several a line about all of them."""

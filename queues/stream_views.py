@@ -70,35 +70,44 @@ def _opening() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(OPENING_THREADS, "opening")
 
 
-class ThreadsBody:
-    """A stream's bytes for a server that gives it a thread."""
+class Body:
+    """A stream's bytes: what both kinds of servers send."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
+        self.over = False
 
-    def __iter__(self) -> Iterator[bytes]:
-        ready = threading.Event()
-        self.stream.wake = ready.set
-        yield OPENING
-        while True:
-            ready.clear()
-            if events := streams.take(self.stream):
-                yield events
-            elif self.stream.ended:
-                yield last_words(self.stream)
-                return
-            elif not ready.wait(THREADS_HEARTBEAT_SECONDS):
-                yield HEARTBEAT
+    def due(self) -> bytes:
+        """What can be sent now: events, or a comment that says why the stream ends, or nothing yet."""
+        if events := streams.take(self.stream):
+            return events
+        self.over = bool(self.stream.ended)
+        return f": {self.stream.ended}\n\n".encode() if self.over else b""
 
     def close(self) -> None:
         streams.leave(self.stream)
 
 
-class LoopsBody:
-    """A stream's bytes for an event loop; one that cannot send them for long is cancelled."""
+class ThreadsBody(Body):
+    """For a server that gives it a thread."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        ready = threading.Event()
+        self.stream.wake = ready.set
+        yield OPENING
+        while not self.over:
+            ready.clear()
+            if due := self.due():
+                yield due
+            elif not ready.wait(THREADS_HEARTBEAT_SECONDS):
+                yield HEARTBEAT
+
+
+class LoopsBody(Body):
+    """For an event loop; one that cannot send it for long is cancelled."""
 
     def __init__(self, stream: Stream) -> None:
-        self.stream = stream
+        super().__init__(stream)
         stream.abort = lambda: None  # it may never begin
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -107,32 +116,21 @@ class LoopsBody:
         self.stream.abort = lambda: _soon(loop, task.cancel if task else ready.set)
         try:
             yield OPENING
-            while True:
+            while not self.over:
                 ready.clear()
-                if events := streams.take(self.stream):
-                    yield events
-                elif self.stream.ended:
-                    yield last_words(self.stream)
-                    return
-                else:
-                    try:
-                        async with asyncio.timeout(HEARTBEAT_SECONDS):
-                            await ready.wait()
-                    except TimeoutError:
-                        yield HEARTBEAT
+                if due := self.due():
+                    yield due
+                    continue
+                try:
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        await ready.wait()
+                except TimeoutError:
+                    yield HEARTBEAT
         finally:
             self.close()
-
-    def close(self) -> None:
-        streams.leave(self.stream)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Any) -> None:
     """Have the loop call it, if there still is one."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call)
-
-
-def last_words(stream: Stream) -> bytes:
-    """A comment, so that whoever looks at the stream knows why it ends."""
-    return f": {stream.ended}\n\n".encode()

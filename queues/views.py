@@ -72,23 +72,21 @@ class SubmittingView(OwnersView):
             raise LengthRequired if "HTTP_TRANSFER_ENCODING" in request.META else Invalid(NO_BODY)
         return data, body
 
-    def take(self, request: APIRequest, asked: list[Submission]) -> HttpResponse:
+    def take(
+        self, request: APIRequest, asked: list[Submission], answer: Callable[[list[Accepted]], Answer]
+    ) -> HttpResponse:
         """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 422 and 429."""
         claims = caller(request)
         limits.take(request, limits.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
         trace = request._request.request_id  # type: ignore[attr-defined]
 
         def accept_them() -> Answer:
-            return self.answer(request, accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))
+            return answer(accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))
 
         try:
             return accepted(once_for_key(request, request.raw_body, accept_them))  # type: ignore[attr-defined]
         except QueueFull as full:
             raise too_much(full.queue, len(asked)) from None
-
-    def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
-        """What to answer once they are taken in."""
-        raise NotImplementedError
 
 
 class RequestsView(SubmittingView):
@@ -102,11 +100,12 @@ class RequestsView(SubmittingView):
     )
     def post(self, request: APIRequest) -> HttpResponse:
         """Asks for one thing, to be done after all that you asked for before."""
-        return self.take(request, [submissions.read_one(*self.sent(request))])
 
-    def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
-        (one,) = accepted
-        return Answer(encoded(presenting.new(one)), f"{request._request.path}/{one.submission.id}")
+        def answer(accepted: list[Accepted]) -> Answer:
+            (one,) = accepted
+            return Answer(encoded(presenting.new(one)), f"{request._request.path}/{one.submission.id}")
+
+        return self.take(request, [submissions.read_one(*self.sent(request))], answer)
 
     @extend_schema(operation_id="requests", parameters=[ListQuery], responses={200: PageShown})
     def get(self, request: APIRequest) -> HttpResponse:
@@ -132,10 +131,11 @@ class BatchView(SubmittingView):
     @extend_schema(operation_id="submit_batch", parameters=IDEMPOTENCY, request=BatchBody, responses={202: BatchShown})
     def post(self, request: APIRequest) -> HttpResponse:
         """Asks for several things in the order given: all of them, or none."""
-        return self.take(request, submissions.read_batch(*self.sent(request)))
 
-    def answer(self, request: APIRequest, accepted: list[Accepted]) -> Answer:
-        return Answer(encoded({"requests": [presenting.new(one) for one in accepted]}))
+        def answer(accepted: list[Accepted]) -> Answer:
+            return Answer(encoded({"requests": [presenting.new(one) for one in accepted]}))
+
+        return self.take(request, submissions.read_batch(*self.sent(request)), answer)
 
 
 class RequestView(OwnersView):

@@ -6,14 +6,16 @@ import re
 import socket
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import IntEnum
+from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import orjson
 import structlog
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
@@ -29,9 +31,8 @@ Target = TypeVar("Target")
 Row = Mapping[str, Any]
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-LONGEST_SPAN = timedelta(days=36_500)
-
+LONGEST_SPAN = timedelta(days=18_000)  # requests' ids tell times from 1970 on
+LARGEST = 2**31 - 1
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a user's name must not steer an operator's terminal
 
 
@@ -53,12 +54,9 @@ class OperatorCommand(BaseCommand):
     requires_system_checks: list[str] = []
     name = ""  # as it is typed
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        self.add_verbs(parser.add_subparsers(dest="verb", required=True, metavar="VERB"))
-
-    def add_verbs(self, verbs: Any) -> None:
-        """Declare each verb with `verbs.add_parser`, `looks` or `changes`."""
-        raise NotImplementedError
+    def verbs(self, parser: CommandParser) -> Any:
+        """Where each verb is declared, by `add_parser`, with the options of `looks` or `changes`."""
+        return parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def looks(self, parser: ArgumentParser) -> ArgumentParser:
         """The options of one that only looks."""
@@ -79,6 +77,11 @@ class OperatorCommand(BaseCommand):
             return super().execute(*args, **options)
         except NoSuch as missing:
             raise CommandError(str(missing), returncode=Exit.NOT_FOUND) from None
+        except UnicodeEncodeError as error:
+            raise CommandError(f"This is no text: {error.object!a}.", returncode=Exit.USAGE) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or its exit would try to write the rest
+            raise CommandError("Nobody reads on; the rest was not done.", returncode=Exit.REFUSED) from None
         except (OperationalError, InterfaceError) as error:
             said = str(error).strip().partition("\n")[0]
             raise CommandError(f"PostgreSQL does not answer: {said}", returncode=Exit.SERVER_AWAY) from None
@@ -103,19 +106,36 @@ class OperatorCommand(BaseCommand):
 
     def table(self, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """The rows: an array of objects, or aligned columns below their names (empty cells are -)."""
+        self.pages(columns, [rows])
+
+    def pages(self, columns: Sequence[str], pages: Iterable[Sequence[Row]]) -> None:
+        """The same, page by page, each printed as it comes."""
         if self.as_json:
-            self.document(rows)
+            self._array(row for page in pages for row in page)
             return
-        cells = [[column.replace("_", " ") for column in columns]]
-        cells += [[shown(row.get(column)) for column in columns] for row in rows]
-        widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
-        numbers = [bool(rows) and all(isinstance(r.get(c), int | float | None) for r in rows) for c in columns]
-        for line in cells:
-            padded = (
-                cell.rjust(width) if number else cell.ljust(width)
-                for cell, width, number in zip(line, widths, numbers, strict=True)
-            )
-            self.stdout.write("  ".join(padded).rstrip())
+        lines = [[column.replace("_", " ") for column in columns]]
+        widths = [0] * len(columns)
+        for page in pages:
+            lines += [[shown(row.get(column)) for column in columns] for row in page]
+            widths = [max(width, *(len(line[at]) for line in lines)) for at, width in enumerate(widths)]
+            numbers = [bool(page) and all(isinstance(r.get(c), int | float | None) for r in page) for c in columns]
+            for line in lines:
+                padded = (
+                    cell.rjust(width) if number else cell.ljust(width)
+                    for cell, width, number in zip(line, widths, numbers, strict=True)
+                )
+                self.stdout.write("  ".join(padded).rstrip())
+            lines = []
+
+    def _array(self, rows: Iterable[Row]) -> None:
+        """One JSON array, closed also where it ends early: what was done until then is told."""
+        before = "["
+        try:
+            for row in rows:
+                self.stdout.write(before + dumped(row), ending="")
+                before = ","
+        finally:
+            self.stdout.write("[]" if before == "[" else "]")
 
     def fields(self, row: Row) -> None:
         """One object: its fields below each other."""
@@ -127,7 +147,7 @@ class OperatorCommand(BaseCommand):
             self.stdout.write(f"{name.replace('_', ' '):{width}}  {shown(value)}")
 
     def document(self, value: Any) -> None:
-        self.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z).decode())
+        self.stdout.write(dumped(value))
 
     def progress(self, text: str) -> None:
         """How far it is, on stderr."""
@@ -164,32 +184,54 @@ class OperatorCommand(BaseCommand):
     def each(
         self,
         action: OperatorAction,
-        targets: Sequence[Target],
+        targets: Iterable[Target],
+        total: int,
         verb: Callable[[Target], object],
         done: str,
+        columns: Sequence[str],
         name: Callable[[Target], Row],
     ) -> None:
         """Do `verb` to each, and print a row for each; what is not possible is said and leaves the others alone.
 
-        Raises CommandError in the end, once all had their turn, if something was refused.
+        `name` gives a target's `columns`. No more targets are held than one batch. Raises CommandError in the end, once
+        all had their turn, if something was refused.
         """
-        rows = []
-        refused = 0
-        for at, target in enumerate(targets, 1):
-            try:
-                verb(target)
-                result = done
-            except (NotPossible, QueueFull) as why:
-                refused, result = refused + 1, f"refused: {why}"
-            except SessionOver:
-                refused, result = refused + 1, "refused: its user is not active"
-            rows.append({**name(target), "result": result})
-            if at % self.batch_size == 0 and at < len(targets):
-                self.progress(f"{at} of {len(targets)}")
-        action.outcome = f"{len(targets) - refused} {done}, {refused} refused"
-        self.table([*rows[0]] if rows else ["result"], rows)
+        handled = refused = 0
+
+        def results() -> Iterator[Sequence[Row]]:
+            nonlocal handled, refused
+            for batch in batches(targets, self.batch_size):
+                rows = [{**name(target), "result": _tried(verb, target) or done} for target in batch]
+                handled += len(rows)
+                refused += sum(row["result"] != done for row in rows)
+                action.outcome = f"{handled - refused} {done}, {refused} refused"
+                yield rows
+                if handled < total:
+                    self.progress(f"{handled} of {total}")
+
+        self.pages([*columns, "result"], results())
         if refused:
             raise CommandError(action.outcome, returncode=Exit.REFUSED)
+
+
+def _tried(verb: Callable[[Target], object], target: Target) -> str:
+    """Do it; why it was refused, if it was."""
+    try:
+        verb(target)
+    except (NotPossible, QueueFull) as why:
+        return f"refused: {why}"
+    except SessionOver:
+        return "refused: its user is not active"
+    except ObjectDoesNotExist:
+        return "refused: it has just been erased"
+    return ""
+
+
+def batches(every: Iterable[Target], count: int) -> Iterator[list[Target]]:
+    """Them, `count` at a time."""
+    left = iter(every)
+    while batch := list(islice(left, count)):
+        yield batch
 
 
 def counted(number: int, noun: str) -> str:
@@ -200,7 +242,15 @@ def counted(number: int, noun: str) -> str:
 def positive(text: str) -> int:
     """An argument that is a number of 1 and more. Raises ValueError, which argparse tells."""
     number = int(text)
-    if number < 1:
+    if not 1 <= number <= LARGEST:
+        raise ValueError
+    return number
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time to wait, 0 and more. Raises ValueError, which argparse tells."""
+    number = float(text)
+    if not 0 <= number <= LONGEST_SPAN.total_seconds():  # false for nan, too
         raise ValueError
     return number
 
@@ -217,6 +267,11 @@ def span(text: str) -> timedelta:
     if found > LONGEST_SPAN:
         raise ValueError
     return found
+
+
+def dumped(value: Any) -> str:
+    """A value as JSON."""
+    return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z).decode()
 
 
 def shown(value: Any) -> str:

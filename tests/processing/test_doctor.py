@@ -7,16 +7,19 @@ from urllib.parse import urlsplit
 import pytest
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
+from accounts.models import User
 from processing import broker, diagnosis
 from processing.dispatcher import LOCK_CLASS as DISPATCHERS
 from processing.handlers import HandlerRequest
 from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.watch import LOCK_CLASS as WORKERS
 from project import health
-from queues.management.operating import Exit
+from queues.management.operating import Exit, OperatorCommand
 from queues.models import OperatorAction, Request, UserQueue
-from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, statuses_of, submit
+from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit
+from tests.queues.api import Caller
 from tests.queues.commands import Ran, run
 
 Script = Callable[..., Any]
@@ -131,6 +134,89 @@ def test_a_counter_behind_its_rows_is_found_before_anything_collides(hand: Hand,
     assert statuses_of(user) == ["succeeded"] * 4
 
 
+def test_what_a_queue_has_passed_without_an_outcome_is_found_and_ended_for_its_owner_to_decide(
+    hand: Hand, script: Script
+) -> None:
+    ran: list[int] = []
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        ran.append(request.sequence)
+        return 1
+
+    owner = Caller(new_user())
+    submit(owner.user, *["fine"] * 3)
+    hand.settle()
+    for seq in (1, 2):
+        Request.objects.filter(queue__user=owner.user, seq=seq).update(status="queued", finished_at=None, result=None)
+    first, second, _ = requests_of(owner.user)
+    assert faults(run("doctor", "--json")) == [], "its queue is at rest"
+    found = run("doctor", "--all", "--json")
+    queue_id = queue_of(owner.user).id
+    said = f"queue {queue_id}: it has passed request {first.id} and 1 more without an outcome (done_seq is 3)"
+    assert [row["found"] for row in found.json if row["grade"] == "fault"] == [said]
+    assert faults(found)[0][1].startswith("manage.py doctor --repair")
+    assert run("doctor", "--all", "--repair", "--yes").status == Exit.DONE
+    assert statuses_of(owner.user) == ["failed", "failed", "succeeded"]
+    assert owner.get(f"requests/{second.id}").json["error"]["type"] == "Passed"
+    hand.settle()
+    assert ran == [1, 2, 3], "nothing runs again unasked"
+    assert owner.post(f"requests/{second.id}/retry").json["sequence"] == 4
+    hand.settle()
+    assert ran == [1, 2, 3, 4]
+
+
+def test_what_a_busy_queue_has_passed_is_ended_though_a_worker_has_it() -> None:
+    user = new_user()
+    submit(user, *["anything"] * 4)
+    UserQueue.objects.filter(user=user).update(done_seq=2, published_seq=4, state="draining", claimed=2)
+    Request.objects.filter(queue__user=user, seq=1).update(status="succeeded", finished_at=timezone.now())
+    ran = run("doctor", "--repair", "--yes", "--json")
+    assert "not repaired" not in ran.err
+    assert "counters" not in [check for check, _ in faults(ran)]
+    assert statuses_of(user) == ["succeeded", "failed", "queued", "queued"]
+
+
+@pytest.mark.parametrize("damage", [{"last_seq": 2**62}, {"last_seq": 2**62, "published_seq": 2**61}])
+def test_a_last_seq_from_nowhere_is_corrected_at_once(hand: Hand, script: Script, damage: dict[str, int]) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    user = new_user()
+    submit(user, "fine", "fine")
+    hand.dispatch()
+    UserQueue.objects.filter(user=user).update(**damage)
+    assert f"{2**62} requests should be there, 2 rows are" in run("doctor", "--json").out
+    assert "not repaired" not in run("doctor", "--repair", "--yes").err
+    assert queue_of(user).last_seq == 2
+    submit(user, "fine")
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 3
+
+
+def test_a_last_seq_from_nowhere_leaves_a_queue_that_has_nothing_at_rest() -> None:
+    user = new_user()
+    submit(user, "anything")
+    Request.objects.filter(queue__user=user).delete()
+    UserQueue.objects.filter(user=user).update(last_seq=2**62, published_seq=2**61, state="ready")
+    assert run("doctor", "--repair", "--yes").status == Exit.DONE
+    queue = queue_of(user)
+    assert (queue.last_seq, queue.published_seq, queue.state) == (0, 0, "idle")
+
+
+def test_a_request_with_a_number_from_nowhere_is_not_mended_by_making_millions() -> None:
+    user = new_user()
+    submit(user, "anything", "anything")
+    Request.objects.filter(queue__user=user, seq=2).update(seq=2**61)
+    ran = run("doctor", "--repair", "--yes", "--json")
+    assert ran.status == Exit.FAULTS
+    assert "not repaired" in ran.err
+    assert "one of these numbers is wrong" in ran.err
+    assert Request.objects.filter(queue__user=user).count() == 2
+    assert queue_of(user).last_seq == 2
+
+
 def test_what_a_worker_has_is_left_to_it() -> None:
     user = new_user()
     submit(user, "anything", "anything")
@@ -159,6 +245,41 @@ def test_what_is_late_blocked_or_starving_is_said() -> None:
     rows = {row["check"]: row["grade"] for row in run("doctor", "--json").json}
     assert (rows["publish"], rows["leases"]) == ("fault", "fault")
     assert (rows["turns"], rows["blocked"]) == ("warning", "warning")
+
+
+def test_so_many_faults_are_named_and_the_others_counted(
+    hand: Hand, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "NAMED", 2)
+    users = [new_user() for _ in range(4)]
+    for user in users:
+        submit(user, "anything", "anything")
+    hand.dispatch()
+    for user in users:
+        wire.delete(queue_name(queue_of(user).id))
+        Request.objects.filter(queue__user=user, seq=1).delete()
+    ran = run("doctor", "--json", "--batch-size", "3")
+    found = {check: [row["found"] for row in ran.json if row["check"] == check] for check in ("counters", "broker")}
+    assert [len(told) for told in found.values()] == [3, 3]
+    assert (found["counters"][2], found["broker"][2]) == ("2 more queues", "as it seems, 2 more queues")
+    assert ("broker", "manage.py rebuild_broker") in faults(ran)
+    for _ in range(2):
+        run("doctor", "--repair", "--yes")
+    assert faults(run("doctor", "--json")) == []
+
+
+def test_a_queue_that_is_erased_meanwhile_is_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = new_user()
+    submit(user, "anything", "anything")
+    Request.objects.filter(queue__user=user, seq=1).delete()
+
+    def erased(*_: Any) -> bool:
+        User.objects.filter(id=user.id).delete()
+        return True
+
+    monkeypatch.setattr(OperatorCommand, "confirm", erased)
+    ran = run("doctor", "--repair")
+    assert (ran.status, "not repaired" in ran.err) == (Exit.DONE, True)
 
 
 def test_a_missing_token_queue_is_made(wire: Wire) -> None:

@@ -22,6 +22,7 @@ from project import redis_client
 from project.limits import SUBMIT
 from project.redis_client import call
 from queues import cache, progress
+from queues.management.operating import OperatorCommand
 from queues.models import Attempt, IdempotencyKey, OperatorAction, Request, UserQueue
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user
@@ -200,6 +201,47 @@ def test_an_erasure_killed_at_any_step_is_finished_by_another(
     assert again.status == (3 if step == "remove_user" else 0)  # 3: there is no such user
     assert left_of(user_id) == {}
     assert not hand.wire.exists(queue_id)
+
+
+def test_of_two_erasures_at_once_one_is_refused_and_the_other_does_it(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, _ = used(hand, script)
+    user_id = user.id
+    begun, refused = threading.Event(), threading.Event()
+    real = erasing.erasing.end_work
+
+    def slow(*args: Any) -> bool:
+        begun.set()
+        assert refused.wait(30)
+        return real(*args)
+
+    monkeypatch.setattr(erasing.erasing, "end_work", slow)
+    done: list[Any] = []
+    first = threading.Thread(target=lambda: (done.append(run("user", "erase", user_id, "--yes")), connection.close()))
+    first.start()
+    assert begun.wait(30)
+    second = run("user", "erase", user_id, "--yes")
+    refused.set()
+    first.join(60)
+    assert (second.status, second.said) == (1, "This user is being erased just now.")
+    assert (done[0].status, left_of(user_id)) == (0, {})
+    outcomes = OperatorAction.objects.filter(command=f"user erase {user_id}").order_by("outcome")
+    assert [one.outcome.partition(":")[0].partition(",")[0] for one in outcomes] == ["erased", "refused"]
+
+
+def test_one_who_was_erased_while_somebody_was_asked_is_no_user_any_more(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = make_user()
+
+    def confirmed(*_: Any) -> bool:
+        erasing.erase(user, patience=1, count=10, by="somebody else", tell=lambda _: None)
+        return True
+
+    monkeypatch.setattr(OperatorCommand, "confirm", confirmed)
+    ran = run("user", "erase", user.username)
+    assert (ran.status, ran.said) == (3, f"There is no user {user.username!r} any more.")
 
 
 def test_without_rabbitmq_the_user_is_locked_out_and_the_rest_waits(

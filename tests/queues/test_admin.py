@@ -74,6 +74,17 @@ def test_requests_are_filtered_by_status(operator: Client, bob: User, status: st
     assert {found.seq for found in rows(operator.get(REQUESTS, {"status": status}))} == sequences
 
 
+def test_requests_that_wait_for_another_attempt_are_found(operator: Client, bob: User) -> None:
+    queue = queue_of(bob, last_seq=2, published_seq=2, state=QueueState.WAITING, wake_at=NOW + timedelta(hours=1))
+    head = request_in(queue, 1, Status.RETRYING, attempt=1)
+    request_in(queue, 2, Status.QUEUED)
+    assert rows(operator.get(REQUESTS, {"status": "retrying"})) == [head]
+    assert rows(operator.get(REQUESTS, {"status": "retrying", "kind": "demo.steps"})) == []
+    republished = queue_of(User.objects.create_user("unpublished"), last_seq=1)
+    other = request_in(republished, 1, Status.RETRYING, attempt=1)
+    assert rows(operator.get(REQUESTS, {"status": "retrying"})) == [other, head]
+
+
 def test_requests_are_filtered_by_kind_and_by_when_they_were_made(operator: Client, bob: User) -> None:
     queue = queue_of(bob, last_seq=2)
     old = request_in(queue, 1, Status.QUEUED, id=first_id(timezone.now() - timedelta(hours=2)), kind="demo.steps")

@@ -1,5 +1,6 @@
 """What operators type: it finds, shows, steers and forgets, asks before, and keeps who did what and why."""
 
+import gc
 import json
 import stat
 import subprocess
@@ -17,6 +18,8 @@ from accounts.models import User
 from project.local.place import ROOT
 from queues import interventions, looking
 from queues.management import operating
+from queues.management.commands import failed as failed_command
+from queues.management.commands import queue as queue_command
 from queues.management.commands import queues as queues_command
 from queues.management.operating import Exit, positive, shown, span
 from queues.models import Attempt, OperatorAction, Request, UserQueue
@@ -221,15 +224,101 @@ def test_all_queues_of_a_state_are_chosen_at_once() -> None:
     assert run("queue", "skip", one.pk, "--state", "blocked", "--yes").status == Exit.USAGE
 
 
+def test_no_more_than_a_batch_is_held_and_what_is_printed_is_one_table_or_one_array(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queues = [blocked(User.objects.create_user(name)) for name in ("al", "bo", "cy", "dora-the-explorer", "ed")]
+    seen: list[int] = []
+
+    def held() -> int:
+        gc.collect()
+        return sum(type(one) is UserQueue for one in gc.get_objects())
+
+    def skip(queue_id: int) -> None:
+        seen.append(held() - before)
+        UserQueue.objects.filter(id=queue_id).update(state=QueueState.READY)
+
+    monkeypatch.setitem(queue_command.VERBS, "skip", (skip, *queue_command.VERBS["skip"][1:]))
+    before = held()
+    ran = run("queue", "skip", "--state", "blocked", "--yes", "--batch-size", "2")
+    assert len(seen) == 5
+    assert max(seen) <= 4, "a page, and the one before it"
+    assert [line.split()[1] for line in ran.lines] == ["user", "al", "bo", "cy", "dora-the-explorer", "ed"]
+    assert [line for line in ran.err.splitlines() if " of " in line] == ["2 of 5", "4 of 5"]
+    queues = [blocked(User.objects.create_user(f"other-{number}")) for number in range(3)]
+    words = ("queue", "skip", "--state", "blocked", "--batch-size", "2", "--json")
+    assert [row["queue"] for row in run(*words, "--dry-run").json] == [queue.pk for queue in queues]
+    ran = run(*words, "--yes")
+    assert [(row["queue"], row["result"]) for row in ran.json] == [(queue.pk, "skipped") for queue in queues]
+    assert OperatorAction.objects.order_by("-id")[0].outcome == "3 skipped, 0 refused"
+
+
+def test_what_was_done_before_the_database_went_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    queues = [a_queue(new_user(), 1) for _ in range(3)]
+
+    def goes(queue_id: int, **_: Any) -> None:
+        if queue_id == queues[2].pk:
+            raise OperationalError("gone")
+
+    monkeypatch.setitem(queue_command.VERBS, "purge", (goes, "purged", ""))
+    ran = run("queue", "purge", "--state", "ready", "--yes", "--batch-size", "2", "--json")
+    assert ran.status == Exit.SERVER_AWAY
+    assert [row["queue"] for row in ran.json] == [queues[0].pk, queues[1].pk]
+    assert OperatorAction.objects.get().outcome == "2 purged, 0 refused"
+
+
+def test_a_queue_that_is_erased_meanwhile_is_refused_and_the_rest_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, fine = a_queue(new_user(), 1), a_queue(new_user(), 1)
+
+    def erased(*_: Any) -> bool:
+        User.objects.filter(queue=gone).delete()
+        return True
+
+    monkeypatch.setattr(operating.OperatorCommand, "confirm", erased)
+    ran = run("queue", "pause", gone.pk, fine.pk, "--json")
+    assert ran.status == Exit.REFUSED
+    assert [row["result"] for row in ran.json] == ["refused: it has just been erased", "paused"]
+
+
+@pytest.mark.parametrize("wrong", ["-1", "nan", "inf", "1e300", "soon", ""])
+def test_a_time_that_cannot_be_waited_for_is_said(wrong: str) -> None:
+    assert "argument --interval: invalid seconds value" in run("queues", "top", f"--interval={wrong}").said
+    assert "argument --patience: invalid seconds value" in run("user", "erase", "x", f"--patience={wrong}").said
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "99999999999999999999", "many"])
+def test_a_number_that_cannot_be_counted_to_is_said(wrong: str) -> None:
+    assert "argument --limit: invalid positive value" in run("queues", "list", f"--limit={wrong}").said
+    assert "argument --batch-size: invalid positive value" in run("doctor", f"--batch-size={wrong}").said
+    assert run("queues", "list", "--limit", 2**31 - 1).status == Exit.DONE
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_argument_that_is_no_text_is_said() -> None:
+    queue = a_queue(new_user(), 1)
+    ran = run("queue", "pause", queue.pk, "--yes", "--reason", "caf\udce9")
+    assert (ran.status, ran.said) == (Exit.USAGE, "This is no text: 'caf\\udce9'.")
+    assert run("queues", "show", "\udcff").status == Exit.USAGE
+    assert not UserQueue.objects.get().paused
+
+
 def test_pause_resume_and_republish_do_what_they_say() -> None:
     queue = a_queue(new_user(), 3)
     run("queue", "pause", queue.pk, "--yes")
     run("queue", "republish", queue.pk, "--yes")
     queue.refresh_from_db()
     assert (queue.paused, queue.state, queue.published_seq, queue.last_seq) == (True, "idle", 0, 3)
+    shown_ = run("queues", "show", queue.pk, "--json").json
+    assert ("@" in shown_["paused_by"], shown_["resumed_by"]) == (True, "operator")
+    assert shown_["paused_at"].endswith("Z")
+    with pytest.raises(interventions.NotPossible):
+        interventions.resume(queue.pk)
     run("queue", "resume", queue.pk, "--yes")
     queue.refresh_from_db()
     assert not queue.paused
+    assert run("queues", "show", queue.pk, "--json").json["resumed_by"] is None
+    interventions.pause(queue.pk)
+    assert run("queues", "show", queue.pk, "--json").json["resumed_by"] == "owner or operator"
     UserQueue.objects.filter(id=queue.pk).update(state=QueueState.DRAINING)
     ran = run("queue", "republish", queue.pk, "--yes")
     assert (ran.status, "A worker has the queue" in ran.out) == (Exit.REFUSED, True)
@@ -280,6 +369,13 @@ def looking_back(moment: Any, number: int) -> Any:
     return looking.UUID(int=(int(moment.timestamp() * 1000) << 80) + (7 << 76) + (2 << 62) + number)
 
 
+def test_the_longest_age_of_all_is_one_that_can_be_asked_for() -> None:
+    longest = f"{operating.LONGEST_SPAN.days}d"
+    assert run("requests", "prune", "--older-than", longest, "--dry-run", "--json").json["would_delete"] == 0
+    for words in (("requests", "list"), ("failed", "summary")):
+        assert run(*words, "--since", longest, "--json").json == []
+
+
 # The dead letters
 
 
@@ -312,9 +408,30 @@ def test_all_failed_of_a_kind_are_retried_in_order_and_only_once(dead: list[Requ
     assert len(run(*words, "--yes", "--limit", "1").json) == 1
     assert len(run(*words, "--yes", "--per-minute", "60000").json) == 3
     assert run(*words, "--yes").json == {"would_retry": 0}
+    assert OperatorAction.objects.count() == 2
     for queue in UserQueue.objects.all():
         again = Request.objects.filter(queue=queue, seq__gt=3).order_by("seq")
         assert [r.retry_of.seq for r in again if r.retry_of] == [1, 3]
+
+
+def test_retries_are_read_in_pages_and_each_waits_its_time(
+    dead: list[Request], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    real = interventions.retry_once
+
+    def fails_again(request_id: Any) -> None:
+        real(request_id)
+        again = Request.objects.filter(retry_of=request_id)
+        again.update(status=Status.FAILED, finished_at=timezone.now())
+        told.append(request_id)
+
+    monkeypatch.setattr(failed_command.time, "sleep", lambda seconds: told.append(seconds))
+    monkeypatch.setattr(interventions, "retry_once", fails_again)
+    ran = run("failed", "retry", "--yes", "--per-minute", "120", "--batch-size", "4", "--json")
+    ids = [request.id for request in sorted(dead, key=lambda one: (one.queue_id, one.seq))]
+    assert [row["request"] for row in ran.json] == [str(one) for one in ids]
+    assert told == [step for number, one in enumerate(ids) for step in (0.5 if number else 0.0, one)]
 
 
 def test_failures_are_exported_for_the_operators_eyes_alone(dead: list[Request], tmp_path: Path) -> None:
@@ -347,6 +464,9 @@ def test_arguments_are_read_as_one_means_them() -> None:
     for wrong in ("", "5", "d", "-1d", "1y", "٣d", "99999w", "9" * 30 + "d"):
         with pytest.raises(ValueError):  # noqa: PT011  (argparse says it)
             span(wrong)
+    assert span("18000d") == operating.LONGEST_SPAN
+    with pytest.raises(ValueError):  # noqa: PT011
+        span("18001d")
     with pytest.raises(ValueError):  # noqa: PT011
         positive("0")
     assert [shown(value) for value in (None, "", True, 1.25, [1], "a\nb\x07")] == [
@@ -379,3 +499,18 @@ def test_a_shell_learns_how_it_ended_and_gets_the_output_alone(transactional_db:
     assert (missing.returncode, missing.stdout) == (Exit.NOT_FOUND, "")
     assert missing.stderr.startswith("CommandError: There is no queue 'nobody'")
     assert typed("queue", "dance").returncode == Exit.USAGE
+
+
+def test_whoever_has_seen_enough_ends_it_without_a_traceback(transactional_db: None) -> None:
+    queue = queue_of(new_user())
+    for _ in range(20):
+        request_in(queue, None, Status.FAILED, payload="x" * 20_000)
+    command = [sys.executable, "manage.py", "failed", "export", "--batch-size", "1"]
+    ran = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ran.stdout is not None
+    assert ran.stderr is not None
+    with ran.stdout, ran.stderr:
+        assert ran.stdout.read(1) == b"{"
+        ran.stdout.close()
+        said = ran.stderr.read().decode()
+    assert (ran.wait(60), said.strip()) == (Exit.REFUSED, "CommandError: Nobody reads on; the rest was not done.")

@@ -10,6 +10,7 @@ from django.apps import apps
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
+from django.db import connection
 from django.test import Client
 
 from accounts.audit import Event, SecurityEvent
@@ -18,11 +19,14 @@ from project import board
 from queues import interventions, looking, steering
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
+from tests.queues.api import Caller
 from tests.queues.rows import a_long_story, queue_of, request_in
 
 pytestmark = pytest.mark.django_db
 QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
 GROUPS = importlib.import_module("queues.migrations.0008_groups")
+HELD = importlib.import_module("queues.migrations.0009_held")
+PAUSERS = ("", "its owner", "ada: ticket 4711")
 
 
 @pytest.fixture(autouse=True)
@@ -331,9 +335,25 @@ def test_the_queues_page_says_what_runs_what_waits_and_who_paused_it(viewer: Cli
     assert [one.seq for one in shown.runs] == [8]
     assert [one.seq for one in shown.waiting] == [9, 10, 12]
     assert [one.seq for one in shown.history] == [7, 6, 5, 4, 3, 2, 1]
-    assert "by ada: ticket 4711. Nothing further starts" in page.content.decode()
-    interventions.resume(queue.id)
+    said = page.context["page"].said[0]
+    assert said.endswith(
+        "by ada: ticket 4711. Nothing further starts until an operator resumes it: its owner cannot; accepting goes on."
+    )
+    assert said in page.content.decode()
+    interventions.resume(queue.id, operator=True)
     assert UserQueue.objects.get().paused_by == ""
+    interventions.pause(queue.id)
+    (said, _) = viewer.get(f"{QUEUES}{queue.id}/change/").context["page"].said[:2]
+    assert said.endswith("by its owner. Nothing further starts until it is resumed; accepting goes on.")
+
+
+def test_what_an_operator_pauses_here_only_an_operator_resumes(operator: Client, bob: User) -> None:
+    queue = queue_of(bob)
+    owner = Caller(bob)
+    act(operator, QUEUES, "pause", queue)
+    assert owner.post("queue/resume").status == 409
+    assert "1 resumed" in act(operator, QUEUES, "resume", queue)
+    assert owner.get("queue").json["paused"] is False
 
 
 def test_the_queues_page_shows_a_hundred_and_leads_to_the_next(viewer: Client, bob: User) -> None:
@@ -354,7 +374,18 @@ def test_the_queues_page_shows_a_hundred_and_leads_to_the_next(viewer: Client, b
 def test_a_command_says_who_paused_it_too(bob: User) -> None:
     queue_of(bob)
     call_command("queue", "pause", "bob-the-builder", "--yes", "--reason", "ticket 4711")
-    assert re.fullmatch(r".+@.+: ticket 4711", UserQueue.objects.get().paused_by)
+    paused = UserQueue.objects.get()
+    assert re.fullmatch(r".+@.+: ticket 4711", paused.paused_by)
+    assert paused.held
+
+
+def test_a_pause_of_an_operator_from_before_the_column_is_theirs() -> None:
+    paused = {who: queue_of(User.objects.create_user(f"of {who}"), paused=True, paused_by=who) for who in PAUSERS}
+    queue_of(User.objects.create_user("resumed"), paused_by="ada: ticket 4711")
+    with connection.cursor() as cursor:
+        cursor.execute(HELD.HOLD)
+    held = set(UserQueue.objects.filter(held=True).values_list("id", flat=True))
+    assert held == {paused["ada: ticket 4711"].id}
 
 
 def test_a_row_is_steered_from_its_own_page(operator: Client, bob: User) -> None:

@@ -55,7 +55,7 @@ class Scene:
         )
         requests = [(*row[:3], row[3] is not None, row[4] is not None, str(row[5])) for row in rows]
         counters = (queue.last_seq, queue.published_seq, queue.done_seq, queue.fence)
-        return (queue.state, queue.paused, counters, *requests)
+        return (queue.state, queue.paused, queue.held, counters, *requests)
 
 
 def scene(state: str) -> Scene:
@@ -109,6 +109,12 @@ def pause(at: Scene) -> str:
 
 def resume(at: Scene) -> str:
     return at.answered("queue/resume")
+
+
+def hold(at: Scene) -> str:
+    """As an operator does it."""
+    interventions.pause(at.queue_id, "ada: ticket 4711")
+    return "held"
 
 
 def republish(at: Scene) -> str:
@@ -176,7 +182,7 @@ VERBS: list[Callable[[Scene], str]] = [cancel, retry, skip, purge, pause, resume
 MEET: dict[str, list[Callable[[Scene], str]]] = {
     "scheduled": [cancel, retry, purge, enter],
     "unpublished": [*VERBS, expire, publish, republish],
-    "ready": [*VERBS, expire, lease, republish],
+    "ready": [*VERBS, hold, expire, lease, republish],
     "running": [*VERBS, record, lose, lease],
     "waiting": [*VERBS, wake, lease],
     "blocked": [*VERBS, lease, wake],

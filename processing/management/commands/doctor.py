@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError, CommandParser
 
 from processing.diagnosis import Finding, Grade, diagnose
@@ -45,6 +46,6 @@ class Command(OperatorCommand):
                         finding.repair()
                     done += 1
                     self.progress(f"repaired: {finding.found}")
-                except (NotPossible, BrokerUnavailable) as why:
+                except (NotPossible, BrokerUnavailable, ObjectDoesNotExist) as why:
                     self.progress(f"not repaired: {finding.found}: {why}")
                 action.outcome = f"{done} of {len(findings)} repaired"

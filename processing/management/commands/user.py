@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 
 from accounts.audit import Event, record
 from accounts.models import User
@@ -16,8 +16,9 @@ from processing.erasing import erase
 from processing.rabbitmq import BrokerUnavailable
 from project.renderers import OPTIONS
 from queues.exporting import records
+from queues.interventions import NotPossible
 from queues.looking import NoSuch
-from queues.management.operating import Exit, OperatorCommand, whoever
+from queues.management.operating import Exit, OperatorCommand, seconds, whoever
 from queues.models import UserQueue
 
 PATIENCE = 30.0
@@ -28,17 +29,18 @@ class Command(OperatorCommand):
     help = "Write out all that is known of a user, as JSON lines, or remove all of it."
     name = "user"
 
-    def add_verbs(self, verbs: Any) -> None:
-        parser = verbs.add_parser("export", help='One JSON object a line; the last one is {"record": "end", ..}.')
-        parser.add_argument("user", help="Their id or name.")
-        parser.add_argument(
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = self.verbs(parser)
+        command = verbs.add_parser("export", help='One JSON object a line; the last one is {"record": "end", ..}.')
+        command.add_argument("user", help="Their id or name.")
+        command.add_argument(
             "--output", default="-", help="A new file, readable by you alone. Default: standard output."
         )
 
-        parser = self.changes(verbs.add_parser("erase", help="Killed in the middle, it is begun again."))
-        parser.add_argument("user", help="Their id or name.")
-        parser.add_argument(
-            "--patience", type=float, default=PATIENCE, help="Seconds for what runs to end. Default: 30."
+        command = self.changes(verbs.add_parser("erase", help="Killed in the middle, it is begun again."))
+        command.add_argument("user", help="Their id or name.")
+        command.add_argument(
+            "--patience", type=seconds, default=PATIENCE, help="Seconds for what runs to end. Default: 30."
         )
 
     def handle_export(self, user: str, output: str, **_: Any) -> None:
@@ -61,6 +63,12 @@ class Command(OperatorCommand):
         with self.recorded("erase", found.id) as action:
             try:
                 requests = erase(found, patience=patience, count=self.batch_size, by=whoever(), tell=self.progress)
+            except NotPossible as why:
+                action.outcome = f"refused: {why}"
+                raise CommandError(str(why), returncode=Exit.REFUSED) from None
+            except User.DoesNotExist:
+                action.outcome = "somebody else had done it"
+                raise NoSuch(f"There is no user {user!r} any more.") from None
             except BrokerUnavailable as error:
                 action.outcome = "not done: RabbitMQ is away"
                 said = f"RabbitMQ does not answer ({error}). The user is locked out; run it again for the rest."

@@ -5,10 +5,12 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import orjson
+from django.core.management.base import CommandParser
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -23,22 +25,23 @@ class Command(OperatorCommand):
     help = "What failed: count it by its error, try it again, or write it to a file."
     name = "failed"
 
-    def add_verbs(self, verbs: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = self.verbs(parser)
         self._choosing(self.looks(verbs.add_parser("summary", help="How many of each kind, with which error.")))
 
-        parser = verbs.add_parser(
+        command = verbs.add_parser(
             "retry", help="Once more, at the tail, each user's in order; what was retried is left."
         )
-        self._choosing(self.changes(parser))
-        parser.add_argument(
+        self._choosing(self.changes(command))
+        command.add_argument(
             "--per-minute", type=positive, help="So many requests a minute. Default: as fast as it goes."
         )
-        parser.add_argument("--limit", type=positive, help="So many at the most.")
+        command.add_argument("--limit", type=positive, help="So many at the most.")
 
-        parser = verbs.add_parser("export", help="A JSON object a line, with attempts and payload.")
-        self._choosing(self.looks(parser))
-        parser.add_argument("--output", type=Path, help="A new file. Default: stdout.")
-        parser.add_argument("--batch-size", type=positive, default=500)
+        command = verbs.add_parser("export", help="A JSON object a line, with attempts and payload.")
+        self._choosing(self.looks(command))
+        command.add_argument("--output", type=Path, help="A new file. Default: stdout.")
+        command.add_argument("--batch-size", type=positive, default=500)
 
     def _choosing(self, parser: ArgumentParser) -> None:
         parser.add_argument("--kind")
@@ -69,14 +72,14 @@ class Command(OperatorCommand):
             return
         words = (f"--kind={kind}" if kind else "", f"--queue={queue}" if queue else "", f"{count} requests")
         with self.recorded("retry", *filter(None, words)) as action:
-            ids = list(ids_in_order(chosen, self.batch_size))[:count]
+            ids = islice(ids_in_order(chosen, self.batch_size), count)
+            pauses = chain([0.0], repeat(60 / per_minute if per_minute else 0.0))
 
             def again(request_id: Any) -> None:
-                if per_minute and request_id != ids[0]:
-                    time.sleep(60 / per_minute)
+                time.sleep(next(pauses))
                 interventions.retry_once(request_id)
 
-            self.each(action, ids, again, "tried again", lambda request_id: {"request": request_id})
+            self.each(action, ids, count, again, "tried again", ["request"], lambda id_: {"request": id_})
 
     def handle_export(
         self, kind: str | None, queue: str | None, since: timedelta | None, output: Path | None, **_: Any

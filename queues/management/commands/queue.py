@@ -1,51 +1,66 @@
 """manage.py queue: steer users' queues."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from typing import Any
 
+from django.core.management.base import CommandParser
+from django.db.models import Count, F, Sum
+
 from queues import interventions
-from queues.looking import busy, find_queue
-from queues.management.operating import OperatorCommand, counted
+from queues.looking import busy, by_key, find_queue
+from queues.management.operating import OperatorCommand, batches, counted
 from queues.models import UserQueue
 from queues.states import QueueState
 
 VERBS: dict[str, tuple[Callable[[int], object], str, str]] = {
-    "pause": (interventions.pause, "paused", "Start no further request; the one that runs ends."),
-    "resume": (interventions.resume, "resumed", "Go on where it stopped."),
+    "pause": (interventions.pause, "paused", "Start nothing further; what runs ends. Its owner cannot resume it."),
+    "resume": (partial(interventions.resume, operator=True), "resumed", "Go on where it stopped."),
     "purge": (interventions.purge, "purged", "Cancel all that waits; the one that runs goes on."),
     "republish": (interventions.republish, "republished", "Bring all that waits to RabbitMQ again."),
     "skip": (interventions.skip_head, "skipped", "Give up the request that blocks the queue, as failed."),
 }
 
 
+Chosen = tuple[Iterable[UserQueue], int, int]  # queues, how many they are, and how many requests wait in them
+COLUMNS = ("queue", "user", "depth")
+
+
 class Command(OperatorCommand):
     help = "Pause, resume, purge, republish queues, or skip the request that blocks one."
     name = "queue"
 
-    def add_verbs(self, verbs: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = self.verbs(parser)
         for verb, (_, _, about) in VERBS.items():
-            parser = self.changes(verbs.add_parser(verb, help=about))
-            parser.add_argument("queue", nargs="*", help="Numbers of queues, or ids or names of users.")
-            parser.add_argument("--state", choices=QueueState.values, help="Instead: all queues in this state.")
+            command = self.changes(verbs.add_parser(verb, help=about))
+            command.add_argument("queue", nargs="*", help="Numbers of queues, or ids or names of users.")
+            command.add_argument("--state", choices=QueueState.values, help="Instead: all queues in this state.")
 
     def run_verb(self, verb: str, queue: list[str], state: str | None, **_: Any) -> None:  # type: ignore[override]
         if bool(queue) == bool(state):
             self.wrong("Name queues, or give --state.")
-        chosen = [find_queue(text) for text in queue] if queue else list(self._in_state(state))
+        chosen, total, waiting = self._named(queue) if queue else self._in_state(state or "")
         do, done, _about = VERBS[verb]
-        waiting = sum(one.depth for one in chosen)
-        if not chosen or not self.confirm(f"{verb} {counted(len(chosen), 'queue')} with {counted(waiting, 'request')}"):
-            self.table(["queue", "user", "depth"], [_named(one) for one in chosen])
+        if not total or not self.confirm(f"{verb} {counted(total, 'queue')} with {counted(waiting, 'request')}"):
+            self.pages(COLUMNS, batches(map(row, chosen), self.batch_size) if total else [[]])
             return
         with self.recorded(verb, *(queue or [f"--state={state}"])) as action:
             if verb == "pause":
-                do = partial(interventions.pause, by=": ".join(filter(None, (action.by, action.reason))))
-            self.each(action, chosen, lambda one: do(one.pk), done, _named)
+                do = partial(interventions.pause, operator=": ".join(filter(None, (action.by, action.reason))))
+            self.each(action, chosen, total, lambda one: do(one.pk), done, COLUMNS, row)
 
-    def _in_state(self, state: str | None) -> Iterator[UserQueue]:
-        return busy([state or ""]).order_by("id").iterator(self.batch_size)
+    def _named(self, texts: list[str]) -> Chosen:
+        found = [find_queue(text) for text in texts]
+        return found, len(found), sum(one.depth for one in found)
+
+    def _in_state(self, state: str) -> Chosen:
+        """Each as it is its turn: one that has left the state meanwhile is not meant any more."""
+        found = busy([state])
+        told = found.aggregate(queues=Count("id"), waiting=Sum(F("last_seq") - F("done_seq"), default=0))
+        return islice(by_key(found, "id", self.batch_size), told["queues"]), told["queues"], told["waiting"]
 
 
-def _named(queue: UserQueue) -> dict[str, Any]:
+def row(queue: UserQueue) -> dict[str, Any]:
     return {"queue": queue.pk, "user": queue.user.username, "depth": queue.depth}

@@ -6,12 +6,13 @@ import time
 from contextlib import nullcontext, suppress
 from typing import Any
 
+from django.core.management.base import CommandParser
 from rich.live import Live
 from rich.table import Table
 
 from queues import standing
 from queues.looking import COLUMNS, ORDERS, busy, find_queue, told, with_oldest
-from queues.management.operating import OperatorCommand, positive, shown
+from queues.management.operating import OperatorCommand, positive, seconds, shown
 from queues.models import Request, UserQueue
 from queues.states import QueueState
 
@@ -22,18 +23,19 @@ class Command(OperatorCommand):
     help = "List the queues that are not at rest, show one, or watch the worst of them live."
     name = "queues"
 
-    def add_verbs(self, verbs: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = self.verbs(parser)
         for verb, about in (("list", "The queues that are not at rest."), ("top", "The same, live, until Ctrl-C.")):
-            parser = self.looks(verbs.add_parser(verb, help=about))
-            parser.add_argument("--sort", choices=[*ORDERS], default="depth", help="Worst first. Default: depth.")
-            parser.add_argument("--state", choices=QueueState.values, action="append", default=[])
-            parser.add_argument("--paused", action="store_true", default=None, help="Only paused ones.")
-            parser.add_argument("--limit", type=positive, default=50 if verb == "list" else 20)
+            command = self.looks(verbs.add_parser(verb, help=about))
+            command.add_argument("--sort", choices=[*ORDERS], default="depth", help="Worst first. Default: depth.")
+            command.add_argument("--state", choices=QueueState.values, action="append", default=[])
+            command.add_argument("--paused", action="store_true", default=None, help="Only paused ones.")
+            command.add_argument("--limit", type=positive, default=50 if verb == "list" else 20)
             if verb == "top":
-                parser.add_argument("--interval", type=float, default=2.0, help="Seconds between looks. Default: 2.")
-                parser.add_argument("--times", type=positive, help="Looks until it ends. Default: no end.")
-        parser = self.looks(verbs.add_parser("show", help="One queue, and what is next in it."))
-        parser.add_argument("queue", help="Its number, or its user's id or name.")
+                command.add_argument("--interval", type=seconds, default=2.0, help="Seconds between looks. Default: 2.")
+                command.add_argument("--times", type=positive, help="Looks until it ends. Default: no end.")
+        command = self.looks(verbs.add_parser("show", help="One queue, and what is next in it."))
+        command.add_argument("queue", help="Its number, or its user's id or name.")
 
     def handle_list(self, **options: Any) -> None:
         self.table(COLUMNS, rows(**options))
@@ -55,6 +57,9 @@ class Command(OperatorCommand):
         about = told(found) | {
             "user_id": found.user_id,
             "state_since": found.state_since,
+            "paused_at": found.paused_at,
+            "paused_by": found.paused_by,
+            "resumed_by": ("operator" if found.held else "owner or operator") if found.paused else None,
             "limit": found.limit,
             "last_seq": found.last_seq,
             "published_seq": found.published_seq,

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from django.core.management.base import CommandParser
 from django.utils import timezone
 
 from queues import interventions
@@ -13,6 +14,7 @@ from queues.presenting import as_text, attempts, one
 from queues.pruning import Retention, old, prune
 from queues.states import FINAL, Status
 
+NAMED = ("request", "user", "kind")
 COLUMNS = ("request", "queue", "user", "sequence", "kind", "status", "attempt", "created_at", "finished_at")
 
 
@@ -20,28 +22,29 @@ class Command(OperatorCommand):
     help = "List requests, show, retry or cancel some, and forget old ones."
     name = "requests"
 
-    def add_verbs(self, verbs: Any) -> None:
-        parser = self.looks(verbs.add_parser("list", help="The newest requests; payloads are not shown."))
-        parser.add_argument("--queue", help="Of this queue: its number, or its user's id or name.")
-        parser.add_argument("--status", choices=Status.values)
-        parser.add_argument("--kind")
-        parser.add_argument("--since", type=span, help="Accepted within 90s, 15m, 24h, 30d, 2w ..")
-        parser.add_argument("--limit", type=positive, default=50)
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = self.verbs(parser)
+        command = self.looks(verbs.add_parser("list", help="The newest requests; payloads are not shown."))
+        command.add_argument("--queue", help="Of this queue: its number, or its user's id or name.")
+        command.add_argument("--status", choices=Status.values)
+        command.add_argument("--kind")
+        command.add_argument("--since", type=span, help="Accepted within 90s, 15m, 24h, 30d, 2w ..")
+        command.add_argument("--limit", type=positive, default=50)
 
-        parser = self.looks(verbs.add_parser("show", help="One request as its owner sees it, and its attempts."))
-        parser.add_argument("request", help="Its id.")
-        parser.add_argument("--payload", action="store_true", help="Its payload and result, too.")
+        command = self.looks(verbs.add_parser("show", help="One request as its owner sees it, and its attempts."))
+        command.add_argument("request", help="Its id.")
+        command.add_argument("--payload", action="store_true", help="Its payload and result, too.")
 
         for verb, about in (
             ("retry", "What is final: as new requests at the tail. The head of a blocked queue: the same once more."),
             ("cancel", "What waits: at once. What runs: its handler is asked."),
         ):
-            parser = self.changes(verbs.add_parser(verb, help=about))
-            parser.add_argument("request", nargs="+", help="Ids.")
+            command = self.changes(verbs.add_parser(verb, help=about))
+            command.add_argument("request", nargs="+", help="Ids.")
 
-        parser = self.changes(verbs.add_parser("prune", help="Delete what has been final for long, oldest first."))
-        parser.add_argument("--older-than", type=span, required=True, help="Final for 30d, 12w ..")
-        parser.add_argument(
+        command = self.changes(verbs.add_parser("prune", help="Delete what has been final for long, oldest first."))
+        command.add_argument("--older-than", type=span, required=True, help="Final for 30d, 12w ..")
+        command.add_argument(
             "--status",
             choices=[str(status) for status in FINAL],
             action="append",
@@ -94,7 +97,7 @@ class Command(OperatorCommand):
             self.table(COLUMNS, [row(request) for request in chosen])
             return
         with self.recorded(verb, *texts) as action:
-            self.each(action, chosen, lambda request: do(request.id), done, _named)
+            self.each(action, chosen, len(chosen), lambda request: do(request.id), done, NAMED, _named)
 
     def handle_prune(self, older_than: timedelta, status: list[str] | None, **_: Any) -> None:
         statuses = [Status(name) for name in status] if status else [s for s in FINAL if s != Status.FAILED]
