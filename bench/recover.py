@@ -48,7 +48,7 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
         for _ in range(times):
             here.empty()
             found.append(happen(here))
-            _check(here)
+            check(here)
         went_on, over = max(one.went_on for one in found), max(one.over for one in found)
         table.add_row(what, f"{went_on:.2f} s", f"{over:.2f} s", "kept")
     report.show(table)
@@ -196,7 +196,7 @@ def wait_until_done(here: Place, count: int) -> int:
     return done(here)
 
 
-def _check(here: Place) -> None:
+def check(here: Place) -> None:
     """Everything succeeded, in order, never two of a user at once. Raises RuntimeError."""
     unfinished = here.one("SELECT count(*) FROM queues_request WHERE status <> 'succeeded'")
     broken = here.one(

@@ -9,7 +9,7 @@ from typing import Any
 import dramatiq
 import dramatiq.errors
 from django.conf import settings
-from dramatiq import Message
+from dramatiq import Message, Worker
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
 from processing.rabbitmq import BrokerUnavailable
@@ -26,6 +26,11 @@ def token(*queue_ids: int) -> bytes:
     """The message that asks a worker to drain these queues."""
     message: Message[None] = Message(queue_name=TOKEN_QUEUE, actor_name=ACTOR, args=queue_ids, kwargs={}, options={})
     return message.encode()
+
+
+def consumers(threads: int) -> Worker:
+    """Dramatiq's worker: so many threads that take tokens, once it is started."""
+    return Worker(broker, worker_threads=threads, worker_timeout=200)
 
 
 def declare_token_queue() -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from queue import SimpleQueue
 
 import structlog
-from django.conf import settings
 
 from processing.drain import drain_queue, send_token, watch
 from processing.rabbitmq import BrokerUnavailable
 
 log = structlog.get_logger()
+
+SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy the machine is
 
 
 class Bundle:
@@ -35,7 +36,7 @@ class Bundle:
             watch.add(self)
         try:
             while (queue_id := self._next()) is not None:
-                drain_queue(queue_id)
+                drain_queue(queue_id, slow=self.pass_rest_on)
                 if watch.stopping.is_set():
                     break
         finally:
@@ -48,11 +49,16 @@ class Bundle:
             return self.rest.popleft() if self.rest else None
 
     def look_after(self) -> None:
-        """Called by the watch: others go on with the rest when a turn is not over soon.
+        """Called by the watch: others go on with the rest when a turn takes long, whatever it waits for."""
+        if time.monotonic() - self.turn_began >= SLOW_SECONDS:
+            self.pass_rest_on()
+
+    def pass_rest_on(self) -> None:
+        """Also called by the watch, as soon as a handler is slow. Others go on with the rest.
 
         In a thread of its own: RabbitMQ may hang, and every lease of the process would run out with the watch.
         """
-        if self.rest and time.monotonic() - self.turn_began >= settings.ENV.record_after_ms / 1000:
+        if self.rest:
             _passing_on.put(self._take_rest())
 
     def abandon(self) -> None:

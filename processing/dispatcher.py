@@ -33,13 +33,15 @@ GATHER_SECONDS = 0.01  # what is accepted meanwhile shares one publication; long
 SWEEP_SECONDS = 0.25
 STANDBY_SECONDS = 1.0
 DEAD_SECONDS = 1.0  # a worker whose lock has been free for so long is dead ..
-SETTLED_SECONDS = 5.0  # .. if nothing happened to PostgreSQL lately
+SETTLED_SECONDS = 5.0  # .. if this process has not lost PostgreSQL itself lately
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
-DOUBTFUL_A_SWEEP = 50
+DOUBTFUL_A_SWEEP = 10
 PRUNE_SECONDS = 60.0  # how often old sessions and lines of the audit trail are looked for
 REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
 QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
 LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
+CROWD_OF_TOKENS = 4 * ENOUGH_TOKENS  # where so many wait, who wakes now is not served at once anyway ..
+GATHER_IN_CROWD_SECONDS = 0.05  # .. and gains more if fewer tokens do for all
 LONGEST_BACKOFF = 3.0
 TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
 
@@ -56,7 +58,8 @@ class Dispatcher:
         self._swept = self._pruned = 0.0
         self._failures = 0
         self._token_queue_exists = False
-        self._led_since = 0.0
+        self._crowded = False  # as the last sweep saw it
+        self._lost_postgresql = float("-inf")  # when, on the monotonic clock
         self.looked = time.monotonic()  # it goes round its loop
         self._doubted: dict[tuple[int, int], float] = {}  # leases whose worker seems dead, and since when
 
@@ -72,7 +75,6 @@ class Dispatcher:
                     if not leading:
                         stop.wait(STANDBY_SECONDS)
                         continue
-                    self._led_since = time.monotonic()
                     metrics.LEADING.labels(str(self.shard.number)).set(1)
                     log.info("leading", shard=self.shard.number, of=self.shard.of)
                 more = self.step()
@@ -80,9 +82,10 @@ class Dispatcher:
                 if not more:
                     self.listener.wait(LOOK_SECONDS)
                 elif not self._behind:
-                    stop.wait(GATHER_SECONDS)
+                    stop.wait(GATHER_IN_CROWD_SECONDS if self._crowded else GATHER_SECONDS)
             except DatabaseError as error:
                 leading = False  # the lock went with its connection
+                self._lost_postgresql = time.monotonic()
                 metrics.LEADING.labels(str(self.shard.number)).set(0)
                 connection.close()
                 self._back_off("PostgreSQL", error, stop)
@@ -137,7 +140,8 @@ class Dispatcher:
 
         Many at once are bundled, but so that there are enough tokens for all threads.
         """
-        size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // ENOUGH_TOKENS))
+        enough = 1 if self._crowded else ENOUGH_TOKENS
+        size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // enough))
         tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
         if tokens:
             self.publisher.send(broker.TOKEN_QUEUE, tokens, broker.TOKEN_PROPERTIES)
@@ -165,17 +169,18 @@ class Dispatcher:
         if waiting is None:
             broker.declare_token_queue()
         metrics.TOKENS_WAITING.set(waiting or 0)
+        self._crowded = (waiting or 0) >= CROWD_OF_TOKENS
         return waiting or 0
 
     def end_dead_leases(self) -> None:
         """Let queues go on whose worker died.
 
         A lock that is free may only mean that its holder lost its connection and soon takes it again. So it counts
-        when it has been free for a while, and not when this process's own connection is new: PostgreSQL may have
-        ended everybody's.
+        when it has been free for a while, and not shortly after this process lost its own: PostgreSQL may have ended
+        everybody's.
         """
         now = time.monotonic()
-        all_may_reconnect = now - self._led_since < SETTLED_SECONDS
+        all_may_reconnect = now - self._lost_postgresql < SETTLED_SECONDS
         doubted = {}
         for queue_id, fence, expired in outbox.dead_leases(self.shard, WORKERS_LOCK_CLASS, SWEEPS_A_STEP):
             since = now if all_may_reconnect else self._doubted.get((queue_id, fence), now)

@@ -2,12 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
 from processing import broker, metrics
+from processing.isolation import Isolation
 from processing.rabbitmq import BrokerUnavailable, Reader, TokenSender
 from processing.turn import Turn
 from processing.watch import Watch
@@ -18,21 +20,29 @@ log = structlog.get_logger()
 TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
 
 watch = Watch()
+isolation: Isolation | None = None  # set where whole processes work, but not in those that run one request
 _thread = threading.local()
 
 
-def drain_queue(queue_id: int) -> None:
-    """Run one turn, if the queue is ready. What goes wrong is logged; the sweeper finds the queue again."""
+def drain_queue(queue_id: int, left: int | None = None, slow: Callable[[], None] = lambda: None) -> None:
+    """Run one turn, if the queue is ready, or if it is `left` to this process by the lease of that fence.
+
+    `slow` is called when a handler takes long. What goes wrong is logged; the sweeper finds the queue again.
+    """
     try:
         if watch.stopping.is_set() or not watch.wait_until_known(5):
             time.sleep(0.1)  # the others may be as far; no hurry
             send_token(queue_id)
             return
-        lease = Lease.take(queue_id, watch.holder)
+        lease = Lease.take(queue_id, watch.holder, left)
         if lease is None:
             metrics.TOKENS_IN_VAIN.inc()
             return
-        turn = Turn(lease, reader(), watch)
+        if isolation is not None and lease.last_chance:
+            if isolation.run(lease):
+                send_token(queue_id)
+            return
+        turn = Turn(lease, reader(), watch, slow)
         turn.run()
         if turn.wants_token:
             send_token(queue_id)

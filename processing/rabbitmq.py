@@ -8,8 +8,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pika
@@ -30,26 +29,27 @@ class QueueGone(Exception):
     """The user's queue does not exist in RabbitMQ (any more)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pointer:
-    """A message of a user's queue: which request, and its place in line. `tag` is its delivery, once received."""
+class Pointer(NamedTuple):
+    """What is published to a user's queue: which request, and its place in line."""
 
     seq: int
     request_id: UUID
-    tag: int = 0
 
     def encode(self) -> bytes:
         """The message's body: 24 bytes."""
         return POINTER.pack(self.seq, self.request_id.bytes)
 
+
+class Delivery(NamedTuple):
+    """A message as it is received: its place in line, which is all that a worker goes by, and its delivery tag."""
+
+    seq: int
+    tag: int
+
     @classmethod
-    def decode(cls, body: bytes, tag: int) -> "Pointer":
-        """Raises ValueError when `body` is no pointer (somebody else's message)."""
-        try:
-            seq, raw = POINTER.unpack(body)
-        except struct.error as error:
-            raise ValueError(f"{len(body)} bytes are no pointer") from error
-        return cls(seq, UUID(bytes=raw), tag)
+    def decode(cls, body: bytes, tag: int) -> "Delivery":
+        """A message that is no pointer (somebody else's) counts as one long done, so that it is acked and forgotten."""
+        return cls(POINTER.unpack(body)[0] if len(body) == POINTER.size else 0, tag)
 
 
 def queue_name(queue_id: int) -> str:
@@ -223,16 +223,16 @@ class Reader(Channel):
         self._messages: Any = None
         self._received = self._acked = 0
 
-    def get(self, queue_id: int) -> Pointer | None:
-        """The next pointer now in the queue, or None: it is empty. Raises BrokerUnavailable and QueueGone."""
+    def get(self, queue_id: int) -> Delivery | None:
+        """The next message now in the queue, or None: it is empty. Raises BrokerUnavailable and QueueGone."""
         channel = self.open()
         self.stop()
         with self._gone_or_ours():
             method, _, body = channel.basic_get(queue_name(queue_id))
         return None if method is None else self._take(body, method.delivery_tag)
 
-    def consume(self, queue_id: int, ahead: int, patience: float = 0.2) -> Pointer | None:
-        """The next pointer as they stream in, at most `ahead` beforehand, or None: none came for `patience` seconds.
+    def consume(self, queue_id: int, ahead: int, patience: float = 0.2) -> Delivery | None:
+        """The next message as they stream in, at most `ahead` beforehand, or None: none came for `patience` seconds.
 
         Raises as `get` does.
         """
@@ -270,13 +270,9 @@ class Reader(Channel):
         self._received = self._acked = 0
         super().close()
 
-    def _take(self, body: Any, tag: int) -> Pointer:
-        """The pointer; a message that is none counts as one long done, so that it is acked and forgotten."""
+    def _take(self, body: Any, tag: int) -> Delivery:
         self._received = tag
-        try:
-            return Pointer.decode(body, tag)
-        except ValueError:
-            return Pointer(0, UUID(int=0), tag)
+        return Delivery.decode(body, tag)
 
     @contextmanager
     def _gone_or_ours(self) -> Iterator[None]:

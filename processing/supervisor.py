@@ -85,7 +85,7 @@ class Supervisor:
             slot.process = subprocess.Popen(  # noqa: S603  (our own command line)
                 [sys.executable, *slot.command],
                 env=self.environment,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=die_with_parent,
             )
 
     def running(self) -> list[tuple[int, float]]:
@@ -100,6 +100,7 @@ class Supervisor:
         yield CounterMetricFamily("ordered_work_worker_restarts", "Processes that died and began anew.", self.restarts)
 
 
-def _die_with_parent() -> None:
-    """Be told when the supervisor is killed: no process is left over. Source: prctl(2)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent() -> None:
+    """Have this process told when its parent is killed: none is left over. Source: prctl(2)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

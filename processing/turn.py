@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from processing.handlers import (
     TransactionLeftBroken,
     TransactionLeftOpen,
 )
-from processing.rabbitmq import BrokerUnavailable, Pointer, QueueGone, Reader
+from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, Reader
 from processing.recording import Recording
 from processing.verdict import Verdict, raised, returned, without_running
 from processing.watch import Watch, raise_in
@@ -34,7 +35,8 @@ from queues.states import QueueState
 log = structlog.get_logger()
 
 LARGEST_CLAIM = 256
-FAST_SECONDS = 0.005  # a handler is fast if it takes less, waiting for other threads included
+GROWTH = 32  # after a claim of fast handlers, one so many times as large
+FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ and PostgreSQL are is none of its business
 WORTH_CONSUMING = 4  # a shorter claim gets its messages one by one
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
 UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
@@ -63,14 +65,16 @@ RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own
 class Turn:
     """What one worker thread does with one lease. The watch looks in from its own thread."""
 
-    def __init__(self, lease: Lease, reader: Reader, watch: Watch) -> None:
+    def __init__(self, lease: Lease, reader: Reader, watch: Watch, slow: Callable[[], None] = lambda: None) -> None:
         self.lease = lease
         self.reader = reader
         self.watch = watch
+        self.slow = slow  # called, again and again, while a handler takes long
         self.recording = Recording(lease)
         self.thread_id = threading.get_ident()
         self.began = time.monotonic()
         self.ran = 0
+        self.handling = 0.0  # seconds that the handlers of this claim took
         self.narrowed = False  # the watch gave back what of the claim has not begun
         self.running: Running | None = None
         self.tag = 0  # the last delivery that is over
@@ -108,14 +112,16 @@ class Turn:
 
     def _run_claims(self) -> None:
         """Claim one request, then more while they are fast; record each claim together, then ack it together."""
-        published = self.lease.published_seq > self.lease.done_seq
-        claim = [self.lease.head] if self.lease.head and published else self.lease.claimed(1)
+        head = self.lease.head if self.lease.published_seq > self.lease.done_seq else None
+        if self.lease.careful:
+            self.recording.record(QueueState.DRAINING, 1)  # claimed from now on: it may have changed
+            head = None
+        claim = [head] if head else self.lease.claimed(1)
         while self.lease.state == QueueState.DRAINING:
-            began = time.monotonic()
             then, delay = self._run_claim(claim)
             if self.lease.state != QueueState.DRAINING:
                 break  # repaired: it is published again
-            size = self._next_size(len(claim), time.monotonic() - began)
+            size = self._next_size(len(claim))
             if then == QueueState.DRAINING and (self._is_over() or not claim):
                 then = QueueState.READY
             self.recording.record(then, size, delay)
@@ -129,12 +135,12 @@ class Turn:
 
     def _run_claim(self, claim: list[Work]) -> tuple[Next, float | None]:
         """Run the claimed requests in order, as far as they go. How the queue goes on, and after how many seconds."""
-        self.narrowed = False
+        self.narrowed, self.handling = False, 0.0
         for left, work in zip(range(len(claim) - 1, -1, -1), claim, strict=True):
             if self.narrowed or (self.ran and self._is_over()):
                 break
-            pointer = self._pointer_to(work.seq, streaming=len(claim) >= WORTH_CONSUMING)
-            if pointer is None:
+            message = self._message_of(work.seq, streaming=len(claim) >= WORTH_CONSUMING)
+            if message is None:
                 self._repair()
                 break
             verdict = self._run_one(work)
@@ -142,7 +148,7 @@ class Turn:
                 self.recording.over(verdict)
             if verdict.then != QueueState.DRAINING:
                 return verdict.then, verdict.delay  # its message is not acked: it goes back to the head
-            self.tag = pointer.tag
+            self.tag = message.tag
             if left and self.recording.is_due():
                 self.recording.record(QueueState.DRAINING, left)
                 self._ack()
@@ -150,21 +156,21 @@ class Turn:
                     break
         return QueueState.DRAINING, None
 
-    def _pointer_to(self, seq: int, streaming: bool) -> Pointer | None:
+    def _message_of(self, seq: int, streaming: bool) -> Delivery | None:
         """The message of that place; None when RabbitMQ has none.
 
         One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
         """
         for passed_over in itertools.count(1):
             try:
-                pointer = self.reader.consume(self.lease.queue_id, self._worth_fetching()) if streaming else None
-                pointer = pointer or self.reader.get(self.lease.queue_id)
+                message = self.reader.consume(self.lease.queue_id, self._worth_fetching()) if streaming else None
+                message = message or self.reader.get(self.lease.queue_id)
             except QueueGone:
                 self.tag = 0
                 return None
-            if pointer is None or pointer.seq == seq:
-                return pointer
-            self.tag = pointer.tag
+            if message is None or message.seq == seq:
+                return message
+            self.tag = message.tag
             if passed_over % ACK_DUPLICATES == 0:
                 self._ack()  # however many there are: they are gone for good, the lease lives, more are fetched
                 self.recording.renew(seq)
@@ -201,11 +207,13 @@ class Turn:
             self.narrowed = True  # recording it by itself leaves nothing else claimed
             self.recording.record(QueueState.DRAINING, 1)
         try:
+            began = time.monotonic()
             try:
-                self.running = Running(work, kind, request, time.monotonic(), started)
+                self.running = Running(work, kind, request, began, started)
                 return run(self.running, function)
             finally:
                 self._end_running()
+                self.handling += time.monotonic() - began
         except FencedOut:
             raise
         except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread
@@ -243,13 +251,13 @@ class Turn:
         if tag:
             self.reader.ack(tag)
 
-    def _next_size(self, ran: int, seconds: float) -> int:
+    def _next_size(self, ran: int) -> int:
         """How many to claim next: ever more while they are fast, one when they are slow or a worker died here."""
         if self.lease.careful or self.lease.done_seq + self.recording.passed < self.lease.careful_to:
             return 1
-        if seconds > ran * FAST_SECONDS:
+        if self.handling > ran * FAST_SECONDS:
             return 1
-        return max(1, min(4 * ran, LARGEST_CLAIM, settings.ENV.turn_requests - self.ran))
+        return max(1, min(GROWTH * ran, LARGEST_CLAIM, settings.ENV.turn_requests - self.ran))
 
     def _worth_fetching(self) -> int:
         """How many messages to have ahead: more than are received before some of them are acked."""
@@ -291,12 +299,16 @@ class Turn:
 
     def look_after(self) -> None:
         """Record what a slow handler keeps waiting, renew the lease, enforce the time limit. Raises FencedOut."""
+        if self._is_fast():
+            return  # not worth the lock that the worker's thread takes again and again
+        if not self._is_fast(settings.ENV.record_after_ms / 1000):
+            self.slow()
         if not self.recording.lock.acquire(timeout=0.05):
             return  # it is recording
         try:
-            if self.running is None:
+            if self.running is None or self._is_fast():
                 return
-            if self.recording.is_due() and time.monotonic() - self.running.began > FAST_SECONDS:
+            if self.recording.is_due():
                 self.narrowed = True
                 self.recording.record(QueueState.DRAINING, 1)
             if self.running.overrun >= 0 and not self.running.interrupted:
@@ -310,6 +322,11 @@ class Turn:
             self.recording.lock.release()
         if self.recording.renew(request.sequence):
             request.ask_to_stop()
+
+    def _is_fast(self, seconds: float = FAST_SECONDS) -> bool:
+        """Whether no handler runs, or one that began less than `seconds` ago."""
+        running = self.running
+        return running is None or time.monotonic() - running.began < seconds
 
     def _give_up(self, running: Running) -> None:
         """The handler hangs where nothing interrupts it: count the attempt, let others go on, end this process."""

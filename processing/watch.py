@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 from django.db import Error as DatabaseError
@@ -15,10 +15,6 @@ from django.db import InterfaceError, OperationalError, connection
 
 from processing.beat import Beat
 from queues.lease import FencedOut
-
-if TYPE_CHECKING:
-    from processing.bundle import Bundle
-    from processing.turn import Turn
 
 log = structlog.get_logger()
 
@@ -28,6 +24,16 @@ RENEW_SECONDS = 1.0
 LOCK_SECONDS = 0.25  # sooner than a dispatcher believes that a process is dead whose lock it missed once
 
 
+class Watched(Protocol):
+    """What goes on in another thread: a turn, the rest of a bundle of turns, a process of one request."""
+
+    def look_after(self) -> None:
+        """Called every few milliseconds. Raises FencedOut: there is nothing to look after any more."""
+
+    def abandon(self) -> None:
+        """The process ends now."""
+
+
 class Watch:
     """The process's watchman. `holder` names the process in the queues it leases: the key of its advisory lock."""
 
@@ -35,7 +41,7 @@ class Watch:
         self.holder = random.SystemRandom().randrange(1, 2**31)
         self.stopping = threading.Event()
         self._locked = threading.Event()
-        self._turns: set[Turn | Bundle] = set()
+        self._turns: set[Watched] = set()
         self._busy = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -55,16 +61,16 @@ class Watch:
         """Wait until the database knows that this process lives; without that its leases would be taken away."""
         return self._locked.wait(timeout)
 
-    def add(self, turn: "Turn | Bundle") -> None:
-        """Look after this turn, or bundle of turns, from now on."""
+    def add(self, turn: Watched) -> None:
+        """Look after this from now on."""
         self._turns.add(turn)
         self._busy.set()
 
-    def remove(self, turn: "Turn | Bundle") -> None:
+    def remove(self, turn: Watched) -> None:
         """It is over."""
         self._turns.discard(turn)
 
-    def retire(self, turn: "Turn") -> None:
+    def retire(self, turn: Watched) -> None:
         """A turn was given up with its thread: end the process, once the other handlers have ended."""
         self.remove(turn)
         self._end_process.set()

@@ -1,5 +1,6 @@
 """A worker process: Dramatiq's threads around the drain, and the watch beside them."""
 
+import gc
 import os
 import signal
 import threading
@@ -7,11 +8,12 @@ from pathlib import Path
 
 import structlog
 from django.conf import settings
-from dramatiq import Worker
 
 from processing import actors, drain, metrics
 from processing.beat import Beat
-from processing.broker import broker
+from processing.broker import consumers
+from processing.isolation import Isolation
+from processing.supervisor import die_with_parent
 from project.sharing import VARIABLE
 from queues.finishing import watched
 from queues.metrics import begin_at_zero
@@ -24,9 +26,11 @@ def run(threads: int, stop: threading.Event) -> None:
     watched.listen()
     shared = os.environ.get(VARIABLE)
     drain.watch.start(stop, Beat(Path(shared)) if shared else None)
+    drain.isolation = Isolation(drain.watch)
     begin_at_zero()
     metrics.THREADS.set(threads)
-    worker = Worker(broker, worker_threads=threads, worker_timeout=200)
+    worker = consumers(threads)
+    gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again
     worker.start()
     log.info("working", actor=actors.drain.actor_name, threads=threads, holder=drain.watch.holder)
     stop.wait()
@@ -35,6 +39,26 @@ def run(threads: int, stop: threading.Event) -> None:
         worker.stop(timeout=2000)
     log.info("stopped")
     os._exit(0)  # at once: a handler that outlived its grace must not go on beside the next worker of its queue
+
+
+def run_alone(queue_id: int, fence: int, stop: threading.Event) -> None:
+    """Run one turn of the queue that the lease `fence` leaves to this process, then end; or when `stop` is set."""
+    die_with_parent()
+    watched.listen()
+    drain.watch.start(stop)
+
+    def work() -> None:
+        try:
+            drain.drain_queue(queue_id, left=fence)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=work, name="alone", daemon=True)
+    thread.start()
+    stop.wait()
+    if drain.watch.stop(settings.ENV.stop_grace_seconds):
+        thread.join(timeout=2)  # it may still send its token
+    os._exit(0)
 
 
 def stop_on_signals(stop: threading.Event) -> None:

@@ -1,5 +1,6 @@
 """The API's entry point for a WSGI server, with a thread for each of API_THREADS requests and API_STREAMS streams."""
 
+import gc
 import os
 import signal
 import socket
@@ -43,3 +44,4 @@ if threading.current_thread() is threading.main_thread():
     end_streams_on_signals()
 watched.listen()
 application = Slots(_django, settings.ENV.api_threads)
+gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again

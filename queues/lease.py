@@ -76,15 +76,26 @@ class Lease:
         self.head = None if row.id is None else _work(row)
 
     @classmethod
-    def take(cls, queue_id: int, holder: int) -> Self | None:
-        """ready -> draining, with the head claimed. None: the queue is not ready, so the token was one too many."""
-        row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds)
+    def take(cls, queue_id: int, holder: int, left: int | None = None) -> Self | None:
+        """ready -> draining, with the head claimed. None: the queue is not ready, so the token was one too many.
+
+        `left` is the fence of a lease whose holder leaves the queue to this one.
+        """
+        row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds, left=left)
         return None if row is None else cls(row)
 
     @property
     def careful(self) -> bool:
         """Whether a worker died here lately: run one request, record it, then the next."""
         return self.done_seq < self.careful_to
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether the head's attempts ended with a worker here, but for one that is left."""
+        head = self.head
+        return (
+            self.careful and head is not None and head.finished_at is None and 1 < head.attempt + 1 == head.max_attempts
+        )
 
     def claimed(self, count: int) -> list[Work]:
         """The first `count` requests without an outcome, in order, of those that RabbitMQ has.

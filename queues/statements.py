@@ -66,14 +66,15 @@ MARK_PUBLISHED = Statement("""
 """)
 
 # ready -> draining, and the head with it. The head is locked so that it is read as it is now, not as it was when the
-# statement began to wait for the queue's lock: a cancel may have come in between.
+# statement began to wait for the queue's lock: a cancel may have come in between. Where a worker died lately, the head
+# is not claimed yet: its holder may leave it to another process (`left`), and a crash until then costs no attempt.
 LEASE = Statement("""
     WITH lease AS (
         UPDATE queues_userqueue SET
             state = 'draining', state_since = now(), fence = fence + 1, holder = %(holder)s,
-            lease_until = clock_timestamp() + make_interval(secs => %(seconds)s), claimed = 1,
-            claimed_at = clock_timestamp()
-        WHERE id = %(queue)s AND state = 'ready' AND NOT paused
+            lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
+            claimed = CASE WHEN done_seq < careful_to THEN 0 ELSE 1 END, claimed_at = clock_timestamp()
+        WHERE id = %(queue)s AND NOT paused AND (state = 'ready' OR state = 'draining' AND fence = %(left)s)
         RETURNING id, user_id, fence, done_seq, published_seq, careful_to, claimed_at
     ), head AS (
         SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,

@@ -54,7 +54,6 @@ def registered() -> Iterator[None]:
     before = dict(kinds._kinds), dict(kinds._newest), dict(handlers._functions)
     quick: dict[str, Any] = {"backoff": 0.02, "backoff_cap": 0.1}
     handlers.handler("test.journal", **quick)(write_journal)
-    handlers.handler("test.bystander", max_attempts=50, **quick)(write_journal)
     handlers.handler("test.script", **quick)(run_script)
     handlers.handler("test.once", max_attempts=1)(run_script)
     handlers.handler("test.block", max_attempts=1, on_failure="block")(run_script)

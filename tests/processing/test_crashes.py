@@ -10,15 +10,28 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from accounts.models import User
-from processing import broker, dispatcher
+from processing import broker, dispatcher, drain, isolation
 from processing.rabbitmq import queue_name
-from queues.models import Attempt
-from tests.processing.crew import Journal, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit, until
+from queues.models import Attempt, Request, UserQueue
+from tests.processing.crew import (
+    Hand,
+    Journal,
+    Wire,
+    all_done,
+    new_user,
+    queue_of,
+    requests_of,
+    statuses_of,
+    submit,
+    until,
+)
 
 RUN = Path(__file__).parent / "run.py"
 START_SECONDS = 90  # two cores, shared with whatever else runs there
@@ -141,11 +154,12 @@ def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_other
     service: Service, journal: Journal
 ) -> None:
     ways = ["exit", "segmentation fault", "out of memory"]
-    poisoned, other = [new_user() for _ in ways], new_user()
+    poisoned, other, slow = [new_user() for _ in ways], new_user(), new_user()
     for user, way in zip(poisoned, ways, strict=True):
         submit(user, way, kind="test.poison")
-        submit(user, journal.payload(), kind="test.bystander")
-    submit(other, *[journal.payload(ms=5)] * 20, kind="test.bystander")  # a crash takes along what runs beside
+        submit(user, journal.payload(), kind="test.journal")
+    submit(other, *[journal.payload(ms=5)] * 20, kind="test.journal")
+    submit(slow, journal.payload(ms=2500), kind="test.journal")  # crash after crash takes it along
     service.lead()
     began = time.monotonic()
     until(all_done, 150)
@@ -155,6 +169,68 @@ def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_other
         poison = requests_of(user)[0]
         assert list(Attempt.objects.filter(request=poison).values_list("outcome", flat=True)) == ["lost"] * 3
     assert set(statuses_of(other)) == {"succeeded"}
+    assert statuses_of(slow) == ["succeeded"], "no other's crash costs a request its last attempt"
+
+
+def submit_with_one_attempt_left(user: User, payload: Any) -> None:
+    """A request whose attempts but for one ended with the workers that ran them."""
+    with transaction.atomic():
+        (one,) = submit(user, payload, kind="test.journal")
+        Request.objects.filter(id=one.submission.id).update(status="retrying", attempt=2, started_at=Now())
+        UserQueue.objects.filter(id=one.queue_id).update(careful_to=1)
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_after_crashes_the_last_attempt_runs_in_a_process_of_its_own(service: Service, journal: Journal) -> None:
+    users = [new_user() for _ in range(4)]  # more than may be alone at a time: the rest wait for their turn
+    for user in users:
+        submit_with_one_attempt_left(user, journal.payload(ms=300))
+        submit(user, journal.payload(), kind="test.journal")
+    service.lead()
+    until(all_done, START_SECONDS)
+    alone = [journal.begun(user)[0] for user in users]
+    assert len({one.pid for one in alone}) == 4
+    assert {one.pid for one in alone}.isdisjoint(journal.begun(user)[1].pid for user in users), "one request each"
+    assert journal.violations(dict.fromkeys((str(user.id) for user in users), 2)) == []
+    for user in users:
+        assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3), ("succeeded", 1)]
+
+
+def test_where_no_process_can_be_started_the_last_attempt_waits(
+    hand: Hand, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError("as asked for: too many processes")
+
+    monkeypatch.setattr(isolation.subprocess, "Popen", refused)
+    monkeypatch.setattr(drain, "isolation", isolation.Isolation(drain.watch))
+    user = new_user()
+    submit_with_one_attempt_left(user, journal.payload())
+    hand.dispatch()
+    assert hand.work() == 1
+    assert (queue_of(user).state, statuses_of(user), requests_of(user)[0].attempt) == ("waiting", ["retrying"], 2)
+    monkeypatch.setattr(drain, "isolation", None)
+    hand.settle()
+    assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3)]
+
+
+@pytest.mark.parametrize("ms", [400, 6000], ids=["shorter than the grace time", "longer"])
+def test_a_process_of_its_own_stops_with_its_worker(service: Service, journal: Journal, ms: float) -> None:
+    user = new_user()
+    submit_with_one_attempt_left(user, journal.payload(ms))
+    service.lead()
+    (begun,) = until(lambda: journal.begun(user), START_SECONDS)
+    os.kill(parent_of(begun.pid), signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{begun.pid}").exists(), 20, "it outlived its worker")
+    if ms > 1500:
+        again = until(lambda: journal.begun(user)[1:], START_SECONDS)[0]
+        assert again.attempt == 3, "no attempt was counted"
+    until(all_done, START_SECONDS)
+    assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3)]
+    assert len(journal.begun(user)) == (2 if ms > 1500 else 1)
 
 
 @pytest.mark.parametrize("loss", ["the user's queue is deleted", "the tokens are purged", "the token queue is deleted"])

@@ -30,7 +30,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from processing.rabbitmq import Channel, Pointer, Publisher, queue_name
+from processing.rabbitmq import Channel, Delivery, Pointer, Publisher, queue_name
 from queues import interventions, outbox, statements
 from queues import lease as lease_module
 from queues.interventions import NotPossible
@@ -91,7 +91,7 @@ class Rabbit:
 
     def get(self, worker: int) -> int | None:
         method, _, body = self.workers[worker].open().basic_get(queue_name(self.queue_id))
-        return None if method is None else Pointer.decode(body, method.delivery_tag).seq
+        return None if method is None else Delivery.decode(body, method.delivery_tag).seq
 
     def ack(self, worker: int) -> None:
         self.workers[worker].open().basic_ack(0, multiple=True)

@@ -1,14 +1,16 @@
 """What becomes of a queue whose worker died: one claimed request is counted, several are run again one by one."""
 
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
-from processing import recording
+from processing import dispatcher, recording
+from processing.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.watch import LOCK_CLASS
 from queues import outbox
@@ -72,6 +74,7 @@ def test_who_kills_a_second_worker_waits_and_after_the_last_attempt_it_has_faile
     for attempt in (2, 3):
         second = Lease.take(lease.queue_id, 2)
         assert second is not None
+        second.record(0, [], QueueState.DRAINING, 1)
         wants_token = recover(second.queue_id, second.fence)
         if attempt == 2:
             assert not wants_token
@@ -81,6 +84,29 @@ def test_who_kills_a_second_worker_waits_and_after_the_last_attempt_it_has_faile
     assert wants_token
     assert (statuses_of(user), outcomes(user)) == (["failed", "queued"], ["lost"] * 3)
     assert queue_of(user).done_seq == 1
+
+
+def test_after_a_crash_a_lease_that_claims_nothing_yet_costs_no_attempt() -> None:
+    user = new_user()
+    lease = leased(user)
+    recover(lease.queue_id, lease.fence)
+    second = Lease.take(lease.queue_id, 2)
+    assert second is not None
+    assert recover(second.queue_id, second.fence)
+    assert outcomes(user) == ["lost"]
+
+
+def test_a_lease_can_be_left_to_one_other_holder() -> None:
+    user = new_user()
+    lease = leased(user)
+    assert Lease.take(lease.queue_id, 2) is None
+    assert Lease.take(lease.queue_id, 2, left=lease.fence - 1) is None
+    heir = Lease.take(lease.queue_id, 2, left=lease.fence)
+    assert heir is not None
+    assert Lease.take(lease.queue_id, 3, left=lease.fence) is None
+    with pytest.raises(FencedOut):
+        lease.record(0, [], QueueState.READY)
+    heir.record(0, [], QueueState.READY)
 
 
 def test_the_last_request_of_a_queue_that_is_lost_for_good_leaves_it_idle() -> None:
@@ -139,6 +165,39 @@ def test_a_lock_that_is_free_for_a_moment_counts_for_nothing(hand: Hand) -> None
         return queue_of(user).fence == lease.fence + 1
 
     until(taken_away, 5, "a dead worker keeps its queue")
+
+
+def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
+    hand: Hand,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PostgreSQL may have ended everybody's connection, and with it the locks of workers that live."""
+    monkeypatch.setattr(dispatcher, "DEAD_SECONDS", 0.01)
+    monkeypatch.setattr(dispatcher, "SETTLED_SECONDS", 1000)
+    user = new_user()
+    leased(user, holder=12)
+    losses = [OperationalError("as asked for")]
+    fences: list[int] = []
+    real = Dispatcher.end_dead_leases
+
+    def end_dead_leases(self: Dispatcher) -> None:
+        if losses:
+            raise losses.pop()
+        real(self)
+        fences.append(queue_of(user).fence)
+
+    monkeypatch.setattr(Dispatcher, "end_dead_leases", end_dead_leases)
+    stop = threading.Event()
+    thread = threading.Thread(target=hand.dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: len(fences) >= 3, 10)
+        assert set(fences) == {1}, "its lock is free, and that is not believed yet"
+        monkeypatch.setattr(dispatcher, "SETTLED_SECONDS", 0)
+        until(lambda: fences[-1] == 2, 10)
+    finally:
+        stop.set()
+        thread.join(10)
 
 
 def test_after_a_crash_one_request_is_claimed_at_a_time(hand: Hand) -> None:  # noqa: F811

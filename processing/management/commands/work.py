@@ -25,11 +25,23 @@ class Command(BaseCommand):
             help="Port for /health/live, /health/ready and /metrics; 0: none. Default: HEALTH_PORT.",
         )
         parser.add_argument("--child", action="store_true", help=SUPPRESS)
+        parser.add_argument("--alone", type=int, nargs=2, help=SUPPRESS)  # one queue, and the fence it is left with
 
-    def handle(self, *args: Any, processes: int, threads: int, health_port: int, child: bool, **options: Any) -> None:
+    def handle(
+        self,
+        *args: Any,
+        processes: int,
+        threads: int,
+        health_port: int,
+        child: bool,
+        alone: list[int] | None,
+        **options: Any,
+    ) -> None:
         if processes < 1 or threads < 1:
             raise CommandError("--processes and --threads are at least 1.")
-        if child:
+        if alone is not None:
+            self.run_alone(*alone)
+        elif child:
             self.run_child(threads)
         else:
             self.run_supervisor(processes, threads, health_port)
@@ -44,6 +56,13 @@ class Command(BaseCommand):
 
         stop_on_signals(stop)
         run(threads, stop)
+
+    def run_alone(self, queue_id: int, fence: int) -> None:
+        from processing.worker import run_alone, stop_on_signals
+
+        stop = threading.Event()
+        stop_on_signals(stop)
+        run_alone(queue_id, fence, stop)
 
     def run_supervisor(self, processes: int, threads: int, health_port: int) -> None:
         """The processes count, and give their signs of life, in files that they share with this one."""
