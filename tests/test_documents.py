@@ -1,9 +1,13 @@
 """What the documentation names is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from django.core.management import get_commands, load_command_class
+
+from project.settings import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -34,3 +38,29 @@ def test_every_file_that_a_document_links_or_names_is_there(document: Path) -> N
         for path in re.findall(r"`((?:tests|docs|queues|project|processing|accounts|bench)/[\w/]+\.\w+)`", text)
     }
     assert [str(path) for path in sorted(linked | named) if not path.exists()] == []
+
+
+def test_every_default_that_is_documented_is_the_settings() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    told = re.findall(r"^\| `([A-Z_]+)` \| (\S+) \|", text, re.MULTILINE)
+    assert len(told) > 10
+    for name, default in told:
+        assert default == str(Environment.model_fields[name.lower()].default).lower(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_that_a_document_names_can_be_given(document: Path) -> None:
+    for words in re.findall(r"`manage\.py ([^`]+)`", document.read_text()):
+        command, *arguments = shlex.split(words)
+        if command == "COMMAND":
+            continue
+        parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
+        if arguments:
+            parser.parse_args(arguments)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_metric_that_a_document_names_is_counted(document: Path) -> None:
+    known = set(re.findall(r"`(ordered_work_\w+)`", (ROOT / "docs" / "metrics.md").read_text()))
+    named = set(re.findall(r"`(ordered_work_\w+)[`{]", document.read_text()))
+    assert named - known <= {"ordered_work_queues_with_work"}  # docker/prometheus/adapter.yml makes it

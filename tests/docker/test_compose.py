@@ -1,5 +1,6 @@
 """Every command, variable, port, path and health check in docker/compose.yml is real."""
 
+import base64
 import graphlib
 import os
 import re
@@ -153,6 +154,27 @@ def test_any_number_of_replicas_can_run(name: str) -> None:
     assert "ports" not in services()[name] or name in ("nginx", "grafana")
 
 
+def test_kafka_is_there_for_those_who_ask_for_it_alone() -> None:
+    assert services()["kafka"]["profiles"] == ["kafka"]
+    assert not any("kafka" in service.get("depends_on", {}) for service in services().values())
+
+
+def test_kafka_is_one_node_that_is_found_by_its_name_and_keeps_its_data() -> None:
+    kafka = services()["kafka"]
+    told = kafka["environment"]
+    ports = {name: int(port) for name, port in re.findall(r"(\w+)://:(\d+)", told["KAFKA_LISTENERS"])}
+    assert set(told["KAFKA_PROCESS_ROLES"].split(",")) == {"broker", "controller"}
+    assert told["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://kafka:{ports['PLAINTEXT']}"
+    voters = f"{told['KAFKA_NODE_ID']}@kafka:{ports[told['KAFKA_CONTROLLER_LISTENER_NAMES']]}"
+    assert told["KAFKA_CONTROLLER_QUORUM_VOTERS"] == voters
+    assert kafka["healthcheck"]["test"][-1] == str(ports["PLAINTEXT"])
+    assert len(base64.urlsafe_b64decode(told["CLUSTER_ID"] + "==")) == 16
+    assert kafka["volumes"] == [f"kafka:{told['KAFKA_LOG_DIRS']}"]
+    written = {mount.partition(":")[0]: mount.partition(":")[2] for mount in kafka["tmpfs"]}
+    uid = kafka["user"].partition(":")[0]
+    assert all(f"uid={uid}" in written[path] for path in ("/opt/kafka/config", "/opt/kafka/logs"))
+
+
 @EACH
 def test_every_file_that_is_mounted_is_there(name: str) -> None:
     for source in compose.bind_mounts(services()[name]):
@@ -163,7 +185,7 @@ def test_every_file_that_is_mounted_is_there(name: str) -> None:
 
 def test_the_network_of_the_servers_has_no_way_out() -> None:
     assert composition()["networks"]["inside"]["internal"] is True
-    for name in ("postgres", "rabbitmq", "redis", "migrate", "dispatcher"):
+    for name in ("postgres", "rabbitmq", "redis", "kafka", "migrate", "dispatcher"):
         assert services()[name]["networks"] == ["inside"]
 
 
