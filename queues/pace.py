@@ -111,8 +111,10 @@ class Tally:
                 self._thread.start()
 
     def _flush_for_ever(self) -> None:
+        pause = FLUSH_SECONDS
         while True:
-            time.sleep(FLUSH_SECONDS if self.flush() else AWAY_SECONDS)
+            time.sleep(pause)
+            pause = FLUSH_SECONDS if self.flush() else AWAY_SECONDS
 
     def flush(self) -> bool:
         """Add what was counted to Redis; whether Redis took it."""
