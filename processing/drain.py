@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
@@ -20,12 +21,12 @@ log = structlog.get_logger()
 TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
 
 watch = Watch()
-isolation: Isolation | None = None  # set where whole processes work, but not in those that run one request
+isolation: Isolation | None = None  # set where one process runs many users' requests
 _thread = threading.local()
 
 
 def drain_queue(queue_id: int, left: int | None = None, slow: Callable[[], None] = lambda: None) -> None:
-    """Run one turn, if the queue is ready, or if it is `left` to this process by the lease of that fence.
+    """Run one turn, if the queue is ready, or one request, if it is `left` to this process by the lease of that fence.
 
     `slow` is called when a handler takes long. What goes wrong is logged; the sweeper finds the queue again.
     """
@@ -39,10 +40,9 @@ def drain_queue(queue_id: int, left: int | None = None, slow: Callable[[], None]
             metrics.TOKENS_IN_VAIN.inc()
             return
         if isolation is not None and lease.last_chance:
-            if isolation.run(lease):
-                send_token(queue_id)
+            isolation.run(lease)
             return
-        turn = Turn(lease, reader(), watch, slow)
+        turn = Turn(lease, reader(), watch, most=settings.ENV.turn_requests if left is None else 1, slow=slow)
         turn.run()
         if turn.wants_token:
             send_token(queue_id)

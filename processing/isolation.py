@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import structlog
 
@@ -19,7 +21,8 @@ from queues.states import QueueState
 log = structlog.get_logger()
 
 TRY_AGAIN_SECONDS = 1.0  # one process of its own beside each worker process, so that a crowd of them fills no memory
-LAST_WORDS_SECONDS = 1.0
+START_SECONDS = 60.0  # one that has not taken the lease by then hangs in its start
+LAST_WORDS_SECONDS = 2.0  # its own grace time is shorter by this than its worker's
 
 
 class Isolation:
@@ -29,36 +32,25 @@ class Isolation:
         self.watch = watch
         self._free = threading.Lock()
 
-    def run(self, lease: Lease) -> bool:
-        """Leave the queue to a process that runs one request of it. Whether none did, and it wants a token."""
-        try:
-            if not self._ran(lease):
-                lease.record(0, [], QueueState.WAITING, delay=TRY_AGAIN_SECONDS)
-                return False
-            lease.record(0, [], QueueState.READY)
-        except FencedOut:
-            return False  # as it should be: the queue was the other process's
-        return not lease.paused
+    def run(self, lease: Lease) -> None:
+        """Leave the queue to a process that runs one request of it.
 
-    def _ran(self, lease: Lease) -> bool:
-        """Whether there was such a process. None while another one runs, or when the machine gives no more."""
-        if not self._free.acquire(blocking=False):
-            return False
-        try:
-            self._run(lease)
-        except OSError as error:  # no memory, or too many processes
-            log.error("no process for one request", queue=lease.queue_id, error=str(error))
-            return False
-        finally:
-            self._free.release()
-        return True
+        Where none takes it, it waits a moment: another one runs, the machine gives no more, or it died in its start.
+        """
+        if self._free.acquire(blocking=False):
+            try:
+                self._run(lease)
+            except OSError as error:  # no memory, or too many processes
+                log.error("no process for one request", queue=lease.queue_id, error=str(error))
+            finally:
+                self._free.release()
+        with suppress(FencedOut):  # as it should be: the queue was the other process's
+            lease.record(0, [], QueueState.WAITING, delay=TRY_AGAIN_SECONDS)
 
     def _run(self, lease: Lease) -> None:
         log.warning("workers died with this queue's request: its last attempt runs alone", queue=lease.queue_id)
-        process = subprocess.Popen(  # noqa: S603  (our own command line)
-            [sys.executable, sys.argv[0], "work", "--alone", str(lease.queue_id), str(lease.fence)],
-            env={**os.environ, "TURN_REQUESTS": "1"},
-        )
+        about = map(str, (lease.queue_id, lease.fence, os.getpid()))
+        process = subprocess.Popen([sys.executable, sys.argv[0], "work", "--alone", *about])  # noqa: S603  (our own)
         alone = Alone(process, lease, self.watch)
         self.watch.add(alone)
         try:
@@ -75,7 +67,8 @@ class Alone:
         self.process = process
         self.watch = watch
         self.recording = Recording(lease)
-        self.taken = False  # the lease is the process's own by now
+        self.began = time.monotonic()
+        self.gone = False  # the lease: it is the process's own by now, or nobody's
         self.told = False
 
     def __str__(self) -> str:
@@ -83,17 +76,26 @@ class Alone:
 
     def look_after(self) -> None:
         """Called by the watch."""
-        if self.watch.stopping.is_set() and not self.told:
+        if self.watch.stopping.is_set():
+            self._tell()
+        if self.gone:
+            return
+        if time.monotonic() - self.began > START_SECONDS:
+            self.process.kill()
+        try:
+            self.recording.renew(self.recording.lease.done_seq + 1)
+        except FencedOut:
+            self.gone = True
+
+    def _tell(self) -> None:
+        """Ask it to stop, once."""
+        if not self.told:
             self.told = True
             self.process.terminate()
-        if not self.taken:
-            try:
-                self.recording.renew(self.recording.lease.done_seq + 1)
-            except FencedOut:
-                self.taken = True
 
     def abandon(self) -> None:
-        """Its own grace time ends now, too, and it gives its lease back."""
+        """Its own grace time has ended, and it has given its lease back, unless it hangs."""
+        self._tell()
         try:
             self.process.wait(LAST_WORDS_SECONDS)
         except subprocess.TimeoutExpired:

@@ -65,16 +65,18 @@ RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own
 class Turn:
     """What one worker thread does with one lease. The watch looks in from its own thread."""
 
-    def __init__(self, lease: Lease, reader: Reader, watch: Watch, slow: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, lease: Lease, reader: Reader, watch: Watch, most: int, slow: Callable[[], None]) -> None:
         self.lease = lease
         self.reader = reader
         self.watch = watch
+        self.most = most  # requests that it runs
         self.slow = slow  # called, again and again, while a handler takes long
         self.recording = Recording(lease)
         self.thread_id = threading.get_ident()
         self.began = time.monotonic()
         self.ran = 0
         self.handling = 0.0  # seconds that the handlers of this claim took
+        self.behind = 0  # how many of this claim come after the one that runs
         self.narrowed = False  # the watch gave back what of the claim has not begun
         self.running: Running | None = None
         self.tag = 0  # the last delivery that is over
@@ -115,13 +117,17 @@ class Turn:
         head = self.lease.head if self.lease.published_seq > self.lease.done_seq else None
         if self.lease.careful:
             self.recording.record(QueueState.DRAINING, 1)  # claimed from now on: it may have changed
+            if self.lease.paused:
+                self.recording.record(QueueState.READY)
+                return
             head = None
         claim = [head] if head else self.lease.claimed(1)
         while self.lease.state == QueueState.DRAINING:
+            before = self.ran
             then, delay = self._run_claim(claim)
             if self.lease.state != QueueState.DRAINING:
                 break  # repaired: it is published again
-            size = self._next_size(len(claim))
+            size = self._next_size(self.ran - before)
             if then == QueueState.DRAINING and (self._is_over() or not claim):
                 then = QueueState.READY
             self.recording.record(then, size, delay)
@@ -136,7 +142,7 @@ class Turn:
     def _run_claim(self, claim: list[Work]) -> tuple[Next, float | None]:
         """Run the claimed requests in order, as far as they go. How the queue goes on, and after how many seconds."""
         self.narrowed, self.handling = False, 0.0
-        for left, work in zip(range(len(claim) - 1, -1, -1), claim, strict=True):
+        for self.behind, work in zip(range(len(claim) - 1, -1, -1), claim, strict=True):
             if self.narrowed or (self.ran and self._is_over()):
                 break
             message = self._message_of(work.seq, streaming=len(claim) >= WORTH_CONSUMING)
@@ -149,8 +155,8 @@ class Turn:
             if verdict.then != QueueState.DRAINING:
                 return verdict.then, verdict.delay  # its message is not acked: it goes back to the head
             self.tag = message.tag
-            if left and self.recording.is_due():
-                self.recording.record(QueueState.DRAINING, left)
+            if self.behind and self.recording.is_due():
+                self.recording.record(QueueState.DRAINING, self.behind)
                 self._ack()
                 if self.lease.paused:
                     break
@@ -257,17 +263,17 @@ class Turn:
             return 1
         if self.handling > ran * FAST_SECONDS:
             return 1
-        return max(1, min(GROWTH * ran, LARGEST_CLAIM, settings.ENV.turn_requests - self.ran))
+        return max(1, min(GROWTH * ran, LARGEST_CLAIM, self.most - self.ran))
 
     def _worth_fetching(self) -> int:
         """How many messages to have ahead: more than are received before some of them are acked."""
         waiting = self.lease.published_seq - self.lease.done_seq
-        return max(2 * ACK_DUPLICATES, min(waiting, settings.ENV.turn_requests - self.ran))
+        return max(2 * ACK_DUPLICATES, min(waiting, self.most - self.ran))
 
     def _is_over(self) -> bool:
         """Whether others come first now."""
         return (
-            self.ran >= settings.ENV.turn_requests
+            self.ran >= self.most
             or time.monotonic() - self.began >= settings.ENV.turn_seconds
             or self.watch.stopping.is_set()
         )
@@ -298,17 +304,20 @@ class Turn:
     # What the watch does, in its own thread.
 
     def look_after(self) -> None:
-        """Record what a slow handler keeps waiting, renew the lease, enforce the time limit. Raises FencedOut."""
+        """Record what a slow handler keeps waiting, and claim nothing else beside it; renew the lease, enforce the time
+        limit. Raises FencedOut.
+        """
         if self._is_fast():
             return  # not worth the lock that the worker's thread takes again and again
-        if not self._is_fast(settings.ENV.record_after_ms / 1000):
+        slow = not self._is_fast(settings.ENV.record_after_ms / 1000)
+        if slow:
             self.slow()
         if not self.recording.lock.acquire(timeout=0.05):
             return  # it is recording
         try:
             if self.running is None or self._is_fast():
                 return
-            if self.recording.is_due():
+            if self.recording.is_due() or (slow and self.behind and not self.narrowed):
                 self.narrowed = True
                 self.recording.record(QueueState.DRAINING, 1)
             if self.running.overrun >= 0 and not self.running.interrupted:

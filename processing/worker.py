@@ -12,7 +12,7 @@ from django.conf import settings
 from processing import actors, drain, metrics
 from processing.beat import Beat
 from processing.broker import consumers
-from processing.isolation import Isolation
+from processing.isolation import LAST_WORDS_SECONDS, Isolation
 from processing.supervisor import die_with_parent
 from project.sharing import VARIABLE
 from queues.finishing import watched
@@ -26,7 +26,8 @@ def run(threads: int, stop: threading.Event) -> None:
     watched.listen()
     shared = os.environ.get(VARIABLE)
     drain.watch.start(stop, Beat(Path(shared)) if shared else None)
-    drain.isolation = Isolation(drain.watch)
+    if threads > 1:
+        drain.isolation = Isolation(drain.watch)
     begin_at_zero()
     metrics.THREADS.set(threads)
     worker = consumers(threads)
@@ -41,9 +42,11 @@ def run(threads: int, stop: threading.Event) -> None:
     os._exit(0)  # at once: a handler that outlived its grace must not go on beside the next worker of its queue
 
 
-def run_alone(queue_id: int, fence: int, stop: threading.Event) -> None:
-    """Run one turn of the queue that the lease `fence` leaves to this process, then end; or when `stop` is set."""
+def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> None:
+    """Run one request of the queue that the lease `fence` leaves to this process, then end; or when `stop` is set."""
     die_with_parent()
+    if os.getppid() != parent:
+        return  # it died before it could be told of
     watched.listen()
     drain.watch.start(stop)
 
@@ -56,7 +59,7 @@ def run_alone(queue_id: int, fence: int, stop: threading.Event) -> None:
     thread = threading.Thread(target=work, name="alone", daemon=True)
     thread.start()
     stop.wait()
-    if drain.watch.stop(settings.ENV.stop_grace_seconds):
+    if drain.watch.stop(max(0.0, settings.ENV.stop_grace_seconds - LAST_WORDS_SECONDS)):
         thread.join(timeout=2)  # it may still send its token
     os._exit(0)
 

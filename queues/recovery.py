@@ -18,6 +18,8 @@ def recover(queue_id: int, fence: int) -> bool:
 
     If one request was claimed, it was running: that counts as an attempt, or a request that kills its worker would
     kill workers for ever. If several were, nobody knows which; they are run again one by one, and the next crash tells.
+    Nor is a last attempt counted at the queue's first crash, which any request beside it may have brought about: there
+    is one more, alone.
     """
     with transaction.atomic():
         queue = (
@@ -28,12 +30,13 @@ def recover(queue_id: int, fence: int) -> bool:
         )
         if queue is None:
             return False
+        first_crash = queue.careful_to <= queue.done_seq
         queue.fence += 1
         queue.careful_to = max(queue.careful_to, queue.done_seq + max(1, queue.claimed))
         queue.state, queue.state_since = QueueState.READY, queue.now
         if queue.claimed == 1:
             head = queue.requests.filter(seq=queue.done_seq + 1).exclude(status__in=FINAL).first()
-            if head is not None:
+            if head is not None and not (first_crash and 1 < head.attempt + 1 == head.max_attempts):
                 _count_lost_attempt(queue, head)
         if queue.state != QueueState.BLOCKED and queue.published_seq == queue.done_seq:
             queue.state, queue.idle_since, queue.wake_at = QueueState.IDLE, queue.now, None

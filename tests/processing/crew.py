@@ -11,8 +11,9 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 import pika.exceptions
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import F
+from django.db.models.functions import Now
 from dramatiq import Message
 
 from accounts.models import User
@@ -48,6 +49,14 @@ def submit(user: User, *payloads: Any, kind: str = "test.script", **fields: Any)
     return accept(
         user.id, [Submission(found, orjson.dumps(payload).decode(), **fields) for payload in payloads], session_id=None
     )
+
+
+def submit_with_one_attempt_left(user: User, payload: Any) -> None:
+    """A request whose attempts but for one ended with the workers that ran them."""
+    with transaction.atomic():
+        (one,) = submit(user, payload, kind="test.journal")
+        Request.objects.filter(id=one.submission.id).update(status="retrying", attempt=2, started_at=Now())
+        UserQueue.objects.filter(id=one.queue_id).update(careful_to=1)
 
 
 def queue_of(user: User) -> UserQueue:

@@ -10,18 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.db import connection, transaction
-from django.db.models.functions import Now
+from django.db import connection
 
 from accounts.models import User
-from processing import broker, dispatcher, drain, isolation
+from processing import broker, dispatcher
 from processing.rabbitmq import queue_name
-from queues.models import Attempt, Request, UserQueue
+from queues.models import Attempt
 from tests.processing.crew import (
-    Hand,
     Journal,
     Wire,
     all_done,
@@ -30,10 +27,12 @@ from tests.processing.crew import (
     requests_of,
     statuses_of,
     submit,
+    submit_with_one_attempt_left,
     until,
 )
 
 RUN = Path(__file__).parent / "run.py"
+GRACE_SECONDS = 3.0  # of which a process of its own has 1
 START_SECONDS = 90  # two cores, shared with whatever else runs there
 
 
@@ -50,7 +49,7 @@ class Service:
         with self.output.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, str(RUN), *arguments],
-                env={**os.environ, "TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": "1.5"},
+                env={**os.environ, "TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": str(GRACE_SECONDS)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -172,14 +171,6 @@ def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_other
     assert statuses_of(slow) == ["succeeded"], "no other's crash costs a request its last attempt"
 
 
-def submit_with_one_attempt_left(user: User, payload: Any) -> None:
-    """A request whose attempts but for one ended with the workers that ran them."""
-    with transaction.atomic():
-        (one,) = submit(user, payload, kind="test.journal")
-        Request.objects.filter(id=one.submission.id).update(status="retrying", attempt=2, started_at=Now())
-        UserQueue.objects.filter(id=one.queue_id).update(careful_to=1)
-
-
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
@@ -199,24 +190,6 @@ def test_after_crashes_the_last_attempt_runs_in_a_process_of_its_own(service: Se
         assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3), ("succeeded", 1)]
 
 
-def test_where_no_process_can_be_started_the_last_attempt_waits(
-    hand: Hand, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object, **__: object) -> None:
-        raise BlockingIOError("as asked for: too many processes")
-
-    monkeypatch.setattr(isolation.subprocess, "Popen", refused)
-    monkeypatch.setattr(drain, "isolation", isolation.Isolation(drain.watch))
-    user = new_user()
-    submit_with_one_attempt_left(user, journal.payload())
-    hand.dispatch()
-    assert hand.work() == 1
-    assert (queue_of(user).state, statuses_of(user), requests_of(user)[0].attempt) == ("waiting", ["retrying"], 2)
-    monkeypatch.setattr(drain, "isolation", None)
-    hand.settle()
-    assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3)]
-
-
 @pytest.mark.parametrize("ms", [400, 6000], ids=["shorter than the grace time", "longer"])
 def test_a_process_of_its_own_stops_with_its_worker(service: Service, journal: Journal, ms: float) -> None:
     user = new_user()
@@ -225,12 +198,12 @@ def test_a_process_of_its_own_stops_with_its_worker(service: Service, journal: J
     (begun,) = until(lambda: journal.begun(user), START_SECONDS)
     os.kill(parent_of(begun.pid), signal.SIGTERM)
     until(lambda: not Path(f"/proc/{begun.pid}").exists(), 20, "it outlived its worker")
-    if ms > 1500:
+    if ms > 1000 * GRACE_SECONDS:
         again = until(lambda: journal.begun(user)[1:], START_SECONDS)[0]
         assert again.attempt == 3, "no attempt was counted"
     until(all_done, START_SECONDS)
     assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3)]
-    assert len(journal.begun(user)) == (2 if ms > 1500 else 1)
+    assert len(journal.begun(user)) == (2 if ms > 1000 * GRACE_SECONDS else 1)
 
 
 @pytest.mark.parametrize("loss", ["the user's queue is deleted", "the tokens are purged", "the token queue is deleted"])
@@ -261,7 +234,9 @@ def test_sigterm_gives_a_queue_back_and_counts_no_attempt(service: Service, jour
     os.kill(begun.pid, signal.SIGTERM)
     asked_at = time.monotonic()
     again = until(lambda: journal.begun(user)[1:], START_SECONDS)[0]
-    print(f"{again.at - asked_at:.2f} s after SIGTERM with 1.5 s of grace, the request began again elsewhere")
+    print(
+        f"{again.at - asked_at:.2f} s after SIGTERM with {GRACE_SECONDS} s of grace, the request began again elsewhere"
+    )
     until(all_done, START_SECONDS)
     assert journal.violations({str(user.id): 4}, killed=[begun.pid]) == []
     assert (again.seq, again.attempt) == (1, 1), "no attempt was counted"

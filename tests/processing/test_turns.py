@@ -544,6 +544,54 @@ def test_finished_work_is_recorded_while_a_slow_handler_runs(hand: Hand, script:
     assert waited[0] < 0.3
 
 
+def test_nothing_is_claimed_beside_a_slow_handler(hand: Hand, script: Script) -> None:
+    """What waits behind it can be taken away at once, wherever it stands in its claim."""
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    @script
+    def slow(request: HandlerRequest) -> int:
+        until(lambda: elsewhere(lambda: queue_of(user).claimed) == 1, 5, "others are still claimed")
+        elsewhere(lambda: interventions.purge(queue_of(user).id))
+        return 1
+
+    user = new_user()
+    submit(user, "fine", "slow", *["fine"] * 10)
+    hand.dispatch()
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 2 + ["cancelled"] * 10
+
+
+def test_claims_follow_what_ran_not_what_was_claimed(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    next_size = drain.Turn._next_size
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    @script
+    def slow(request: HandlerRequest) -> int:
+        until(lambda: elsewhere(lambda: queue_of(user).claimed) == 1, 5)
+        return 1
+
+    def noted(turn: drain.Turn, ran: int) -> int:
+        sizes.append(next_size(turn, ran))
+        return sizes[-1]
+
+    monkeypatch.setattr(drain.Turn, "_next_size", noted)
+    user = new_user()
+    submit(user, "fine", "slow", *["fine"] * 30)
+    hand.dispatch()
+    hand.work(1)
+    assert sizes[0] > 16
+    assert sizes[1] == 1
+
+
 def test_an_owner_who_gives_up_is_heard_by_the_running_handler(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:

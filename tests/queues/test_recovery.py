@@ -15,7 +15,7 @@ from processing.handlers import HandlerRequest
 from processing.watch import LOCK_CLASS
 from queues import outbox
 from queues.lease import FencedOut, Lease, Outcome
-from queues.models import Attempt, UserQueue
+from queues.models import Attempt, Request, UserQueue
 from queues.outbox import Shard
 from queues.recovery import recover
 from queues.states import QueueState, Status
@@ -84,6 +84,27 @@ def test_who_kills_a_second_worker_waits_and_after_the_last_attempt_it_has_faile
     assert wants_token
     assert (statuses_of(user), outcomes(user)) == (["failed", "queued"], ["lost"] * 3)
     assert queue_of(user).done_seq == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "failed_before", "counted"), [("test.script", 2, False), ("test.script", 1, True), ("test.once", 0, True)]
+)
+def test_the_first_crash_takes_no_requests_last_attempt_of_several(
+    kind: str, failed_before: int, counted: bool
+) -> None:
+    """What ran beside it may have ended the worker, and its attempts before ended otherwise."""
+    user = new_user()
+    lease = leased(user, kind=kind)
+    Request.objects.filter(queue=lease.queue_id).update(attempt=failed_before)
+    recover(lease.queue_id, lease.fence)
+    assert outcomes(user) == ["lost"] * counted
+    if not counted:
+        second = Lease.take(lease.queue_id, 2)
+        assert second is not None
+        assert second.last_chance, "it has one more, alone"
+        second.record(0, [], QueueState.DRAINING, 1)
+        recover(second.queue_id, second.fence)
+        assert (outcomes(user), statuses_of(user)) == (["lost"], ["failed"])
 
 
 def test_after_a_crash_a_lease_that_claims_nothing_yet_costs_no_attempt() -> None:

@@ -25,7 +25,7 @@ class Command(BaseCommand):
             help="Port for /health/live, /health/ready and /metrics; 0: none. Default: HEALTH_PORT.",
         )
         parser.add_argument("--child", action="store_true", help=SUPPRESS)
-        parser.add_argument("--alone", type=int, nargs=2, help=SUPPRESS)  # one queue, and the fence it is left with
+        parser.add_argument("--alone", type=int, nargs=3, help=SUPPRESS)  # a queue, the fence it is left with, by whom
 
     def handle(
         self,
@@ -57,12 +57,12 @@ class Command(BaseCommand):
         stop_on_signals(stop)
         run(threads, stop)
 
-    def run_alone(self, queue_id: int, fence: int) -> None:
+    def run_alone(self, queue_id: int, fence: int, parent: int) -> None:
         from processing.worker import run_alone, stop_on_signals
 
         stop = threading.Event()
         stop_on_signals(stop)
-        run_alone(queue_id, fence, stop)
+        run_alone(queue_id, fence, parent, stop)
 
     def run_supervisor(self, processes: int, threads: int, health_port: int) -> None:
         """The processes count, and give their signs of life, in files that they share with this one."""
