@@ -21,7 +21,9 @@ def failed_of(queues: QuerySet[UserQueue]) -> QuerySet[Request]:
 AGAIN = "As new requests at the tail, each user's in their order; none that was tried again already."
 OF_QUEUES = (
     Intervention(
-        "pause", "Pause the selected queues", "Nothing further starts; what runs ends; accepting goes on.", "paused",
+        "pause", "Pause the selected queues",
+        "Nothing further starts; what runs ends; accepting goes on. Their owners cannot resume them.",
+        "paused",
         lambda queue, given: interventions.pause(queue, given.by),
     ),
     Intervention(

@@ -3,15 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db.models import Count, Exists, Max, Min, OuterRef, QuerySet
 from django.db.models.fields.json import KeyTextTransform
-from django.utils import timezone
 
-from queues.looking import first_id, in_line
+from queues.looking import in_line
 from queues.models import Request, UserQueue
 from queues.states import Status
 
@@ -54,9 +53,9 @@ def not_retried(chosen: Chosen) -> QuerySet[Request]:
 
 def ids_in_order(chosen: Chosen, count: int) -> Iterator[UUID]:
     """The ids of `not_retried`, each user's in order, read `count` at a time; none that is accepted meanwhile."""
-    asked = first_id(timezone.now() + timedelta(milliseconds=1))
+    newest = Request.objects.order_by("-id").values_list("id", flat=True).first()
     place = None
-    while rows := list(in_line(not_retried(chosen).filter(id__lt=asked), place).values_list(*PLACE)[:count]):
+    while rows := list(in_line(not_retried(chosen).filter(id__lte=newest), place).values_list(*PLACE)[:count]):
         place = rows[-1]
         yield from (request_id for _, _, request_id in rows)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Max
+from django.db.models import F, Max, Min
 from django.db.models.functions import Now
 
 from queues import transitions
@@ -86,8 +86,11 @@ def mend(queue_id: int) -> None:
     Raises NotPossible while a worker has the queue (but for what it has passed), or where so much is missing that
     somebody has to look.
     """
-    with locked(queue_id) as queue:
-        _end_passed(queue)
+    passed = Request.objects.filter(queue=queue_id, seq__lte=F("queue__done_seq"), finished_at=None)
+    first = passed.aggregate(first=Min("seq"))["first"]  # read before the lock: there may be millions behind the head
+    if first is not None:
+        with locked(queue_id) as queue:
+            _end_passed(queue, first)
     with locked(queue_id) as queue:
         newest = max(queue.done_seq, queue.requests.aggregate(newest=Max("seq"))["newest"] or 0)
         if newest <= queue.last_seq and queue.depth == queue.requests.filter(seq__gt=queue.done_seq).count():
@@ -99,9 +102,9 @@ def mend(queue_id: int) -> None:
         go_on(queue)
 
 
-def _end_passed(queue: UserQueue) -> None:
-    """As failed: whether they ran nobody knows, so their owner decides whether to retry them. No worker looks there."""
-    passed = queue.requests.filter(seq__lte=queue.done_seq, finished_at=None)
+def _end_passed(queue: UserQueue, first: int) -> None:
+    """From that number on, as failed: whether they ran nobody knows; their owner decides whether to retry them."""
+    passed = queue.requests.filter(seq__gte=first, seq__lte=queue.done_seq, finished_at=None)
     told = list(passed.only("seq", "kind", "attempt", "trace"))
     message = "The queue went on without an outcome of this request. Whether it ran is not known; retry it if it may."
     end(passed, Status.FAILED, error=_error(queue, "Passed", message))

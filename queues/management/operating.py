@@ -198,14 +198,17 @@ class OperatorCommand(BaseCommand):
         """
         handled = refused = 0
 
-        def results() -> Iterator[Sequence[Row]]:
+        def result(target: Target) -> Row:
             nonlocal handled, refused
+            why = _tried(verb, target)
+            handled += 1
+            refused += bool(why)
+            action.outcome = f"{handled - refused} {done}, {refused} refused"
+            return {**name(target), "result": why or done}
+
+        def results() -> Iterator[Sequence[Row]]:
             for batch in batches(targets, self.batch_size):
-                rows = [{**name(target), "result": _tried(verb, target) or done} for target in batch]
-                handled += len(rows)
-                refused += sum(row["result"] != done for row in rows)
-                action.outcome = f"{handled - refused} {done}, {refused} refused"
-                yield rows
+                yield [result(target) for target in batch]
                 if handled < total:
                     self.progress(f"{handled} of {total}")
 
