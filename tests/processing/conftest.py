@@ -56,9 +56,9 @@ def _empty_by_delete() -> Iterator[None]:
         with connection.cursor() as cursor:
             cursor.execute(
                 "DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
-                " DELETE FROM queues_userqueue; DELETE FROM django_admin_log; DELETE FROM accounts_session;"
-                " DELETE FROM accounts_user_groups; DELETE FROM accounts_user_user_permissions;"
-                " DELETE FROM accounts_user"
+                " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM django_admin_log;"
+                " DELETE FROM accounts_session; DELETE FROM accounts_user_groups;"
+                " DELETE FROM accounts_user_user_permissions; DELETE FROM accounts_user"
             )
 
     with pytest.MonkeyPatch.context() as patch:
