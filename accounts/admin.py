@@ -9,28 +9,15 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.db import transaction
-from django.db.models import OuterRef, Q, Subquery, Value
-from django.db.models.functions import Lower
+from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from accounts.audit import Event, SecurityEvent, record
-from accounts.models import AnyCase, Session, User
+from accounts.models import Session, User
 from project.admin import FastAdmin, ReadOnlyAdmin
 
-MOST_FOUND = 1000  # users that a search may mean
-
-
-def matching(users: Any, term: str) -> Any:
-    """Users whose id, name in any case, e-mail in any case, or beginning of name is `term`: each by an index.
-
-    Of those who share a beginning MOST_FOUND are found: to sort all of them takes the longer the less is meant.
-    """
-    beginning = User.objects.order_by().filter(username__startswith=term).values("id")[:MOST_FOUND]
-    found = Q(name=AnyCase(Value(term))) | Q(email__lower=Lower(Value(term))) | Q(id__in=beginning)
-    with suppress(ValueError):
-        found |= Q(id=UUID(term))
-    return users.alias(name=AnyCase("username")).filter(found)
+MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their names, that a search may mean
 
 
 @admin.register(User)
@@ -65,7 +52,7 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
 
     def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
         term = search_term.strip().replace("\0", "")
-        return (matching(queryset, term) if term else queryset), False
+        return (queryset.filter(id__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
 
     @admin.action(description="End all sessions of the selected users", permissions=["change"])
     def end_sessions(self, request: Any, queryset: Any) -> None:
@@ -90,7 +77,7 @@ class SessionAdmin(ReadOnlyAdmin):
         term = search_term.strip().replace("\0", "")
         if not term:
             return queryset, False
-        return queryset.filter(user__in=matching(User.objects.all(), term)), False
+        return queryset.filter(user_id__in=User.objects.meant_by(term, MOST_FOUND)), False
 
 
 class AtFilter(admin.SimpleListFilter):
@@ -131,7 +118,7 @@ class SecurityEventAdmin(ReadOnlyAdmin):
         term = search_term.strip().replace("\0", "")
         if not term:
             return queryset, False
-        users = list(matching(User.objects.order_by(), term).values_list("id", flat=True)[:MOST_FOUND])
+        users = User.objects.meant_by(term, MOST_FOUND)
         with suppress(ValueError):
             users.append(UUID(term))
         found = Q(user_id__in=users) | Q(actor_id__in=users) | Q(request_id=term)

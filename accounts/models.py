@@ -1,5 +1,6 @@
 """Who uses the service: users, and the sessions they are logged in with."""
 
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple, Self
 from uuid import UUID
@@ -64,6 +65,18 @@ class Users(UserManager["User"]):
         """The user with this name in any case, compared as the constraint does."""
         name = models.Value(User.normalize_username(username))
         return self.alias(name=AnyCase("username")).filter(name=AnyCase(name))
+
+    def meant_by(self, term: str, most: int) -> list[UUID]:
+        """The ids of those whose id, name or e-mail in any case, or beginning of name is `term`: each by its index.
+
+        Of those who share an e-mail or a beginning `most` are found: to sort all takes the longer the less is meant.
+        """
+        ids = self.order_by().values_list("id", flat=True)
+        same_email = ids.filter(email__lower=Lower(models.Value(term)))
+        ways = [same_email[:most], ids.filter(username__startswith=term)[:most]]
+        with suppress(ValueError):
+            ways.append(ids.filter(id=UUID(term)))
+        return list(self.named(term).order_by().values_list("id", flat=True).union(*ways))
 
     def get_by_natural_key(self, username: str | None) -> "User":
         return self.named(username or "").get()

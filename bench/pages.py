@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -44,30 +45,36 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     base = fill(here, users, requests)
     report.say(f"filled within {time.perf_counter() - began:,.0f} s: {here.one(SIZE)}")
     slowest = 0.0
-    for title, client, paths in (("admin", operator(), admin_pages(base)), ("API", None, api_pages())):
+    staff, user = operator(), owner(base)
+    for title, client, pages in (
+        ("admin", staff, {path: {} for path in admin_pages(base)} | confirmations()),
+        ("API", user, {path: {} for path in api_pages()}),
+    ):
         table = report.table(
             f"pages: {title}, {users:,} users, {requests:,} requests", "", "first", "median", "reads all"
         )
         table.columns[0].overflow, table.columns[0].min_width = "fold", 44
-        for path in paths:
-            taken = measure(client or owner(base), path)
-            table.add_row(path, milliseconds(taken.first), milliseconds(taken.typical), ", ".join(taken.whole) or "-")
-            slowest = max(slowest, taken.typical) if client else slowest
+        for path, sent in pages.items():
+            taken = measure(client, path, sent)
+            said = f"{path} {sent['action']} all" if sent else path
+            table.add_row(said, milliseconds(taken.first), milliseconds(taken.typical), ", ".join(taken.whole) or "-")
+            slowest = max(slowest, taken.typical) if client is staff else slowest
         report.show(table)
     report.verdict("pages: 300 ms beside the slowest page of the admin", SLOWEST / slowest, 1.0)
 
 
-def measure(client: Client, path: str) -> Taken:
-    """Ask for it several times. Raises RuntimeError when it is not answered."""
+def measure(client: Client, path: str, sent: dict[str, str]) -> Taken:
+    """Ask for it several times, by POST if something is sent. Raises RuntimeError when it is not answered."""
+    ask = partial(client.post, path, sent) if sent else partial(client.get, path)
     times = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        answer = client.get(path)
+        answer = ask()
         times.append(time.perf_counter() - began)
         if answer.status_code != 200:
             raise RuntimeError(f"{path} answered {answer.status_code}")
     with CaptureQueriesContext(connection) as asked:
-        client.get(path)
+        ask()
     whole = {table for query in asked for table in read_whole(query["sql"])}
     return Taken(times[0], median(times[1:]), sorted(whole))
 
@@ -123,6 +130,20 @@ def admin_pages(base: int) -> list[str]:
     pages += [events, f"{events}?event=login_failed", f"{events}?event=erased", f"{events}?within=hour"]
     pages += [f"{events}{term}" for term in (*found, "?q=192.0.2.1")]
     return [*pages, "/admin/queues/operatoraction/", "/admin/auth/group/"]
+
+
+def confirmations() -> dict[str, dict[str, str]]:
+    """The pages that ask before something is done to all that a list shows, by the address of the list."""
+    queues, requests = "/admin/queues/userqueue/", "/admin/queues/request/"
+    asked = {
+        f"{queues}?state=idle": "pause",
+        f"{queues}?state=ready": "purge",
+        f"{queues}?q=page-77": "retry_failed",
+        f"{requests}?kind=demo.flaky&status=failed": "retry",
+        f"{requests}?status=queued": "cancel",
+    }
+    every = {"_selected_action": "0", "select_across": "1", "index": "0"}
+    return {path: {"action": action, **every} for path, action in asked.items()}
 
 
 def api_pages() -> list[str]:

@@ -29,18 +29,12 @@ from queues.states import QueueState
 from queues.steering import Limit, Steering, Why
 
 LONGEST_TEXT = 20_000  # characters of a payload, result or error on a page
-MOST_FOUND = 300  # users that a search may mean
+MOST_FOUND = 300  # users of one e-mail address, or with one beginning of their names, that a search may mean
 
 
-def found_users(request: HttpRequest, term: str) -> list[Any]:
-    """The ids of the users that a search for `term` among users finds."""
-    users, _ = admin.site.get_model_admin(User).get_search_results(request, User.objects.order_by(), term)
-    return list(users.values_list("id", flat=True)[:MOST_FOUND])
-
-
-def searched(request: HttpRequest, term: str) -> list[int]:
-    """The queues of those users."""
-    return list(UserQueue.objects.filter(user__in=found_users(request, term)).values_list("id", flat=True))
+def searched(term: str) -> list[int]:
+    """The queues of the users that `term` may mean."""
+    return list(UserQueue.objects.filter(user__in=User.objects.meant_by(term, MOST_FOUND)).values_list("id", flat=True))
 
 
 class QueueForm(ModelForm):  # type: ignore[type-arg]  # it is generic for mypy alone
@@ -84,7 +78,7 @@ class UserQueueAdmin(Steering):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip().replace("\0", "")
-        return (queryset.filter(id__in=searched(request, term)) if term else queryset), False
+        return (queryset.filter(id__in=searched(term)) if term else queryset), False
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         may = self.has_change_permission(request, obj)
@@ -175,7 +169,7 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
         with suppress(ValueError):
             if (exact := queryset.filter(id=UUID(term))).exists():
                 return exact, False
-        queues = searched(request, term)
+        queues = searched(term)
         if request.method == "POST":  # an action is for all that match, however long they are sought
             return queryset.filter(queue_id__in=queues), False
         return of_queues(queryset, queues), False
@@ -225,7 +219,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip().replace("\0", "")
-        return (queryset.filter(user__in=found_users(request, term)) if term else queryset), False
+        return (queryset.filter(user__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
 
     @admin.display(description="what was done")
     def told(self, entry: LogEntry) -> str:

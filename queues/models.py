@@ -175,6 +175,7 @@ class Request(models.Model):
             # Whoever deletes a request looks whether others are retries of it; so does who retries only once.
             models.Index("retry_of", name="request_retries", condition=Q(retry_of__isnull=False)),
             models.Index("given_up", "id", name="request_given_up_newest", condition=Q(given_up__isnull=False)),
+            models.Index("given_up", "kind", "id", name="request_given_up_kind", condition=Q(given_up__isnull=False)),
         ]
         permissions = [("operate_request", "Can cancel, retry and skip requests")]
 

@@ -179,7 +179,7 @@ def test_a_selection_of_all_is_done_in_bounded_steps(
     assert staff.filter(detail__contains="8 of 8, 0 refused").count() == 1
 
 
-@pytest.mark.parametrize("narrowed", ["?status=failed&kind=demo.echo", "?q=user"])
+@pytest.mark.parametrize("narrowed", ["?status=succeeded&kind=demo.echo", "?q=user"])
 def test_an_action_is_for_all_that_match_not_for_the_newest_that_are_listed(
     operator: Client, monkeypatch: pytest.MonkeyPatch, narrowed: str
 ) -> None:
@@ -187,7 +187,7 @@ def test_an_action_is_for_all_that_match_not_for_the_newest_that_are_listed(
     for name in ("user-1", "user-2"):
         queue = queue_of(User.objects.create_user(name), last_seq=3, published_seq=3, done_seq=3)
         for seq in (1, 2, 3):
-            request_in(queue, seq, Status.FAILED)
+            request_in(queue, seq, Status.SUCCEEDED)
     assert len(operator.get(f"{REQUESTS}{narrowed}").context["cl"].result_list) == 2
     page = ask(operator, f"{REQUESTS}{narrowed}", "retry", select_across="1", _selected_action=["1"])
     assert page.context["total"] == 6
