@@ -66,8 +66,8 @@ class Place:
 def place() -> Iterator[Place]:
     """A place with an up-to-date database, and Django set up in this process. Afterwards nothing of it is left."""
     with borrowed("bench", keep_servers=False) as servers:
-        variables = {**environment(servers), **UNLIMITED, "DJANGO_SETTINGS_MODULE": "project.settings"}
-        os.environ.update(variables)
+        variables = {**environment(servers), **UNLIMITED, "LOG_FORMAT": "json"}  # as in production
+        os.environ.update({**variables, "LOG_LEVEL": "WARNING"})  # what is logged here would bury the figures
         import django
         from django.core.management import call_command
         from django.db import connection
