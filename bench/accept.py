@@ -88,11 +88,10 @@ def _tell(report: Report, ours: Side, sides: list[Side], count: int) -> None:
         table.add_row(side.name, rate(side.rate), p50, p99, f"{tail:.1f}", ahead)
     report.show(table)
     for rival, expected in ((FASTAPI, 4.0), (EXPRESS, 1.2)):
-        family = [side for side in sides if side.name.startswith(rival)]
-        for side in family[:1]:
+        bare, *others = [side for side in sides if side.name.startswith(rival)] or [None]
+        fastest = max(others, key=lambda side: side.rate, default=None)
+        for side in filter(None, (bare, fastest)):
             report.verdict(f"accept beside {side.name}", ahead_of(ours, side), expected)
-        for side in sorted(family[1:], key=lambda side: side.rate)[-1:]:
-            report.verdict(f"accept beside {side.name}", ahead_of(ours, side), None)
     tail = median(5 * load.percentile(50) / load.percentile(99) for load in ours.rounds)
     report.verdict("accept: 5 x p50 beside p99", tail, 1.0)
 
