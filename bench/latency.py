@@ -5,6 +5,7 @@ Both times are the database's: a request's `created_at` is taken when it is acce
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from bench.place import Place, wait_for
@@ -61,7 +62,7 @@ def measure(here: Place, quiet: UUID, count: int, while_waiting: list[UUID] | No
         hints.work_waits()
         asked += 1
         finished = "SELECT finished_at FROM queues_request WHERE id = %s"
-        wait_for(lambda: here.one(finished, accepted.submission.id), "the quiet user's request", every=0.002)  # noqa: B023
+        wait_for(partial(here.one, finished, accepted.submission.id), "the quiet user's request", every=0.002)
         time.sleep(EVERY)
     row = here.sql.execute(
         "SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at))"
