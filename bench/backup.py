@@ -4,7 +4,6 @@ The commands are those of docs/operations.md. The folder `elsewhere` stands for 
 """
 
 import shutil
-import subprocess
 from pathlib import Path
 
 import psycopg
@@ -33,12 +32,12 @@ class KeptPostgresql(Postgresql):
         for folder in (self.elsewhere, self.elsewhere / "wal"):
             folder.mkdir()
             self._give(folder)
-        self._run(RECEIVER, *self._address(), "--slot", SLOT, "--create-slot", "--if-not-exists")
+        self.use(RECEIVER, *self._address(), "--slot", SLOT, "--create-slot", "--if-not-exists", **self._login())
         command = [str(self.program(RECEIVER)), *self._address(), "--slot", SLOT, "--synchronous"]
         with self.log_path.open("ab") as log:
             self.receiver = launch(
                 [*command, "-D", str(self.elsewhere / "wal")],
-                environment=self._login(),
+                environment=clean_environment(**self._login()),
                 output=log,
                 folder=self.data,
                 user=self.user(),
@@ -55,8 +54,8 @@ class KeptPostgresql(Postgresql):
     def take_base(self) -> None:
         """A base backup, checked against its manifest."""
         base = str(self.elsewhere / "base")
-        self._run("pg_basebackup", *self._address(), "-D", base, "--checkpoint", "fast")
-        self._run("pg_verifybackup", "--quiet", base)
+        self.use("pg_basebackup", *self._address(), "-D", base, "--checkpoint", "fast", **self._login())
+        self.use("pg_verifybackup", "--quiet", base)
 
     def lose(self) -> None:
         """kill -9, and its disk is gone; what was received elsewhere is there."""
@@ -98,22 +97,7 @@ class KeptPostgresql(Postgresql):
         return ["-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"]
 
     def _login(self) -> dict[str, str]:
-        return clean_environment(PGPASSWORD=self.password)
-
-    def _run(self, program: str, *arguments: str) -> None:
-        """Raises RuntimeError with what it said."""
-        done = subprocess.run(
-            [str(self.program(program)), *arguments],
-            env=self._login(),
-            user=self.user(),
-            extra_groups=[] if self.user() else None,
-            cwd="/",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{program} ended with {done.returncode}: {done.stderr.strip()}")
+        return {"PGPASSWORD": self.password}
 
     def _give(self, path: Path) -> None:
         user = self.user()

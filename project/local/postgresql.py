@@ -139,21 +139,26 @@ class Postgresql(PrivateServer):
             secret.flush()
             if user:
                 shutil.chown(secret.name, user)
-            command = [str(self.program("initdb")), "-D", str(self.data / "cluster"), "-U", "postgres", "-E", "UTF8"]
+            command = ["initdb", "-D", str(self.data / "cluster"), "-U", "postgres", "-E", "UTF8"]
             command += ["--locale=C", "--auth=scram-sha-256", f"--pwfile={secret.name}", "--no-sync"]
-            done = subprocess.run(
-                command,
-                env=clean_environment(),
-                user=user,
-                extra_groups=[] if user else None,
-                cwd="/",
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        if done.returncode:
-            raise SetupError(f"initdb failed: {one_line(Exception(done.stderr or done.stdout))}")
+            self.use(*command)
         (self.data / "initialized").touch()
+
+    def use(self, program: str, *arguments: str, **variables: str) -> None:
+        """Run one of PostgreSQL's programs to its end, as the server's user. Raises SetupError with what it said."""
+        user = self.user()
+        done = subprocess.run(
+            [str(self.program(program)), *arguments],
+            env=clean_environment(**variables),
+            user=user,
+            extra_groups=[] if user else None,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SetupError(f"{program} failed: {one_line(Exception(done.stderr or done.stdout))}")
 
     def execute(self, log: IO[bytes]) -> Process:
         command = [str(self.program("postgres")), "-D", str(self.data / "cluster"), "-p", str(self.port)]
