@@ -15,6 +15,8 @@ from processing.watch import Watch
 from tests.processing import kinds
 from tests.processing.crew import Hand, Journal, Wire
 
+Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
+
 
 @pytest.fixture(autouse=True, scope="package")
 def _kinds() -> Iterator[None]:
@@ -29,7 +31,7 @@ def _no_scripts() -> Iterator[None]:
 
 
 @pytest.fixture
-def script() -> Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]:
+def script() -> Script:
     """Decorates what a handler of this test does; its name is the payload that asks for it."""
 
     def declare(function: Callable[[HandlerRequest], Any]) -> Callable[[HandlerRequest], Any]:
@@ -37,6 +39,15 @@ def script() -> Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerReq
         return function
 
     return declare
+
+
+@pytest.fixture
+def fine(script: Script) -> None:
+    """A handler that succeeds at once, for the payload "fine"."""
+
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
 
 
 @pytest.fixture

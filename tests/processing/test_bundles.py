@@ -32,13 +32,8 @@ def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> No
     assert woken(8) == 8
 
 
-def test_a_defect_in_one_turn_of_a_bundle_costs_the_others_nothing(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_a_defect_in_one_turn_of_a_bundle_costs_the_others_nothing(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     users = [new_user() for _ in range(5)]
     for user in users:
         submit(user, "fine")
@@ -60,6 +55,7 @@ def test_a_defect_in_one_turn_of_a_bundle_costs_the_others_nothing(
     assert [queue_of(user).done_seq for user in users] == [1, 0, 1, 1, 1]
 
 
+@pytest.mark.usefixtures("fine")
 def test_nobody_in_a_bundle_waits_for_a_slow_handler_before_them(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,10 +64,6 @@ def test_nobody_in_a_bundle_waits_for_a_slow_handler_before_them(
     @script
     def slow(request: HandlerRequest) -> int:
         until(lambda: elsewhere(lambda: hand.wire.tokens()) == 3, 5, "the others were not passed on")
-        return 1
-
-    @script
-    def fine(request: HandlerRequest) -> int:
         return 1
 
     users = [new_user() for _ in range(4)]

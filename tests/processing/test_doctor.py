@@ -42,11 +42,8 @@ def faults(ran: Ran) -> list[tuple[str, str]]:
     return [(row["check"], row["advice"]) for row in ran.json if row["grade"] == "fault"]
 
 
-def test_a_system_that_works_has_no_fault(hand: Hand, script: Script) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_a_system_that_works_has_no_fault(hand: Hand) -> None:
     submit(new_user(), "fine", "fine")
     hand.settle()
     submit(new_user(), "fine")
@@ -81,11 +78,8 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
     assert len(run("doctor", "--json").json) == len(diagnosis.SERVERS), "without PostgreSQL nothing else can be asked"
 
 
-def test_messages_that_rabbitmq_lost_are_published_again(hand: Hand, script: Script, wire: Wire) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_messages_that_rabbitmq_lost_are_published_again(hand: Hand, wire: Wire) -> None:
     user = new_user()
     submit(user, "fine", "fine")
     hand.dispatch()
@@ -101,11 +95,8 @@ def test_messages_that_rabbitmq_lost_are_published_again(hand: Hand, script: Scr
     assert statuses_of(user) == ["succeeded", "succeeded"]
 
 
-def test_rows_that_a_hand_deleted_are_found_and_passed_over(hand: Hand, script: Script) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_rows_that_a_hand_deleted_are_found_and_passed_over(hand: Hand) -> None:
     user = new_user()
     submit(user, *["fine"] * 5)
     hand.dispatch()
@@ -118,11 +109,8 @@ def test_rows_that_a_hand_deleted_are_found_and_passed_over(hand: Hand, script: 
     assert statuses_of(user) == ["cancelled", "succeeded", "cancelled", "succeeded", "succeeded"]
 
 
-def test_a_counter_behind_its_rows_is_found_before_anything_collides(hand: Hand, script: Script) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_a_counter_behind_its_rows_is_found_before_anything_collides(hand: Hand) -> None:
     user = new_user()
     submit(user, "fine", "fine", "fine")
     UserQueue.objects.filter(user=user).update(last_seq=2)
@@ -177,12 +165,9 @@ def test_what_a_busy_queue_has_passed_is_ended_though_a_worker_has_it() -> None:
     assert statuses_of(user) == ["succeeded", "failed", "queued", "queued"]
 
 
+@pytest.mark.usefixtures("fine")
 @pytest.mark.parametrize("damage", [{"last_seq": 2**62}, {"last_seq": 2**62, "published_seq": 2**61}])
-def test_a_last_seq_from_nowhere_is_corrected_at_once(hand: Hand, script: Script, damage: dict[str, int]) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+def test_a_last_seq_from_nowhere_is_corrected_at_once(hand: Hand, damage: dict[str, int]) -> None:
     user = new_user()
     submit(user, "fine", "fine")
     hand.dispatch()
@@ -299,11 +284,8 @@ def test_a_broker_that_vanishes_meanwhile_is_a_fault(monkeypatch: pytest.MonkeyP
     assert run("rebuild_broker", "--yes").status == Exit.SERVER_AWAY
 
 
-def test_a_wiped_broker_is_rebuilt(hand: Hand, script: Script, wire: Wire) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_a_wiped_broker_is_rebuilt(hand: Hand, wire: Wire) -> None:
     users = [new_user() for _ in range(3)]
     for user in users:
         submit(user, "fine", "fine")

@@ -110,14 +110,11 @@ def test_a_failed_attempt_is_tried_again_at_the_head_and_holds_no_thread(hand: H
     assert [a.error["message"] for a in Attempt.objects.filter(request=first, outcome="failed")] == ["not yet"] * 2
 
 
+@pytest.mark.usefixtures("fine")
 def test_after_its_last_attempt_a_request_is_failed_and_the_next_one_runs(hand: Hand, script: Script) -> None:
     @script
     def hopeless(request: HandlerRequest) -> int:
         raise RuntimeError("never")
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     user = new_user()
     submit(user, "hopeless", "fine")
@@ -172,14 +169,11 @@ def test_an_absurd_delay_is_still_a_recorded_attempt(hand: Hand, script: Script,
     assert statuses_of(user) == ["retrying"]
 
 
+@pytest.mark.usefixtures("fine")
 def test_a_blocking_kind_stops_the_queue_until_somebody_decides(hand: Hand, script: Script) -> None:
     @script
     def refused(request: HandlerRequest) -> None:
         raise RuntimeError("refused")
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     user = new_user()
     submit(user, "refused", kind="test.block")
@@ -207,6 +201,7 @@ def leaves_by(error: BaseException) -> Callable[[HandlerRequest], Any]:
     return leave
 
 
+@pytest.mark.usefixtures("fine")
 @pytest.mark.parametrize(
     "ends",
     [
@@ -228,10 +223,6 @@ def test_whatever_a_handler_does_its_attempt_is_recorded_and_the_thread_goes_on(
     @script
     def bad(request: HandlerRequest) -> Any:
         return ends(request)
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     user, other = new_user(), new_user()
     submit(user, "bad", kind="test.once")
@@ -311,6 +302,7 @@ def leave_close() -> None:
     connection.close()
 
 
+@pytest.mark.usefixtures("fine")
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -333,10 +325,6 @@ def test_a_connection_that_a_handler_spoils_spoils_no_other_turn(
             spoil()
             if fails:
                 raise RuntimeError("as asked for")
-        return 1
-
-    @script
-    def fine(request: HandlerRequest) -> int:
         return 1
 
     user, other = new_user(), new_user()
@@ -442,16 +430,13 @@ def take_away(user: User) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("fine")
 def test_what_runs_beside_an_atomic_handler_in_its_claim_cannot_be_taken_away(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recording an atomic request shrinks what is claimed to one: what was claimed with it has to wait."""
     taken: list[bool] = []
     monkeypatch.setattr(drain.Turn, "_next_size", lambda *_: 8)
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     @script
     def cancelled_meanwhile(request: HandlerRequest) -> int:
@@ -544,12 +529,9 @@ def test_finished_work_is_recorded_while_a_slow_handler_runs(hand: Hand, script:
     assert waited[0] < 0.3
 
 
+@pytest.mark.usefixtures("fine")
 def test_nothing_is_claimed_beside_a_slow_handler(hand: Hand, script: Script) -> None:
     """What waits behind it can be taken away at once, wherever it stands in its claim."""
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     @script
     def slow(request: HandlerRequest) -> int:
@@ -564,15 +546,12 @@ def test_nothing_is_claimed_beside_a_slow_handler(hand: Hand, script: Script) ->
     assert statuses_of(user) == ["succeeded"] * 2 + ["cancelled"] * 10
 
 
+@pytest.mark.usefixtures("fine")
 def test_claims_follow_what_ran_not_what_was_claimed(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     next_size = drain.Turn._next_size
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     @script
     def slow(request: HandlerRequest) -> int:
@@ -781,11 +760,8 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
     watch.remove(broken)
 
 
-def test_a_stopping_worker_takes_no_turn_and_loses_no_token(hand: Hand, script: Script) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
-
+@pytest.mark.usefixtures("fine")
+def test_a_stopping_worker_takes_no_turn_and_loses_no_token(hand: Hand) -> None:
     user = new_user()
     submit(user, "fine")
     hand.dispatch()
@@ -797,14 +773,9 @@ def test_a_stopping_worker_takes_no_turn_and_loses_no_token(hand: Hand, script: 
     until(hand.wire.tokens, 2, "the token is lost: the queue waits for the sweeper")
 
 
-def test_a_turn_with_a_defect_leaves_nothing_to_the_next_one(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("fine")
+def test_a_turn_with_a_defect_leaves_nothing_to_the_next_one(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader may still consume the one user's queue: another user's turn must not be given its messages."""
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     alice, bob = new_user(), new_user()
     submit(alice, *["fine"] * 40)
@@ -864,14 +835,11 @@ def elsewhere_drain(queue_id: int) -> None:
         connection.close()
 
 
+@pytest.mark.usefixtures("fine")
 def test_claims_grow_while_handlers_are_fast_however_slow_rabbitmq_is(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a busy machine everything takes long; to record one by one then would make it busier still."""
-
-    @script
-    def fine(request: HandlerRequest) -> int:
-        return 1
 
     user = new_user()
     submit(user, *["fine"] * 60)
