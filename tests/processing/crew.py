@@ -22,7 +22,7 @@ from processing.dispatcher import Dispatcher
 from processing.rabbitmq import Channel, queue_name
 from queues import kinds
 from queues.accepting import Accepted, Submission, accept
-from queues.models import Request, UserQueue
+from queues.models import Attempt, Request, UserQueue
 from queues.outbox import Shard
 
 _numbers = itertools.count(1)
@@ -69,6 +69,10 @@ def requests_of(user: User) -> list[Request]:
 
 def statuses_of(user: User) -> list[str]:
     return [request.status for request in requests_of(user)]
+
+
+def attempts_of(request: Request) -> list[tuple[int, str]]:
+    return list(Attempt.objects.filter(request=request).values_list("number", "outcome"))
 
 
 def all_done() -> bool:
