@@ -15,6 +15,7 @@ import ipaddress
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -68,7 +69,7 @@ class Taken(NamedTuple):
 
 def take(request: Any, *claims: Claim) -> list[Taken]:
     """Counts every claim, or none and raises TooManyRequests. `request` is Django's or DRF's."""
-    fits, taken = _counted(claims)
+    fits, taken = count(*claims)
     django_request = getattr(request, "_request", request)
     django_request.rate_limits = taken
     if not fits:
@@ -76,20 +77,31 @@ def take(request: Any, *claims: Claim) -> list[Taken]:
     return taken
 
 
+def headers(taken: list[Taken]) -> dict[str, str]:
+    """What an answer says about the limits that were counted for it."""
+    if not taken:
+        return {}
+    policy, state = ", ".join(one.policy for one in taken), ", ".join(one.state for one in taken)
+    return {"RateLimit-Policy": policy, "RateLimit": state}
+
+
 def fits(claim: Claim) -> bool:
     """Counts the claim if it fits; whether it did. The client hears nothing of it."""
-    return _counted((claim,))[0]
+    return count(claim)[0]
 
 
-def _counted(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
+def count(*claims: Claim) -> tuple[bool, list[Taken]]:
+    """Counts every claim, or none where one does not fit; whether all did, and what is left of each."""
     try:
-        return _take(claims)
+        return _answered(claims, _TAKE(*_asked(claims)))
     except RedisUnavailable:
-        return _local.take(tuple(claim for claim in claims if claim.limit.without_redis == "local"))
+        return _counted_here(claims)
 
 
 def give_back(taken: list[Taken]) -> None:
     """Takes the claims back, as if never made: a login that succeeded is no failed one."""
+    if not taken:
+        return
     try:
         _GIVE_BACK(
             [one.claim.redis_key for one in taken],
@@ -99,12 +111,31 @@ def give_back(taken: list[Taken]) -> None:
         _local.give_back(taken)
 
 
-def _take(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
-    keys = [claim.redis_key for claim in claims]
+def count_each(claims: Sequence[Claim]) -> list[tuple[bool, list[Taken]]]:
+    """`count` for each of them by itself, in one round trip. One of which Redis makes nothing does not fit."""
+    try:
+        replies = _TAKE.each([_asked((claim,)) for claim in claims])
+    except RedisUnavailable:
+        return [_counted_here((claim,)) for claim in claims]
+    return [
+        (False, []) if isinstance(reply, Exception) else _answered((claim,), reply)
+        for claim, reply in zip(claims, replies, strict=True)
+    ]
+
+
+def _asked(claims: tuple[Claim, ...]) -> tuple[list[str], list[Any]]:
+    """What _TAKE is asked about them: its keys and arguments."""
     numbers = [n for claim in claims for n in (claim.limit.quota, claim.limit.window, claim.cost)]
-    fits, *states = _TAKE(keys, numbers)
-    taken = [Taken(claim, *states[3 * i : 3 * i + 3]) for i, claim in enumerate(claims)]
-    return bool(fits), taken
+    return [claim.redis_key for claim in claims], numbers
+
+
+def _answered(claims: tuple[Claim, ...], reply: list[int]) -> tuple[bool, list[Taken]]:
+    fits, *states = reply
+    return bool(fits), [Taken(claim, *states[3 * i : 3 * i + 3]) for i, claim in enumerate(claims)]
+
+
+def _counted_here(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
+    return _local.take(tuple(claim for claim in claims if claim.limit.without_redis == "local"))
 
 
 # A key is a hash: second -> how many, and their sum under "n", the oldest and newest second under "a" and "z".

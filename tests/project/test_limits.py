@@ -125,6 +125,15 @@ def test_one_limit_costs_one_round_trip(key: str, monkeypatch: pytest.MonkeyPatc
     assert len(commands) == 1
 
 
+def test_of_several_callers_each_is_counted_alone(key: str) -> None:
+    limit = Limit("test", 2)
+    other = f"{key}-other"
+    counted = limits.count_each([limit.claim(key), limit.claim(other), limit.claim(key), limit.claim(key)])
+    assert [(fits, taken[0].remaining) for fits, taken in counted] == [(True, 1), (True, 1), (True, 0), (False, 0)]
+    assert passes(limit, other)
+    assert not passes(limit, other)
+
+
 def test_counts_are_forgotten_by_themselves(key: str) -> None:
     claim = Limit("test", 5).claim(key)
     take(SimpleNamespace(), claim)
