@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -47,11 +47,10 @@ ANSWER_SECONDS = Histogram(
 )
 
 
-def count_answer(request: HttpRequest, response: HttpResponseBase, arrived: float) -> None:
+def count_answer(route: str, method: str | None, status: int, arrived: float) -> None:
     """One more answer to a request that arrived at `arrived` (perf_counter)."""
-    match = request.resolver_match
-    route, method = (match.route if match else NOWHERE), request.method or ""
-    answered, seconds = _series(route, method if method in METHODS else "other", response.status_code)
+    known = method if method and method in METHODS else "other"
+    answered, seconds = _series(route, known, status)
     answered.inc()
     seconds.observe(time.perf_counter() - arrived)
 

@@ -15,12 +15,20 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
 
-from project import answers, problems
-from project.metrics import count_answer
+from project import answers, limits, problems
+from project.metrics import NOWHERE, count_answer
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 HTML_UNDER = ("/admin/",)
+
+
+def identify(sent: str) -> str:
+    """A request's id, by its X-Request-ID or a new one; what this thread logs from now on has it."""
+    request_id = sent if ACCEPTED_ID.fullmatch(sent) else str(uuid_utils.uuid7())
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
 
 
 class Edge:
@@ -45,22 +53,20 @@ class Edge:
         arrived = time.perf_counter()
         refusal = self.arrive(request)
         response = self.leave(request, refusal or self.get_response(request))
-        count_answer(request, response, arrived)
+        count_answer(route(request), request.method, response.status_code, arrived)
         return response
 
     async def answer_async(self, request: HttpRequest) -> HttpResponseBase:
         arrived = time.perf_counter()
         refusal = self.arrive(request)
         response = self.leave(request, refusal or await self.get_response(request))
-        count_answer(request, response, arrived)
+        count_answer(route(request), request.method, response.status_code, arrived)
         return response
 
     def arrive(self, request: HttpRequest) -> HttpResponse | None:
         sent = request.META.get("HTTP_X_REQUEST_ID", "")
-        request_id = sent if ACCEPTED_ID.fullmatch(sent) else str(uuid_utils.uuid7())
+        request_id = identify(sent)
         request.request_id = request_id  # type: ignore[attr-defined]
-        structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
             return answers.respond(problems.LengthRequired(), request_id)  # Django would take the body for empty
         try:
@@ -95,11 +101,13 @@ class Edge:
         if request.path_info.startswith("/api/"):
             response.headers.setdefault("Cache-Control", "no-store")
             response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        limits = getattr(request, "rate_limits", None)
-        if limits:
-            response["RateLimit-Policy"] = ", ".join(taken.policy for taken in limits)
-            response["RateLimit"] = ", ".join(taken.state for taken in limits)
+        for name, value in limits.headers(getattr(request, "rate_limits", [])).items():
+            response[name] = value
         return response
+
+
+def route(request: HttpRequest) -> str:
+    return request.resolver_match.route if request.resolver_match else NOWHERE
 
 
 class Under:

@@ -67,7 +67,9 @@ class Environment(BaseSettings):
     long_polls: int = Field(
         4, ge=0, description="Threads of one API process that ?wait= may hold; more answer at once."
     )
-    api_threads: int = Field(8, ge=1, description="Requests one API process serves at once, and its connections.")
+    api_threads: int = Field(
+        8, ge=1, description="Requests one API process serves at once, each on its own connection."
+    )
     streams: int = Field(1000, ge=0, description="Event streams of one process of the `events` service.")
     api_streams: int = Field(2, ge=0, description="Event streams of one API process: each holds one of its threads.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
@@ -176,7 +178,7 @@ INSTALLED_APPS = [
     *(app.strip() for app in ENV.extra_apps.split(",") if app.strip()),
 ]
 
-MIDDLEWARE = [
+MIDDLEWARE = [  # what is added here, queues/fast_path.py has to know
     "project.middleware.Edge",
     "django.middleware.security.SecurityMiddleware",
     "project.middleware.CrossOrigin",

@@ -18,6 +18,7 @@ _django = get_wsgi_application()
 from django.conf import settings  # noqa: E402
 
 from project.slots import Slots  # noqa: E402
+from queues.fast_path import in_front_of  # noqa: E402
 from queues.finishing import watched  # noqa: E402
 from queues.streams import streams  # noqa: E402
 
@@ -43,5 +44,5 @@ def end_streams_on_signals() -> None:
 if threading.current_thread() is threading.main_thread():
     end_streams_on_signals()
 watched.listen()
-application = Slots(_django, settings.ENV.api_threads)
+application = in_front_of(Slots(_django, settings.ENV.api_threads))
 gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again

@@ -18,7 +18,7 @@ from queues.finishing import changed
 from queues.kinds import Kind
 from queues.metrics import count_accepted
 from queues.models import UserQueue
-from queues.statements import ACCEPT, OPEN_QUEUE
+from queues.statements import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
 
 
 class SessionOver(Exception):
@@ -70,6 +70,16 @@ class Accepted:
         return round(self.position * self.seconds_each, 3)
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One submission of somebody, in a session, by the call that `trace` names."""
+
+    user_id: UUID
+    session_id: UUID
+    submission: Submission
+    trace: str
+
+
 def accept(
     user_id: UUID, submissions: Sequence[Submission], *, session_id: UUID | None, trace: str = ""
 ) -> list[Accepted]:
@@ -81,14 +91,13 @@ def accept(
     told = []
     for submission in submissions:
         in_line += submission.not_before is None
-        told.append(_told(submission, in_line if submission.not_before is None else None))
+        told.append(_told(user_id, submission, in_line if submission.not_before is None else None, trace))
     values = {
         "user": user_id,
         "session": session_id,
         "limit": settings.ENV.waiting_limit,
         "places": in_line,
         "scheduled": len(submissions) - in_line,
-        "trace": trace,
         "requests": orjson.dumps(told).decode(),
     }
     if in_line == len(submissions):
@@ -103,11 +112,38 @@ def accept(
             rows = _accept(user_id, session_id, values)
     transaction.on_commit(partial(_tell, user_id, submissions, rows, trace))
     found = {row.id: row for row in rows}
-    return [
-        Accepted(s, row.queue_id, row.seq, row.created_at, row.done_seq, row.seconds_each, row.paused)
-        for s in submissions
-        for row in [found[s.id]]
-    ]
+    return [_accepted(submission, found[submission.id]) for submission in submissions]
+
+
+def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
+    """Take in several users' requests, none of them scheduled, in one commit; those that were taken, by their ids.
+
+    Each user's are taken together or not at all, whatever becomes of the others'. Nothing happened to those that are
+    missing: `accept` says why, or waits for the queue's lock, or makes the queue. To tell those who watch the queues
+    is left to the caller.
+    """
+    users: dict[UUID, dict[str, Any]] = {}
+    told = []
+    for ask in asks:
+        user = users.setdefault(ask.user_id, {"user_id": ask.user_id, "session_id": ask.session_id, "places": 0})
+        if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is missing
+            user["places"] += 1
+            told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace))
+    rows = ACCEPT_TOGETHER.rows(
+        limit=settings.ENV.waiting_limit,
+        asked=orjson.dumps(list(users.values())).decode(),
+        requests=orjson.dumps(told).decode(),
+    )
+    found = {row.id: row for row in rows}
+    taken = [ask for ask in asks if ask.submission.id in found]
+    count_accepted([ask.submission.kind for ask in taken])
+    for ask in taken:
+        transitions.accepted(ask.user_id, [ask.submission], [found[ask.submission.id]], ask.trace)
+    return {ask.submission.id: _accepted(ask.submission, found[ask.submission.id]) for ask in taken}
+
+
+def _accepted(submission: Submission, row: Any) -> Accepted:
+    return Accepted(submission, row.queue_id, row.seq, row.created_at, row.done_seq, row.seconds_each, row.paused)
 
 
 def _accept(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> list[Any]:
@@ -142,10 +178,11 @@ def _check_session(user_id: UUID, session_id: UUID | None) -> None:
         raise SessionOver
 
 
-def _told(submission: Submission, place: int | None) -> dict[str, Any]:
+def _told(user_id: UUID, submission: Submission, place: int | None, trace: str) -> dict[str, Any]:
     """A submission as ACCEPT reads it; the payload is text, so that PostgreSQL stores it as it is."""
     kind = submission.kind
     return {
+        "user_id": user_id,
         "id": submission.id,
         "place": place,
         "kind": kind.name,
@@ -156,4 +193,5 @@ def _told(submission: Submission, place: int | None) -> dict[str, Any]:
         "not_before": submission.not_before,
         "expires_at": submission.expires_at,
         "retry_of": submission.retry_of,
+        "trace": trace,
     }

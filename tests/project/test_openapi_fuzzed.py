@@ -24,6 +24,7 @@ from accounts.hashers import OrderlyArgon2
 from accounts.models import Session, User
 from project import limits
 from project.limits import Limit
+from queues.fast_path import FastPath
 from queues.stream_views import OPENING, ThreadsBody
 from tests.accounts.people import make_user
 from tests.project.routes import ABSENT, ROUTES, Served
@@ -37,7 +38,8 @@ PROMISES = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
-SCHEMA = schemathesis.openapi.from_wsgi("/api/schema", get_wsgi_application())
+API = FastPath(get_wsgi_application())
+SCHEMA = schemathesis.openapi.from_wsgi("/api/schema", API)
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
 
 
@@ -57,6 +59,7 @@ def world() -> Iterator[Counter[tuple[str, int]]]:
         patch.setattr(ThreadsBody, "__iter__", lambda _: iter([OPENING]))  # what comes then comes for ever
         patch.setattr("queues.streams.LINGER_SECONDS", 0.0)
         yield answered
+    API.close()
     for signal in each_request:
         signal.connect(close_old_connections)
     print(
@@ -71,9 +74,9 @@ def use_of(operation: Any) -> Served:
 
 
 def committed(operation: Any) -> Any:
-    """Streams look from a connection of their own: only they need a database that commits."""
-    streams = operation.path.endswith("/events")
-    return pytest.param(operation, id=operation.label, marks=pytest.mark.django_db(transaction=streams))
+    """Streams look, and submissions are accepted, over another connection: only they need a database that commits."""
+    elsewhere = operation.path.endswith("/events") or operation.label == "POST /api/v1/requests"
+    return pytest.param(operation, id=operation.label, marks=pytest.mark.django_db(transaction=elsewhere))
 
 
 def examples_of(operation: Any) -> st.SearchStrategy[Any]:
