@@ -89,9 +89,10 @@ def _tell(report: Report, ours: Side, sides: list[Side], count: int) -> None:
     report.show(table)
     for rival, expected in ((FASTAPI, 4.0), (EXPRESS, 1.2)):
         bare, *others = [side for side in sides if side.name.startswith(rival)] or [None]
-        fastest = max(others, key=lambda side: side.rate, default=None)
-        for side in filter(None, (bare, fastest)):
-            report.verdict(f"accept beside {side.name}", ahead_of(ours, side), expected)
+        if bare:
+            report.verdict(f"accept beside {bare.name}", ahead_of(ours, bare), expected)
+            fastest = max(others, key=lambda side: side.rate)
+            report.verdict(f"accept beside {fastest.name}", ahead_of(ours, fastest), 1.0)
     tail = median(5 * load.percentile(50) / load.percentile(99) for load in ours.rounds)
     report.verdict("accept: 5 x p50 beside p99", tail, 1.0)
 
