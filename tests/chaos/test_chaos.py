@@ -55,5 +55,6 @@ def test_every_promise_is_kept_whatever_happens(tmp_path: Path) -> None:
     assert set(figures["violations"].values()) == {0}
     assert figures["faults struck"] > len(FAULTS) / 3
     assert figures["faults that failed"] == 0, said
-    assert figures["accepted"] + figures["refused"] == figures["attempted"] > 500, said
+    known = figures["accepted"] + figures["refused"] + figures["sent once, without an answer"]
+    assert known == figures["attempted"] > 500, said
     assert figures["unresolved"] == 0, said

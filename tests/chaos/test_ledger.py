@@ -148,6 +148,18 @@ def test_one_that_no_client_knows_was_accepted_twice() -> None:
     assert "contradicted" in story.broken()
 
 
+def test_what_was_sent_once_without_an_answer_may_have_one_row_and_no_more() -> None:
+    story = healthy()
+    story.accept(4).run(4, 1.6, 1.7).record(1.8, 4).change(4, trace="sent-once")
+    del story.told.accepted[ANN]["r4"]
+    assert "contradicted" in story.broken()
+    story.told.doubtful.add("sent-once")
+    assert story.broken() == set()
+    story.accept(5).run(5, 1.9, 2.0).record(2.1, 5).change(5, trace="sent-once")
+    del story.told.accepted[ANN]["r5"]
+    assert story.broken() == {"contradicted"}
+
+
 def test_a_standstill_is_blamed_on_the_fault_that_was_there_for_most_of_it() -> None:
     story = Story().accept(1, 2).lease(0.5).run(1, 1.0, 1.1).run(2, 9.0, 9.5).record(9.6, 1, 2)
     story.trouble("rabbitmq.restart", 1.5, 8.5).trouble("redis.flush", 2.0, 2.1)

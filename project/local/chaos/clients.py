@@ -1,4 +1,7 @@
-"""Programs of users: they submit over HTTP, try again with the same Idempotency-Key until they know, and look."""
+"""Programs of users: they submit over HTTP, try again with the same Idempotency-Key until they know, and look.
+
+Half of the single requests go without a key, and once: what has no answer then stays in doubt.
+"""
 
 import http.client
 import json
@@ -34,6 +37,7 @@ class User:
     id: str = ""
     accepted: dict[str, int | None] = field(default_factory=dict)  # id and sequence, in the order of the answers
     final: dict[str, dict[str, Any]] = field(default_factory=dict)  # as shown when first seen to be final
+    doubtful: set[str] = field(default_factory=set)  # X-Request-IDs of submissions without key and without answer
     recent: list[str] = field(default_factory=list)
     busy_until: float = 0.0
 
@@ -48,10 +52,11 @@ class Counts:
     found_accepted: int = 0  # .. or a 503, and requests that turned out to have been accepted then
     refused: int = 0  # 4xx: the queue is full
     unresolved: int = 0  # nobody knows: still no answer at the end
+    doubtful: int = 0  # nobody will know: sent once, without a key
     answers: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: "Counts") -> None:
-        for name in ("attempted", "accepted", "unanswered", "found_accepted", "refused", "unresolved"):
+        for name in ("attempted", "accepted", "unanswered", "found_accepted", "refused", "unresolved", "doubtful"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.answers += other.answers
 
@@ -202,9 +207,11 @@ class Program:
         if len(work) > 1:
             path, body = "/api/v1/requests/batch", json.dumps({"requests": work}).encode()
         key = f"{user.name}-{self.dice.getrandbits(64):x}"
+        once = len(work) == 1 and self.dice.random() < 0.5
+        named = {"X-Request-ID" if once else "Idempotency-Key": key}
         while True:
             try:
-                status, answer, replayed = self.speakers[user.name].say("POST", path, body, **{"Idempotency-Key": key})
+                status, answer, replayed = self.speakers[user.name].say("POST", path, body, **named)
             except (OSError, http.client.HTTPException):
                 counts.unanswered += 1
                 counts.answers["none"] += 1
@@ -218,6 +225,10 @@ class Program:
             if status and status < 500:
                 counts.refused += len(work)
                 user.busy_until = time.monotonic() + FULL_SECONDS
+                return
+            if once:
+                counts.doubtful += 1
+                user.doubtful.add(key)
                 return
             if time.monotonic() > self.clients.give_up_at:
                 counts.unresolved += len(work)

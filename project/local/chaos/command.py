@@ -147,6 +147,7 @@ def weigh(stack: Stack, clients: Clients, counts: Counts, trouble: Trouble) -> t
         {user.id: user.final for user in clients.users},
         {user.id: ask_patiently(RESOLVE_SECONDS, lambda user=user: clients.listed(user)) for user in clients.users},
         counts,
+        {trace for user in clients.users for trace in user.doubtful},
     )
     with stack.database() as database:
         seen = witness.read(database, time.time() - time.monotonic())

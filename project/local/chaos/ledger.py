@@ -71,6 +71,7 @@ class Told:
     final: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     listed: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    doubtful: set[str] = field(default_factory=set)  # what was sent once, and got no answer
 
 
 @dataclass
@@ -313,9 +314,15 @@ class _Judge:
 
     def look_for_contradictions(self) -> None:
         known = {request for accepted in self.told.accepted.values() for request in accepted}
+        in_doubt = set(self.told.doubtful)
         for row in self.rows.values():
-            if row.id not in known and not row.retry and not self.told.counts.unresolved:
+            if row.id in known or row.retry or self.told.counts.unresolved:
+                continue
+            if row.trace in in_doubt:
+                in_doubt.remove(row.trace)  # a second row of it would be one too many
+            else:
                 self.found.blame("contradicted", f"{self._name(row)} was accepted, and no client knows it")
+        for row in self.rows.values():
             if row.status in FINAL and not self.finals[row.id]:
                 self.found.blame("contradicted", f"{self._name(row)} is {row.status}, and nobody saw it recorded")
             if row.status == "succeeded" and row.request_in_result != row.id:

@@ -21,6 +21,7 @@ def as_json(ledger: Ledger, stalls: dict[str, Stalls], recovery: Recovery, about
         "found accepted by their key": ledger.counts.found_accepted,
         "refused": ledger.counts.refused,
         "unresolved": ledger.counts.unresolved,
+        "sent once, without an answer": ledger.counts.doubtful,
         "answers": dict(ledger.counts.answers.most_common()),
         "rows": sum(ledger.statuses.values()),
         "statuses": dict(ledger.statuses.most_common()),

@@ -55,6 +55,7 @@ class Row:
     finished: float | None
     retry: bool
     request_in_result: str | None
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def read(database: psycopg.Connection, offset: float) -> Seen:
     rows = ask(f"""
         SELECT r.id::text, q.user_id::text, q.id, r.seq, r.kind, r.status, r.attempt, {at("r.created_at")},
                {at("r.finished_at")}, r.retry_of_id IS NOT NULL,
-               CASE WHEN json_typeof(r.result::json) = 'object' THEN r.result::json ->> 'request' END
+               CASE WHEN json_typeof(r.result::json) = 'object' THEN r.result::json ->> 'request' END, r.trace
         FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id
     """)
     finals = ask(f"""
