@@ -127,7 +127,10 @@ class FastPath:
     def surrounded(self, request: WSGIRequest, response: HttpResponse) -> HttpResponseBase:
         """What DRF and the middleware make of this answer to the request."""
         response["Allow"] = ALLOWED
-        layer: Any = lambda _: response  # noqa: E731
+
+        def layer(_: Any) -> Any:
+            return response
+
         for name in reversed(SURROUNDING):
             with suppress(MiddlewareNotUsed):
                 layer = import_string(name)(layer)
