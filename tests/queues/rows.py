@@ -1,5 +1,6 @@
 """Rows as the statements leave them, for tests that look at them and run nothing."""
 
+import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,6 +9,8 @@ from django.utils import timezone
 from accounts.models import User
 from queues.models import Request, UserQueue
 from queues.states import FINAL, QueueState, Status
+
+_numbers = itertools.count(1)
 
 NOW = timezone.now().replace(microsecond=0)
 
@@ -18,6 +21,13 @@ def queue_of(user: User, **fields: Any) -> UserQueue:
         setattr(queue, name, value)
     queue.save()
     return queue
+
+
+def with_queues(count: int) -> list[User]:
+    """Users who have asked before: the first time, a queue has to be made."""
+    users = [User.objects.create(username=f"asker-{next(_numbers)}") for _ in range(count)]
+    UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
+    return users
 
 
 def request_in(queue: UserQueue, seq: int | None, status: Status, created_at: datetime = NOW, **fields: Any) -> Request:

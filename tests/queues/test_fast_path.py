@@ -4,8 +4,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,19 +14,19 @@ import structlog
 from django.core.wsgi import get_wsgi_application
 from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
-from prometheus_client import REGISTRY
 
 from accounts.models import Session, User
 from project import limits, redis_client
 from project.limits import Limit
-from queues import fast_path, group_commit, kinds
-from queues.accepting import Ask, Submission, accept_together
+from queues import fast_path, group_commit
+from queues.accepting import accept_together
 from queues.fast_path import FastPath
-from queues.group_commit import GroupCommit
 from queues.models import Request, UserQueue
+from tests.metrics import counted
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
-from tests.processing.crew import new_user, queue_of, until
-from tests.queues.threads import at_once, in_thread, wait_for_a_lock
+from tests.processing.crew import new_user, queue_of
+from tests.queues.rows import with_queues
+from tests.queues.threads import NOTHING_IS_ACCEPTED, at_once, holding, in_thread, wait_for_a_lock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -91,9 +90,7 @@ def fast(django: Recorded) -> Iterator[FastPath]:
 
 @pytest.fixture
 def user() -> User:
-    """A user who has asked before: the first time, a queue has to be made."""
-    user = new_user()
-    UserQueue.objects.create(user=user)
+    (user,) = with_queues(1)
     return user
 
 
@@ -242,13 +239,6 @@ def test_a_session_that_is_over_submits_nothing_more(end: str, fast: FastPath, u
     assert (refused.status, refused.json["type"]) == (401, "/problems/session-ended")
 
 
-def test_nobody_submits_in_the_session_of_another(fast: FastPath, user: User) -> None:
-    """As a token would ask that names one user, and a session of another's."""
-    (ask,) = asks(new_user())
-    assert fast.together.accept(Ask(user.id, ask.session_id, ask.submission, "trace")) is None
-    assert not Request.objects.exists()
-
-
 def test_a_full_queue_is_refused_with_its_pace_and_counted_once(fast: FastPath, user: User, token: str) -> None:
     UserQueue.objects.filter(user=user).update(waiting_limit=2)
     answers = [call(fast, token) for _ in range(4)]
@@ -261,10 +251,8 @@ def test_a_full_queue_is_refused_with_its_pace_and_counted_once(fast: FastPath, 
 
 def test_limits_are_exact_whoever_comes_at_once(fast: FastPath, monkeypatch: Any) -> None:
     monkeypatch.setattr(limits, "SUBMIT", Limit("exact", 50))
-    users = [new_user() for _ in range(2)]
+    users = with_queues(2)
     tokens = [Session.open(user).access for user in users]
-    for user in users:
-        UserQueue.objects.create(user=user)
     answers = at_once(20, lambda n: [call(fast, tokens[n % 2]) for _ in range(10)])
     for number, user in enumerate(users):
         mine = [answer for n, some in enumerate(answers) for answer in some if n % 2 == number]
@@ -289,116 +277,21 @@ def test_many_at_once_get_places_without_gaps(fast: FastPath) -> None:
         assert queue_of(user).last_seq == 60
 
 
-def asks(*users: User, payload: str = "1") -> list[Ask]:
-    """One ask of each, in a session that is made for it."""
-    echo = kinds.find("demo.echo")
-    return [Ask(user.id, Session.objects.create(user=user).id, Submission(echo, payload), "trace") for user in users]
-
-
-def with_queues(count: int) -> list[User]:
-    users = [new_user() for _ in range(count)]
-    UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
-    return users
-
-
-def test_of_a_group_each_user_has_only_their_own_fate(fast: FastPath) -> None:
-    fine, ended, full, locked = with_queues(4)
-    (good, over, much, held) = asks(fine, ended, full, locked)
-    again = Ask(fine.id, good.session_id, Submission(good.submission.kind, "2"), "trace")
-    elsewhere = asks(fine)[0]
-    Session.objects.filter(id=over.session_id).update(ended_at=timezone.now())
-    UserQueue.objects.filter(user=full).update(waiting_limit=1)
-    more = Ask(full.id, much.session_id, Submission(much.submission.kind, "2"), "trace")
-
-    def taken() -> Any:
-        return accept_together([good, over, much, held, again, more, elsewhere])
-
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", [locked.id])
-        accepted = in_thread(taken)()
-        cursor.execute("ROLLBACK")
-    assert {request: one.seq for request, one in accepted.items()} == {good.submission.id: 1, again.submission.id: 2}
-    assert [queue_of(user).last_seq for user in (fine, ended, full, locked)] == [2, 0, 0, 0]
-    assert Request.objects.count() == 2
-
-
 def test_whoever_waits_for_a_lock_holds_up_nobody_else(fast: FastPath, django: Recorded) -> None:
     (locked, other) = with_queues(2)
     theirs, mine = Session.open(locked).access, Session.open(other).access
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", [locked.id])
+    with holding("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", locked.id):
         waiting = in_thread(lambda: call(fast, theirs))
         in_thread(wait_for_a_lock)()
         assert in_thread(lambda: call(fast, mine))().status == 202
-        cursor.execute("ROLLBACK")
     assert waiting().status == 202
     assert django.asked == 1
-
-
-@contextmanager
-def held_up() -> Iterator[None]:
-    """Nothing is accepted inside: a group that comes waits for the block's end."""
-    with connection.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("LOCK TABLE queues_request IN SHARE ROW EXCLUSIVE MODE")
-        yield
-        cursor.execute("ROLLBACK")
-
-
-@pytest.fixture
-def together(monkeypatch: Any) -> Iterator[Callable[..., list[Any]]]:
-    """Brings asks so that they are one group; gives what became of each."""
-    group = GroupCommit()
-    sizes: list[int] = []
-
-    def measured(asks: Any) -> Any:
-        sizes.append(len(asks))
-        return accept_together(asks)
-
-    def bring(brought: list[Ask], counted: int = 0) -> list[Any]:
-        (first,) = asks(*with_queues(1))
-        with held_up():
-            waiting = in_thread(lambda: group.accept(first))
-            in_thread(wait_for_a_lock)()
-            rest = [in_thread(lambda ask=ask: group.accept(ask)) for ask in brought]
-            until(lambda: group._queue().qsize() == len(brought))
-        assert waiting() is not None
-        outcomes = [join() for join in rest]
-        assert sizes == [1, counted or len(brought)]
-        return outcomes
-
-    monkeypatch.setattr(group_commit, "accept_together", measured)
-    yield bring
-    group.close()
-
-
-def test_what_gathers_while_a_statement_is_under_way_is_committed_at_once(
-    together: Callable[..., list[Any]],
-) -> None:
-    outcomes = together(asks(*with_queues(6)))
-    assert [accepted.seq for accepted, _ in outcomes] == [1] * 6
-    assert all(taken[0].remaining for _, taken in outcomes)
-
-
-def test_when_one_cannot_be_stored_each_is_asked_again_by_itself(
-    together: Callable[..., list[Any]],
-) -> None:
-    users = with_queues(3)
-    bad, *good = asks(*users)
-    bad = Ask(bad.user_id, bad.session_id, Submission(bad.submission.kind, "{"), "trace")
-    before = limits.count(limits.SUBMIT.claim(str(users[1].id)))[1][0].remaining
-    assert together([bad, *good]) == [None, None, None]  # that is: by Django
-    assert [queue_of(user).last_seq for user in users] == [0, 0, 0]
-    after = limits.count(limits.SUBMIT.claim(str(users[1].id)))[1][0].remaining
-    assert after == before - 1  # what the group had counted was given back
 
 
 def test_when_postgresql_goes_in_the_middle_nobody_is_told_what_is_not_known(
     fast: FastPath, user: User, token: str, django: Recorded
 ) -> None:
-    with held_up(), connection.cursor() as cursor:
+    with holding(NOTHING_IS_ACCEPTED), connection.cursor() as cursor:
         asked = in_thread(lambda: call(fast, token, HTTP_X_REQUEST_ID="mine"))
         in_thread(wait_for_a_lock)()
         cursor.execute(
@@ -499,17 +392,6 @@ def test_a_connection_that_cannot_even_be_closed_keeps_nobody_waiting(
     assert call(fast, token).status == 202
 
 
-def test_a_counter_in_redis_that_is_none_concerns_its_user_alone(
-    fast: FastPath, together: Callable[..., list[Any]]
-) -> None:
-    users = with_queues(3)
-    key = limits.SUBMIT.claim(str(users[0].id)).redis_key
-    redis_client.call("SET", key, "broken", "EX", 60)
-    first, *others = together(asks(*users), counted=2)
-    assert first is None
-    assert [accepted.seq for accepted, _ in others] == [1, 1]
-
-
 def test_what_is_accepted_is_counted_logged_and_told_like_any_other(
     fast: FastPath, user: User, token: str, monkeypatch: Any
 ) -> None:
@@ -517,26 +399,21 @@ def test_what_is_accepted_is_counted_logged_and_told_like_any_other(
     monkeypatch.setattr("queues.hints.work_waits", lambda: told.append("hint"))
     monkeypatch.setattr("queues.transitions.accepted", lambda *args: told.append(args[0]))
     monkeypatch.setattr(group_commit, "changed", lambda queue_id: told.append(queue_id))
-    before = {name: sample(*name) for name in COUNTED}
+    before = counts()
     answer = call(fast, token)
     assert sorted(map(str, told)) == sorted(["hint", str(user.id), str(queue_of(user).id)])
     with monkeypatch.context() as patch:
         patch.setattr(group_commit, "accept_together", lambda _: 1 / 0)
         assert call(fast, token).status == 500
     assert answer.status == 202
-    assert {name: sample(*name) - value for name, value in before.items()} == dict.fromkeys(COUNTED, 1)
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 1, 1]
 
 
-ROUTE = "api/v1/requests"
-COUNTED = [
-    ("ordered_work_accepted_total", (("kind", "demo.echo"),)),
-    ("ordered_work_http_requests_total", (("method", "POST"), ("route", ROUTE), ("status", "202"))),
-    ("ordered_work_http_requests_total", (("method", "POST"), ("route", ROUTE), ("status", "500"))),
-]
-
-
-def sample(name: str, labels: tuple[tuple[str, str], ...]) -> float:
-    return REGISTRY.get_sample_value(name, dict(labels)) or 0.0
+def counts() -> list[float]:
+    """Accepted requests, and answers with 202 and with 500."""
+    route = {"method": "POST", "route": "api/v1/requests"}
+    answers = [counted("http_requests_total", status=status, **route) for status in ("202", "500")]
+    return [counted("accepted_total", kind="demo.echo"), *answers]
 
 
 def test_a_fault_is_answered_as_one_and_the_next_submission_is_accepted(
@@ -567,15 +444,3 @@ def test_a_middleware_that_it_does_not_know_turns_it_off(django: Recorded, setti
     application.close()
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "somebody.elses.Tracing"]
     assert fast_path.in_front_of(django) is django
-
-
-def test_it_ends_after_those_who_came_before_have_their_answers() -> None:
-    group = GroupCommit()
-    (ask,) = asks(*with_queues(1))
-    with held_up():
-        waiting = in_thread(lambda: group.accept(ask))
-        in_thread(wait_for_a_lock)()
-        ending = in_thread(group.close)
-    assert waiting() is not None
-    ending()
-    assert not group._thread.is_alive()

@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connection
@@ -19,6 +21,21 @@ def wait_for_a_lock() -> None:
             if cursor.fetchone()[0]:
                 return
     raise AssertionError("nobody waits for a lock")
+
+
+NOTHING_IS_ACCEPTED = "LOCK TABLE queues_request IN SHARE ROW EXCLUSIVE MODE"
+
+
+@contextmanager
+def holding(lock: str, *values: Any) -> Iterator[None]:
+    """A statement's locks are held by this thread's connection inside the block, and nothing else is done there."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            cursor.execute(lock, values)
+            yield
+        finally:
+            cursor.execute("ROLLBACK")
 
 
 def in_thread(do: Any) -> Any:

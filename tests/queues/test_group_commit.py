@@ -1,0 +1,119 @@
+"""What many ask for at the same time is accepted together, and each has only their own fate."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import Session, User
+from project import limits, redis_client
+from queues import group_commit, kinds
+from queues.accepting import Ask, Submission, accept_together
+from queues.group_commit import GroupCommit
+from queues.models import Request, UserQueue
+from tests.processing.conftest import _empty_by_delete  # noqa: F401
+from tests.processing.crew import queue_of, until
+from tests.queues.rows import with_queues
+from tests.queues.threads import NOTHING_IS_ACCEPTED, holding, in_thread, wait_for_a_lock
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def asks(*users: User) -> list[Ask]:
+    """One ask of each, in a session that is made for it."""
+    echo = kinds.find("demo.echo")
+    return [Ask(user.id, Session.objects.create(user=user).id, Submission(echo, "1"), "trace") for user in users]
+
+
+def test_nobody_submits_in_the_session_of_another() -> None:
+    """As a token would ask that names one user, and a session of another's."""
+    (user, other) = with_queues(2)
+    (ask,) = asks(other)
+    assert accept_together([Ask(user.id, ask.session_id, ask.submission, "trace")]) == {}
+    assert not Request.objects.exists()
+
+
+def test_of_a_group_each_user_has_only_their_own_fate() -> None:
+    fine, ended, full, locked = with_queues(4)
+    (good, over, much, held) = asks(fine, ended, full, locked)
+    again = Ask(fine.id, good.session_id, Submission(good.submission.kind, "2"), "trace")
+    elsewhere = asks(fine)[0]
+    Session.objects.filter(id=over.session_id).update(ended_at=timezone.now())
+    UserQueue.objects.filter(user=full).update(waiting_limit=1)
+    more = Ask(full.id, much.session_id, Submission(much.submission.kind, "2"), "trace")
+    brought = [good, over, much, held, again, more, elsewhere]
+    with holding("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", locked.id):
+        accepted = in_thread(lambda: accept_together(brought))()
+    assert {request: one.seq for request, one in accepted.items()} == {good.submission.id: 1, again.submission.id: 2}
+    assert [queue_of(user).last_seq for user in (fine, ended, full, locked)] == [2, 0, 0, 0]
+    assert Request.objects.count() == 2
+
+
+@pytest.fixture
+def together(monkeypatch: Any) -> Iterator[Callable[..., list[Any]]]:
+    """Brings asks so that they are one group; gives what became of each."""
+    group = GroupCommit()
+    sizes: list[int] = []
+
+    def measured(asks: Any) -> Any:
+        sizes.append(len(asks))
+        return accept_together(asks)
+
+    def bring(brought: list[Ask], counted: int = 0) -> list[Any]:
+        (first,) = asks(*with_queues(1))
+        with holding(NOTHING_IS_ACCEPTED):
+            waiting = in_thread(lambda: group.accept(first))
+            in_thread(wait_for_a_lock)()
+            rest = [in_thread(lambda ask=ask: group.accept(ask)) for ask in brought]
+            until(lambda: group._queue().qsize() == len(brought))
+        assert waiting() is not None
+        outcomes = [join() for join in rest]
+        assert sizes == [1, counted or len(brought)]
+        return outcomes
+
+    monkeypatch.setattr(group_commit, "accept_together", measured)
+    yield bring
+    group.close()
+
+
+def test_what_gathers_while_a_statement_is_under_way_is_committed_at_once(
+    together: Callable[..., list[Any]],
+) -> None:
+    outcomes = together(asks(*with_queues(6)))
+    assert [accepted.seq for accepted, _ in outcomes] == [1] * 6
+    assert all(taken[0].remaining for _, taken in outcomes)
+
+
+def test_when_one_cannot_be_stored_each_is_asked_again_by_itself(
+    together: Callable[..., list[Any]],
+) -> None:
+    users = with_queues(3)
+    bad, *good = asks(*users)
+    bad = Ask(bad.user_id, bad.session_id, Submission(bad.submission.kind, "{"), "trace")
+    before = limits.count(limits.SUBMIT.claim(str(users[1].id)))[1][0].remaining
+    assert together([bad, *good]) == [None, None, None]  # that is: by Django
+    assert [queue_of(user).last_seq for user in users] == [0, 0, 0]
+    after = limits.count(limits.SUBMIT.claim(str(users[1].id)))[1][0].remaining
+    assert after == before - 1  # what the group had counted was given back
+
+
+def test_a_counter_in_redis_that_is_none_concerns_its_user_alone(together: Callable[..., list[Any]]) -> None:
+    users = with_queues(3)
+    key = limits.SUBMIT.claim(str(users[0].id)).redis_key
+    redis_client.call("SET", key, "broken", "EX", 60)
+    first, *others = together(asks(*users), counted=2)
+    assert first is None
+    assert [accepted.seq for accepted, _ in others] == [1, 1]
+
+
+def test_it_ends_after_those_who_came_before_have_their_answers() -> None:
+    group = GroupCommit()
+    (ask,) = asks(*with_queues(1))
+    with holding(NOTHING_IS_ACCEPTED):
+        waiting = in_thread(lambda: group.accept(ask))
+        in_thread(wait_for_a_lock)()
+        ending = in_thread(group.close)
+    assert waiting() is not None
+    ending()
+    assert not group._thread.is_alive()
