@@ -426,7 +426,7 @@ def test_retries_are_read_in_pages_and_each_waits_its_time(
         again.update(status=Status.FAILED, finished_at=timezone.now())
         told.append(request_id)
 
-    monkeypatch.setattr(failed_command.time, "sleep", lambda seconds: told.append(seconds))
+    monkeypatch.setattr(failed_command, "sleep", lambda seconds: told.append(seconds))
     monkeypatch.setattr(interventions, "retry_once", fails_again)
     ran = run("failed", "retry", "--yes", "--per-minute", "120", "--batch-size", "4", "--json")
     ids = [request.id for request in sorted(dead, key=lambda one: (one.queue_id, one.seq))]

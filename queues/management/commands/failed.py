@@ -1,12 +1,12 @@
 """manage.py failed: the dead letters."""
 
 import os
-import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import chain, islice, repeat
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import orjson
@@ -76,7 +76,7 @@ class Command(OperatorCommand):
             pauses = chain([0.0], repeat(60 / per_minute if per_minute else 0.0))
 
             def again(request_id: Any) -> None:
-                time.sleep(next(pauses))
+                sleep(next(pauses))
                 interventions.retry_once(request_id)
 
             self.each(action, ids, count, again, "tried again", ["request"], lambda id_: {"request": id_})
