@@ -29,8 +29,10 @@ Lines = list[dict[str, Any]]
 
 
 @pytest.fixture
-def lines() -> Iterator[Lines]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     transitions._budgets.clear()
+    # One that was used before, and is remembered with what was configured then, would not be captured.
+    monkeypatch.setattr(transitions, "log", structlog.get_logger())
     with capture_logs() as captured:
         yield captured
     transitions._budgets.clear()
