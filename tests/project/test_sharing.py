@@ -94,6 +94,15 @@ def test_one_killed_before_it_counted_anything_takes_no_counts_away(tmp_path: Pa
     living.communicate("\n")
 
 
+def test_one_that_has_just_begun_to_count_takes_no_counts_away(tmp_path: Path) -> None:
+    living = start(tmp_path)
+    made = tmp_path / f"counter_{os.getpid()}.db"
+    made.touch()  # its size comes a moment later
+    assert read(tmp_path)["jobs_total", ""] == 3
+    assert made.exists()
+    living.communicate("\n")
+
+
 def test_what_dies_again_and_again_leaves_no_more_files_though_nobody_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
