@@ -6,7 +6,6 @@ interrupted leaves done what was done. Each step is in the admin's log: who, wha
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,8 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.core import signing
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -181,8 +182,13 @@ class Steering(FastAdmin):
         if targets.model is UserQueue:
             counters = found.values_list("id", "last_seq", "done_seq")[: MOST + 1]
             return {queue: (1, last - done) for queue, last, done in counters}
-        counted = Counter(found.values_list("queue_id", flat=True)[: MOST + 1])
-        return {queue: (count, count) for queue, count in counted.items()}
+        try:
+            chosen, values = found.values_list("queue_id")[: MOST + 1].query.sql_with_params()
+        except EmptyResultSet:
+            return {}
+        with connection.cursor() as cursor:  # where PostgreSQL counts, not a hundred thousand rows come
+            cursor.execute(f"SELECT queue_id, count(*) FROM ({chosen}) chosen GROUP BY queue_id", values)  # noqa: S608
+            return {queue: (count, count) for queue, count in cursor.fetchall()}
 
     def _step(
         self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, given: Given, progress: Progress

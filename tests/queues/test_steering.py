@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.core.management import call_command
@@ -19,6 +20,7 @@ from project import board
 from queues import interventions, looking, steering
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
+from queues.steering import Steering
 from tests.queues.api import Caller
 from tests.queues.rows import a_long_story, queue_of, request_in
 
@@ -454,3 +456,9 @@ def test_a_browser_confirms_and_goes_on_by_itself(
     refused = [entry["message"] for entry in browser.get_log("browser") if "Content Security" in entry["message"]]
     assert refused == []
     browser.delete_all_cookies()
+
+
+def test_of_nothing_nobody_has_anything() -> None:
+    page = admin.site.get_model_admin(Request)
+    assert isinstance(page, Steering)
+    assert page._whose(Request.objects.none()) == {}
