@@ -75,8 +75,11 @@ UNPUBLISHED = Statement("""
 """)
 
 # The broker has them. A queue that somebody else moved meanwhile gives no row; one that was idle wakes up. Two at once
-# lock in one order, whatever join is planned.
+# lock in one order, and once, whatever join is planned.
 MARK_PUBLISHED = Statement("""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM queues_userqueue WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE
+    )
     UPDATE queues_userqueue q SET
         published_seq = v.target,
         state = CASE WHEN state = 'idle' THEN 'ready' ELSE state END,
@@ -84,8 +87,7 @@ MARK_PUBLISHED = Statement("""
         moved_at = CASE WHEN state = 'idle' THEN now() ELSE moved_at END,
         idle_since = NULL
     FROM unnest(%(ids)s::bigint[], %(before)s::bigint[], %(target)s::bigint[]) AS v (id, before, target)
-    JOIN (SELECT id FROM queues_userqueue WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE) locked
-        USING (id)
+    JOIN locked USING (id)
     WHERE q.id = v.id AND q.published_seq = v.before
     RETURNING q.id, (q.state = 'ready' AND q.state_since = now() AND NOT q.paused) AS woken
 """)
@@ -215,11 +217,12 @@ ENTER_LINE = Statement("""
         FROM (SELECT id, queue_id, due_at FROM queues_request
               WHERE due_at <= now() AND queue_id %% %(shards)s = %(shard)s
               ORDER BY due_at LIMIT %(count)s FOR UPDATE SKIP LOCKED) locked
+    ), locked AS MATERIALIZED (
+        SELECT id FROM queues_userqueue WHERE id IN (SELECT queue_id FROM due) ORDER BY id FOR NO KEY UPDATE
     ), queue AS (
         UPDATE queues_userqueue q SET last_seq = last_seq + n.places
         FROM (SELECT queue_id, count(*) AS places FROM due GROUP BY queue_id) n
-        JOIN (SELECT id FROM queues_userqueue WHERE id IN (SELECT queue_id FROM due) ORDER BY id FOR NO KEY UPDATE)
-            locked ON locked.id = n.queue_id
+        JOIN locked ON locked.id = n.queue_id
         WHERE q.id = n.queue_id
         RETURNING q.id, q.user_id, q.last_seq - n.places AS before
     )
