@@ -4,7 +4,7 @@ from collections import namedtuple
 from typing import Any
 
 import psycopg
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 from psycopg.pq import ExecStatus, TransactionStatus
@@ -43,13 +43,15 @@ class Statement:
     """
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        # Unindented: psycopg remembers how it binds texts of up to 4,096 characters, and works it out each time else.
+        self.text = "\n".join(line.strip() for line in text.strip().splitlines())
         self._row: Any = None  # made once: describing the columns of every result costs as much as running it
 
     def rows(self, **values: Any) -> list[Any]:
         """Run it; its rows as named tuples."""
-        connection.ensure_connection()
-        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        wrapper = connections[DEFAULT_DB_ALIAS]
+        wrapper.ensure_connection()
+        with wrapper.wrap_database_errors, psycopg.Cursor(wrapper.connection) as cursor:
             cursor.execute(self.text, values, prepare=True)
             if cursor.pgresult is None or cursor.pgresult.status != ExecStatus.TUPLES_OK:
                 return []
