@@ -126,10 +126,11 @@ def test_top_paints_a_terminal_until_somebody_has_seen_enough(monkeypatch: pytes
 
 
 def test_listing_reads_no_queue_at_rest() -> None:
+    users = User.objects.bulk_create(User(username=f"resting-{n}") for n in range(2_000))
+    UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
     with connection.cursor() as cursor:
-        cursor.execute("SET LOCAL enable_seqscan = off")
-        query = looking.with_oldest(looking.busy()).order_by(looking.ORDERS["depth"])
-        plan = query.explain()
+        cursor.execute("ANALYZE accounts_user, queues_userqueue")
+    plan = looking.with_oldest(looking.busy()).order_by(looking.ORDERS["depth"]).explain()
     assert "queue_active" in plan
     assert "Seq Scan on queues_userqueue" not in plan
 
