@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import redis
 from django.conf import settings
 
 from project.problems import TooManyRequests
@@ -112,19 +113,18 @@ def give_back(taken: list[Taken]) -> None:
 
 
 def count_each(claims: Sequence[Claim]) -> list[tuple[bool, list[Taken]]]:
-    """`count` for each of them by itself, in one round trip. One of which Redis makes nothing does not fit."""
+    """`count` for each of them by itself, in one round trip. What Redis makes nothing of does not fit."""
     try:
-        replies = _TAKE.each([_asked((claim,)) for claim in claims])
+        replies = _TAKE_EACH(*_asked(claims), probe=False)
     except RedisUnavailable:
         return [_counted_here((claim,)) for claim in claims]
-    return [
-        (False, []) if isinstance(reply, Exception) else _answered((claim,), reply)
-        for claim, reply in zip(claims, replies, strict=True)
-    ]
+    except redis.ResponseError:
+        return [(False, []) for _ in claims]
+    return [_answered((claim,), reply) if reply else (False, []) for claim, reply in zip(claims, replies, strict=True)]
 
 
-def _asked(claims: tuple[Claim, ...]) -> tuple[list[str], list[Any]]:
-    """What _TAKE is asked about them: its keys and arguments."""
+def _asked(claims: Sequence[Claim]) -> tuple[list[str], list[Any]]:
+    """What the scripts are asked about them: keys and arguments."""
     numbers = [n for claim in claims for n in (claim.limit.quota, claim.limit.window, claim.cost)]
     return [claim.redis_key for claim in claims], numbers
 
@@ -141,44 +141,38 @@ def _counted_here(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
 # A key is a hash: second -> how many, and their sum under "n", the oldest and newest second under "a" and "z".
 # Seconds older than the window are subtracted one by one, each once; a call that finds nothing old touches two fields.
 # The second that is just passing counts in full, so a window is never too short, at most one second too long.
-_TAKE = Script("""
-local clock = redis.call('TIME')
-local now = tonumber(clock[1])
-local reply, fits, plans = {1}, true, {}
-for i, key in ipairs(KEYS) do
-  local quota, window, cost = tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i])
+_COUNTING = """
+local now = tonumber(redis.call('TIME')[1])
+
+local function look(key, quota, window, cost)  -- what is to be written, whether it fits, and when that changes
   local row = redis.call('HMGET', key, 'n', 'a', 'z')
   local n, oldest, newest = tonumber(row[1] or 0), tonumber(row[2] or now), tonumber(row[3] or now)
-  if now < newest then now = newest end
-  local first = now - window
+  local at = math.max(now, newest)
+  local first = at - window
   if newest < first then
     redis.call('DEL', key)
-    n, oldest = 0, now
+    n, oldest = 0, at
   end
   while oldest < first do
     n = n - tonumber(redis.call('HGET', key, oldest) or 0)
     redis.call('HDEL', key, oldest)
     oldest = oldest + 1
   end
-  local reset = window
-  if n + cost > quota and cost <= quota then
+  local reset, fits = window, n + cost <= quota
+  if not fits and cost <= quota then
     local freed, second = quota - n, oldest
-    while freed < cost and second <= now do
+    while freed < cost and second <= at do
       freed = freed + tonumber(redis.call('HGET', key, second) or 0)
       second = second + 1
     end
-    reset = second - 1 + window + 1 - now
-    fits = false
-  elseif cost > quota then
-    fits = false
+    reset = second - 1 + window + 1 - at
   end
-  plans[i] = {key, n, tonumber(row[1] or 0), oldest, newest, now, cost, window}
-  reply[3*i-1], reply[3*i], reply[3*i+1] = math.max(quota - n, 0), reset, now
+  return {key, n, tonumber(row[1] or 0), oldest, newest, at, cost, window}, fits, math.max(quota - n, 0), reset
 end
-for i, plan in ipairs(plans) do
+
+local function keep(plan, fits)
   local key, n, before, oldest, newest, second, cost, window = unpack(plan)
   if fits then
-    reply[3*i-1] = reply[3*i-1] - cost
     redis.call('HINCRBY', key, second, cost)
     if second == newest and n == before and n > 0 then
       redis.call('HINCRBY', key, 'n', cost)
@@ -191,9 +185,44 @@ for i, plan in ipairs(plans) do
     redis.call('EXPIRE', key, window + 2)
   end
 end
+"""
+
+_TAKE = Script(
+    _COUNTING
+    + """
+local fits, plans, reply = true, {}, {1}
+for i, key in ipairs(KEYS) do
+  local plan, fit, remaining, reset = look(key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
+  plans[i], fits = plan, fits and fit
+  reply[3*i-1], reply[3*i], reply[3*i+1] = remaining, reset, plan[6]
+end
 if not fits then reply[1] = 0 end
+for i, plan in ipairs(plans) do
+  keep(plan, fits)
+  if fits then reply[3*i-1] = reply[3*i-1] - plan[7] end
+end
 return reply
-""")
+"""
+)
+
+# The same for each by itself. One whose hash is broken is nobody else's trouble.
+_TAKE_EACH = Script(
+    _COUNTING
+    + """
+local function take(key, quota, window, cost)
+  local plan, fits, remaining, reset = look(key, quota, window, cost)
+  keep(plan, fits)
+  return {fits and 1 or 0, fits and remaining - cost or remaining, reset, plan[6]}
+end
+
+local reply = {}
+for i, key in ipairs(KEYS) do
+  local made, taken = pcall(take, key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
+  reply[i] = made and taken or {}
+end
+return reply
+"""
+)
 
 _GIVE_BACK = Script("""
 for i, key in ipairs(KEYS) do

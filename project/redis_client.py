@@ -29,29 +29,23 @@ class RedisUnavailable(Exception):
     """Redis is down, hangs or refuses. Go on without it."""
 
 
-def call(*command: Any) -> Any:
-    """One command, one round trip. Raises RedisUnavailable; a wrong command raises redis.ResponseError."""
-    (reply,) = pipeline([command])
-    if isinstance(reply, redis.ResponseError):
-        raise reply
-    return reply
-
-
-def pipeline(commands: list[tuple[Any, ...]], *, probe: bool = True) -> list[Any]:
-    """Several commands, one round trip; where one was wrong its redis.ResponseError stands. Raises RedisUnavailable.
+def call(*command: Any, probe: bool = True) -> Any:
+    """One command, one round trip. Raises RedisUnavailable; a wrong command raises redis.ResponseError.
 
     `probe=False` leaves it to others to try whether Redis is back.
     """
     _breaker.enter(probe)
     try:
-        replies = _connection.ask(commands)
+        reply = _connection.ask(command)
+    except redis.ResponseError as refused:
+        if isinstance(refused, SERVER_NOT_READY):
+            raise _breaker.failed(refused) from refused
+        _breaker.succeeded()
+        raise
     except (redis.RedisError, OSError) as failure:
         raise _breaker.failed(failure) from failure
-    for reply in replies:
-        if isinstance(reply, SERVER_NOT_READY):
-            raise _breaker.failed(reply) from reply
     _breaker.succeeded()
-    return replies
+    return reply
 
 
 def hint(channel: str, message: str = "") -> bool:
@@ -70,21 +64,11 @@ class Script:
         self.lua = lua
         self.sha = hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, keys: list[str], args: list[Any]) -> Any:
+    def __call__(self, keys: list[str], args: list[Any], *, probe: bool = True) -> Any:
         try:
-            return call("EVALSHA", self.sha, len(keys), *keys, *args)
+            return call("EVALSHA", self.sha, len(keys), *keys, *args, probe=probe)
         except redis.exceptions.NoScriptError:
-            return call("EVAL", self.lua, len(keys), *keys, *args)
-
-    def each(self, runs: list[tuple[list[str], list[Any]]]) -> list[Any]:
-        """The replies to several runs, each atomic by itself, in one round trip; as `pipeline(probe=False)`."""
-        replies = pipeline([("EVALSHA", self.sha, len(keys), *keys, *args) for keys, args in runs], probe=False)
-        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-        if unknown:
-            full = [("EVAL", self.lua, len(keys), *keys, *args) for keys, args in (runs[n] for n in unknown)]
-            for n, reply in zip(unknown, pipeline(full, probe=False), strict=True):
-                replies[n] = reply
-        return replies
+            return call("EVAL", self.lua, len(keys), *keys, *args, probe=probe)
 
 
 SERVER_NOT_READY = (
@@ -136,40 +120,33 @@ class _Connection(threading.local):
         self.pid = 0
         self.asking = False
 
-    def ask(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def ask(self, command: tuple[Any, ...]) -> Any:
         if self.pid != os.getpid():
             self.connection, self.pid = self.open(), os.getpid()
         elif self.asking:
             self.connection.disconnect()
         self.asking = True
-        replies = self.exchange(commands)
+        try:
+            reply = self.exchange(command)
+        except redis.ResponseError:
+            self.asking = False
+            raise
         self.asking = False
-        return replies
+        return reply
 
-    def exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    def exchange(self, command: tuple[Any, ...]) -> Any:
         connection = self.connection
         fresh = connection._sock is None
-        replies: list[Any] = []
         try:
-            self.send(commands, replies)
+            connection.send_command(*command, check_health=False)
+            return connection.read_response()
         except (redis.ConnectionError, OSError) as failure:
             connection.disconnect()
-            if fresh or replies or isinstance(failure, redis.TimeoutError | TimeoutError):
+            if fresh or isinstance(failure, redis.TimeoutError | TimeoutError):
                 raise
-            # A kept connection that the server closed meanwhile (restart, idle timeout): once more on a new one.
-            self.send(commands, replies)
-        return replies
-
-    def send(self, commands: list[tuple[Any, ...]], replies: list[Any]) -> None:
-        self.connection.send_packed_command(self.connection.pack_commands(commands), check_health=False)
-        while len(replies) < len(commands):
-            replies.append(self.reply())
-
-    def reply(self) -> Any:
-        try:
-            return self.connection.read_response()
-        except redis.ResponseError as error:
-            return error
+        # A kept connection that the server closed meanwhile (restart, idle timeout): once more on a new one.
+        connection.send_command(*command, check_health=False)
+        return connection.read_response()
 
     def open(self) -> Any:
         pool = redis.ConnectionPool.from_url(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from django.test import RequestFactory
 
 from project import limits, redis_client
@@ -24,7 +25,7 @@ def key() -> str:
 
 @pytest.fixture
 def without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: Any) -> Any:
+    def gone(*_: Any, **__: Any) -> Any:
         raise redis_client.RedisUnavailable
 
     monkeypatch.setattr(redis_client, "call", gone)
@@ -116,9 +117,9 @@ def test_one_limit_costs_one_round_trip(key: str, monkeypatch: pytest.MonkeyPatc
     commands = []
     real = redis_client.call
 
-    def counted(*command: Any) -> Any:
+    def counted(*command: Any, **how: Any) -> Any:
         commands.append(command)
-        return real(*command)
+        return real(*command, **how)
 
     monkeypatch.setattr(redis_client, "call", counted)
     passes(limit, key)
@@ -132,6 +133,26 @@ def test_of_several_callers_each_is_counted_alone(key: str) -> None:
     assert [(fits, taken[0].remaining) for fits, taken in counted] == [(True, 1), (True, 1), (True, 0), (False, 0)]
     assert passes(limit, other)
     assert not passes(limit, other)
+
+
+@pytest.mark.parametrize("broken", [("SET", "no hash"), ("HSET", "n", "1.5"), ("HSET", "a", "x", "n", "y")])
+def test_what_redis_makes_nothing_of_is_nobody_elses_trouble(key: str, broken: tuple[str, ...]) -> None:
+    limit = Limit("test", 2)
+    command, *value = broken
+    redis_client.call(command, limit.claim(f"{key}-broken").redis_key, *value)
+    counted = limits.count_each([limit.claim(name) for name in (key, f"{key}-broken", f"{key}-other")])
+    assert [fits for fits, _ in counted] == [True, False, True]
+    assert passes(limit, key)
+    assert not passes(limit, key)
+    redis_client.call("DEL", limit.claim(f"{key}-broken").redis_key)
+
+
+def test_where_redis_refuses_a_group_none_fits(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise redis.ResponseError("BUSY")
+
+    monkeypatch.setattr(redis_client, "call", refused)
+    assert limits.count_each([Limit("test", 2).claim(key)] * 2) == [(False, []), (False, [])]
 
 
 def test_counts_are_forgotten_by_themselves(key: str) -> None:

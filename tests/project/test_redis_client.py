@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from project import redis_client
-from project.redis_client import RedisUnavailable, Script, call, hint, pipeline
+from project.redis_client import RedisUnavailable, Script, call, hint
 
 Answer = Callable[[socket.socket], None]
 
@@ -134,52 +134,6 @@ def test_a_script_survives_a_server_that_forgot_it() -> None:
         call("SCRIPT", "FLUSH")
 
 
-def test_of_several_commands_each_has_its_own_reply() -> None:
-    call("DEL", "test:several")
-    added, wrong, length = pipeline([("APPEND", "test:several", "abc"), ("NONSENSE",), ("STRLEN", "test:several")])
-    assert (added, length) == (3, 3)
-    assert isinstance(wrong, redis.ResponseError)
-    assert call("PING") == b"PONG"
-
-
-def test_several_runs_of_a_script_take_one_round_trip_and_survive_a_server_that_forgot_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    script = Script(f"return ARGV[1] -- {time.monotonic()}")
-    runs: list[tuple[list[str], list[Any]]] = [([], [str(n)]) for n in range(3)]
-    assert script.each(runs) == [b"0", b"1", b"2"]
-    monkeypatch.setattr(redis_client, "call", None)  # from now on nothing is asked by itself
-    assert script.each(runs) == [b"0", b"1", b"2"]
-
-
-def test_a_fault_in_one_run_leaves_the_others_their_replies() -> None:
-    script = Script("return redis.call('INCR', KEYS[1])")
-    call("SET", "test:text", "no number")
-    call("DEL", "test:number")
-    one, wrong, two = script.each([(["test:number"], []), (["test:text"], []), (["test:number"], [])])
-    assert (one, two) == (1, 2)
-    assert isinstance(wrong, redis.ResponseError)
-
-
-def test_what_was_answered_in_part_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    call("DEL", "test:half")
-    real = redis_client._Connection.reply
-    read: list[Any] = []
-
-    def cut(self: Any) -> Any:
-        if read:
-            raise redis.ConnectionError("gone in the middle")
-        read.append(real(self))
-        return read[0]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(redis_client._Connection, "reply", cut)
-        patch.setattr(redis_client, "_breaker", redis_client._Breaker())
-        with pytest.raises(RedisUnavailable):
-            pipeline([("INCR", "test:half"), ("INCR", "test:half")])
-    assert call("GET", "test:half") == b"2"
-
-
 def test_who_commits_for_others_never_waits_to_see_whether_redis_is_back(
     elsewhere: Callable[[int], None], hanging: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,12 +141,12 @@ def test_who_commits_for_others_never_waits_to_see_whether_redis_is_back(
     monkeypatch.setattr(redis_client, "PAUSE", 0.0)
     script = Script("return 1")
     with pytest.raises(RedisUnavailable):
-        script.each([([], [])])  # the first one finds out
+        script([], [], probe=False)  # the first one finds out
 
     def many() -> None:
         for _ in range(100):
             with pytest.raises(RedisUnavailable):
-                script.each([([], [])])
+                script([], [], probe=False)
 
     assert seconds(many) < redis_client.TIMEOUT
 

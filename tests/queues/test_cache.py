@@ -42,7 +42,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
 def away(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if Redis had just failed."""
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
         raise redis_client.RedisUnavailable
 
     monkeypatch.setattr(cache, "call", fail)
