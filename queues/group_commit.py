@@ -1,8 +1,8 @@
 """Counting and accepting together what many ask for at the same time: a round trip to Redis, and one commit.
 
 A commit costs PostgreSQL about the same whether it keeps one request or twenty. So one thread commits for all others of
-its process; while its statement is under way the next group gathers, and after a group of several for half a
-millisecond more, as PostgreSQL's commit_delay does. Who is alone waits for nobody.
+its process; while its statement is under way the next group gathers, and then until it is as large as the one before,
+for at most a millisecond, as PostgreSQL's commit_delay does. Who is alone waits for nobody.
 """
 
 import os
@@ -21,7 +21,8 @@ from queues.accepting import Accepted, Ask, accept_together
 from queues.finishing import changed
 
 LARGEST_GROUP = 64
-GATHERING_SECONDS = 0.0005
+TRIES = 2  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
+GATHERING_SECONDS, LOOKS = 0.001, 4
 QUIET_SECONDS = 1.0  # after so long PostgreSQL may have been restarted: a look first
 
 log = structlog.get_logger()
@@ -32,7 +33,9 @@ class _Waiting:
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
+        self.fits: bool | None = None  # its user's limit; None: it is not counted yet
         self.counted: list[limits.Taken] = []
+        self.tries = 0
         self.answers: SimpleQueue[Accepted | BaseException | None] = SimpleQueue()  # a Future costs ten times as much
 
 
@@ -79,7 +82,8 @@ class GroupCommit:
         return self._waiting
 
     def _run(self) -> None:
-        for group in self._groups(self._waiting):
+        waiting = self._waiting
+        for group in self._groups(waiting):
             try:
                 accepted = self._accept(self._fitting(group))
             except BaseException as failure:  # whatever it is, nobody may wait for ever
@@ -89,15 +93,24 @@ class GroupCommit:
                     connection.close()
             else:
                 for one in group:
-                    one.answers.put(accepted.get(one.ask.submission.id))
+                    answer = accepted.get(one.ask.submission.id)
+                    if answer is None and one.fits and one.tries < TRIES:
+                        waiting.put(one)
+                    else:
+                        one.answers.put(answer)
+        while not waiting.empty():
+            if left := waiting.get():
+                left.answers.put(None)
         connection.close()
 
     def _groups(self, waiting: "SimpleQueue[_Waiting | None]") -> Iterator[list[_Waiting]]:
         """Whoever waits, as soon as somebody does, until `close`."""
         size = 1
         while (first := waiting.get()) is not None:
-            if size > 1:
-                time.sleep(GATHERING_SECONDS)
+            expected = max(size, 2) if first.tries else size
+            for _ in range(LOOKS):
+                if waiting.qsize() + 1 < expected:
+                    time.sleep(GATHERING_SECONDS / LOOKS)
             group = [first]
             while len(group) < LARGEST_GROUP:
                 try:
@@ -111,29 +124,31 @@ class GroupCommit:
             size = len(group)
             yield group
 
-    def _fitting(self, group: list[_Waiting]) -> list[Ask]:
-        """What fits its user's limit, and is counted from now on."""
-        fitting = []
-        counted = limits.count_each([limits.SUBMIT.claim(str(one.ask.user_id)) for one in group])
-        for one, (fits, taken) in zip(group, counted, strict=True):
-            if fits:
-                one.counted = taken
-                fitting.append(one.ask)
-        return fitting
+    def _fitting(self, group: list[_Waiting]) -> list[_Waiting]:
+        """Those that fit their user's limit, and are counted from now on."""
+        new = [one for one in group if one.fits is None]
+        counted = limits.count_each([limits.SUBMIT.claim(str(one.ask.user_id)) for one in new]) if new else []
+        for one, (fits, taken) in zip(new, counted, strict=True):
+            one.fits, one.counted = fits, taken if fits else []
+        return [one for one in group if one.fits]
 
-    def _accept(self, asks: list[Ask]) -> dict[UUID, Accepted]:
+    def _accept(self, group: list[_Waiting]) -> dict[UUID, Accepted]:
         """What of it could be accepted together. Raises django.db.Error when nobody knows."""
-        if not asks:
+        if not group:
             return {}
         if time.monotonic() - self._used > QUIET_SECONDS:
             connection.close_if_unusable_or_obsolete()
             connection.close_if_health_check_failed()
         self._used = time.monotonic()
+        for one in group:
+            one.tries += 1
         try:
-            return accept_together(asks)
+            return accept_together([one.ask for one in group])
         except DatabaseError as failure:
             # Only what PostgreSQL itself refused is known not to be kept. Each goes on alone, and gets its own answer.
             if isinstance(failure, OperationalError) or not getattr(failure.__cause__, "sqlstate", None):
                 raise
-            log.warning("group_refused", requests=len(asks), error=str(failure).strip().splitlines()[:1])
+            log.warning("group_refused", requests=len(group), error=str(failure).strip().splitlines()[:1])
+            for one in group:
+                one.tries = TRIES
             return {}

@@ -1,5 +1,6 @@
 """What many ask for at the same time is accepted together, and each has only their own fate."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -107,6 +108,40 @@ def test_a_counter_in_redis_that_is_none_concerns_its_user_alone(together: Calla
     assert [accepted.seq for accepted, _ in others] == [1, 1]
 
 
+@pytest.mark.parametrize("released", [True, False])
+def test_a_queue_that_is_locked_is_tried_once_more(released: bool, monkeypatch: Any) -> None:
+    (user,) = with_queues(1)
+    (ask,) = asks(user)
+    held, over = threading.Event(), threading.Event()
+    tries: list[int] = []
+
+    def hold() -> None:
+        with holding("SELECT FROM queues_userqueue FOR UPDATE"):
+            held.set()
+            over.wait(30)
+
+    def measured(brought: list[Ask]) -> Any:
+        accepted = accept_together(brought)
+        tries.append(len(accepted))
+        if released:
+            over.set()
+            holder()
+        return accepted
+
+    monkeypatch.setattr(group_commit, "accept_together", measured)
+    group = GroupCommit()
+    holder = in_thread(hold)
+    assert held.wait(30)
+    outcome = in_thread(lambda: group.accept(ask))()
+    over.set()
+    holder()
+    group.close()
+    assert tries == ([0, 1] if released else [0, 0])
+    assert bool(outcome) == released
+    left = limits.count(limits.SUBMIT.claim(str(user.id)))[1][0].remaining
+    assert left == limits.SUBMIT.quota - (2 if released else 1)  # once with this look; given back where Django counts
+
+
 def test_it_ends_after_those_who_came_before_have_their_answers() -> None:
     group = GroupCommit()
     (ask,) = asks(*with_queues(1))
@@ -116,4 +151,20 @@ def test_it_ends_after_those_who_came_before_have_their_answers() -> None:
         ending = in_thread(group.close)
     assert waiting() is not None
     ending()
+    assert not group._thread.is_alive()
+
+
+def test_who_was_to_be_tried_once_more_when_it_ends_is_told(monkeypatch: Any) -> None:
+    group = GroupCommit()
+    (ask,) = asks(*with_queues(1))
+    ending = []
+
+    def closing(_: Any) -> Any:
+        ending.append(in_thread(group.close))
+        until(lambda: group._waiting.qsize() == 1)
+        return {}
+
+    monkeypatch.setattr(group_commit, "accept_together", closing)
+    assert in_thread(lambda: group.accept(ask))() is None
+    ending[0]()
     assert not group._thread.is_alive()
