@@ -57,8 +57,12 @@ class Place:
         return row[0] if row else None
 
     def empty(self) -> None:
-        """Forget all requests. Queues stay, idle, with their counters."""
+        """Forget all requests, those that nobody has run, too. Queues stay, idle, with their counters."""
         self.sql.execute("TRUNCATE queues_request, queues_attempt")
+        self.sql.execute(
+            "UPDATE queues_userqueue SET published_seq = last_seq, done_seq = last_seq, state = 'idle', wake_at = NULL"
+            " WHERE active OR unpublished"
+        )
         self.sql.execute("VACUUM ANALYZE queues_userqueue")
 
 
