@@ -6,13 +6,15 @@ Nobody in it waits for a slow one before them: once a turn takes long, the watch
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 import structlog
 
-from processing.drain import drain_queue, send_token, watch
+from processing import drain
+from processing.drain import send_token, watch
 from processing.rabbitmq import BrokerUnavailable
+from queues.lease import Lease
 
 log = structlog.get_logger()
 
@@ -20,10 +22,14 @@ SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy t
 
 
 class Bundle:
-    """The queues of one token; a worker thread takes them one by one, the watch looks in from its own thread."""
+    """The queues of one token; a worker thread takes them one by one, the watch looks in from its own thread.
+
+    A turn asks for the `next` queue and takes it with its last record; the lease is kept here until its own turn.
+    """
 
     def __init__(self, queue_ids: Iterable[int]) -> None:
         self.rest = deque(queue_ids)
+        self.following: Lease | None = None  # of a queue of which nothing has begun
         self.lock = threading.Lock()
         self.turn_began = time.monotonic()
 
@@ -35,18 +41,36 @@ class Bundle:
         if len(self.rest) > 1:
             watch.add(self)
         try:
-            while (queue_id := self._next()) is not None:
-                drain_queue(queue_id, slow=self.pass_rest_on)
+            while self.following or self.rest:
+                if lease := self._take():
+                    drain.run(lease, slow=self.pass_rest_on, line=self)
                 if watch.stopping.is_set():
                     break
         finally:
+            with drain.logged():
+                self.abandon()  # what is left, because the process ends, or a turn had a defect
             watch.remove(self)
-            self.abandon()  # what is left, because the process ends, or a turn had a defect
+            drain.settle()
 
-    def _next(self) -> int | None:
+    def _take(self) -> Lease | None:
         with self.lock:
             self.turn_began = time.monotonic()
-            return self.rest.popleft() if self.rest else None
+            lease, self.following = self.following, None
+            queue_id = self.rest.popleft() if self.rest and not lease else None
+        return lease if queue_id is None else drain.take(queue_id)
+
+    def next(self) -> int | None:
+        """The queue that is next, if this process may have it."""
+        with self.lock:
+            return self.rest[0] if self.rest and watch.takes_turns else None
+
+    def keep(self, lease: Lease) -> None:
+        """The `next` queue was taken; the turn before it still has to say goodbye to RabbitMQ."""
+        with self.lock:
+            self.turn_began = time.monotonic()
+            self.following = lease
+            if self.rest and self.rest[0] == lease.queue_id:
+                self.rest.popleft()
 
     def look_after(self) -> None:
         """Called by the watch: others go on with the rest when a turn takes long, whatever it waits for."""
@@ -58,17 +82,21 @@ class Bundle:
 
         In a thread of its own: RabbitMQ may hang, and every lease of the process would run out with the watch.
         """
-        if self.rest:
-            _passing_on.put(self._take_rest())
+        self._pass_on(_passing_on.put)
 
     def abandon(self) -> None:
         """Pass the rest on. A token that does not get through is sent again by the sweep."""
-        pass_on(self._take_rest())
+        self._pass_on(pass_on)
 
-    def _take_rest(self) -> deque[int]:
+    def _pass_on(self, send: Callable[[Iterable[int]], None]) -> None:
         with self.lock:
             rest, self.rest = self.rest, deque()
-        return rest
+            lease, self.following = self.following, None
+        if rest:
+            send(rest)
+        if lease:
+            drain.let_go(lease)
+            send([lease.queue_id])
 
 
 def pass_on(queue_ids: Iterable[int]) -> None:
@@ -84,10 +112,10 @@ class PassingOn:
     """A thread that passes on what the watch gives it; it is made when it is first needed."""
 
     def __init__(self) -> None:
-        self._rests: SimpleQueue[deque[int]] = SimpleQueue()
+        self._rests: SimpleQueue[Iterable[int]] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    def put(self, queue_ids: deque[int]) -> None:
+    def put(self, queue_ids: Iterable[int]) -> None:
         """Never waits. Called by the watch alone."""
         self._rests.put(queue_ids)
         if self._thread is None or not self._thread.is_alive():

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
 from django.conf import settings
@@ -12,9 +13,10 @@ from django.db import connection
 from processing import broker, metrics
 from processing.isolation import Isolation
 from processing.rabbitmq import BrokerUnavailable, Reader, TokenSender
-from processing.turn import Turn
+from processing.turn import Line, Turn
 from processing.watch import Watch
-from queues.lease import Lease
+from queues.lease import FencedOut, Lease
+from queues.states import QueueState
 
 log = structlog.get_logger()
 
@@ -25,27 +27,64 @@ isolation: Isolation | None = None  # set where one process runs many users' req
 _thread = threading.local()
 
 
-def drain_queue(queue_id: int, left: int | None = None, slow: Callable[[], None] = lambda: None) -> None:
+def drain_queue(queue_id: int, left: int | None = None) -> None:
     """Run one turn, if the queue is ready, or one request, if it is `left` to this process by the lease of that fence.
 
-    `slow` is called when a handler takes long. What goes wrong is logged; the sweeper finds the queue again.
+    What goes wrong is logged; the sweeper finds the queue again.
     """
-    try:
+    if lease := take(queue_id, left):
+        run(lease, most=None if left is None else 1)
+        settle()
+
+
+def take(queue_id: int, left: int | None = None) -> Lease | None:
+    """The queue's lease. None: it is not ready, this process ends, or a server is away."""
+    with logged(queue_id):
         if watch.stopping.is_set() or not watch.wait_until_known(5):
             time.sleep(0.1)  # the others may be as far; no hurry
             send_token(queue_id)
-            return
+            return None
         lease = Lease.take(queue_id, watch.holder, left)
         if lease is None:
             metrics.TOKENS_IN_VAIN.inc()
-            return
+        return lease
+    return None
+
+
+def run(
+    lease: Lease, most: int | None = None, slow: Callable[[], None] = lambda: None, line: Line | None = None
+) -> None:
+    """Run a turn of at most so many requests. `slow` is called when a handler takes long; `line` knows who is next."""
+    with logged(lease.queue_id):
         if isolation is not None and lease.last_chance:
+            settle()
             isolation.run(lease)
             return
-        turn = Turn(lease, reader(), watch, most=settings.ENV.turn_requests if left is None else 1, slow=slow)
+        turn = Turn(lease, reader(), watch, most or settings.ENV.turn_requests, slow, line)
         turn.run()
         if turn.wants_token:
-            send_token(queue_id)
+            send_token(lease.queue_id)
+
+
+def let_go(lease: Lease) -> None:
+    """Let others have a queue of which nothing was run. Raises django.db.Error."""
+    with suppress(FencedOut):
+        lease.record(0, [], QueueState.READY)
+
+
+def settle() -> None:
+    """Tell RabbitMQ what this thread has done, so that nothing of it comes back."""
+    try:
+        reader().settle()
+    except BrokerUnavailable:
+        reader().close()  # it all comes back, and meets the sequence check
+
+
+@contextmanager
+def logged(queue_id: int | None = None) -> Iterator[None]:
+    """Servers that are away are logged; the sweeper finds the queue again."""
+    try:
+        yield
     except DatabaseError as error:
         log.warning("a turn lost PostgreSQL", queue=queue_id, error=str(error).strip())
         connection.close()

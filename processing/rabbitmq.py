@@ -217,13 +217,13 @@ class TokenSender(Channel):
 class Reader(Channel):
     """Reads one user's queue after another. A turn of one message gets it; a longer one consumes.
 
-    What it received is acked by `ack`, all up to a tag at once; the rest goes back to its place when it stops.
+    What was received and is `done` is acked by `settle`, all at once; the rest goes back to its place when it stops.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._messages: Any = None
-        self._received = self._acked = 0
+        self._received = self._done = self._acked = 0
 
     def get(self, queue_id: int) -> Delivery | None:
         """The next message now in the queue, or None: it is empty. Raises BrokerUnavailable and QueueGone."""
@@ -246,11 +246,16 @@ class Reader(Channel):
             method, _, body = next(self._messages, (None, None, None))
         return None if method is None else self._take(body, method.delivery_tag)
 
-    def ack(self, tag: int) -> None:
-        """Everything received up to `tag` is done with. Raises BrokerUnavailable."""
-        self._acked = tag
-        with _ours():
-            self._channel.basic_ack(tag, multiple=True)
+    def done(self, tag: int) -> None:
+        """Everything received up to `tag` is done with; RabbitMQ hears of it when it is settled."""
+        self._done = tag
+
+    def settle(self) -> None:
+        """Ack what is done. Raises BrokerUnavailable."""
+        if self._done > self._acked:
+            self._acked = self._done
+            with _ours():
+                self._channel.basic_ack(self._done, multiple=True)
 
     def stop(self) -> None:
         """Stop consuming; what was received but not acked goes back to its place. Raises BrokerUnavailable."""
@@ -260,16 +265,17 @@ class Reader(Channel):
                 self._channel.cancel()
 
     def give_back(self) -> None:
-        """Put everything received and not acked back to its place. Raises BrokerUnavailable."""
+        """Put everything received and not done back to its place. Raises BrokerUnavailable."""
         self.stop()
-        if self._received > self._acked:
-            self._acked = self._received
+        if self._received > self._done:
+            self.settle()
+            self._done = self._acked = self._received
             with _ours():
                 self._channel.basic_nack(0, multiple=True, requeue=True)
 
     def close(self) -> None:
         self._messages = None
-        self._received = self._acked = 0
+        self._received = self._done = self._acked = 0
         super().close()
 
     def _take(self, body: Any, tag: int) -> Delivery:

@@ -30,7 +30,9 @@ class Recording:
         self.outcomes: list[Outcome] = []  # .. what came of them ..
         self.closed = False  # nothing is written any more: the watch ended the turn
         self._oldest = 0.0  # .. and when the first of them was over
-        self._unsure = False  # a record's answer was lost: it may have been committed
+        self._unsure = False  # a record's answer was lost: it may have been committed ..
+        self._asked: int | None = None  # .. and may have taken this queue besides
+        self._followed: Lease | None = None
         self._renewed = time.monotonic()
         self._thread_id = threading.get_ident()
 
@@ -47,39 +49,43 @@ class Recording:
         """Whether the oldest unrecorded outcome has waited for as long as one may."""
         return self.passed > 0 and time.monotonic() - self._oldest >= settings.ENV.record_after_ms / 1000
 
-    def record(self, then: Next, claim: int = 0, delay: float | None = None) -> None:
+    def record(self, then: Next, claim: int = 0, delay: float | None = None, follow: int | None = None) -> Lease | None:
         """Write down what is over; if PostgreSQL is away, as soon as it is back. Raises FencedOut.
 
-        How the queue goes on is told as to `Lease.record`.
+        How the queue goes on, and which one is to follow, is told as to `Lease.record`.
         """
         patience = time.monotonic() + settings.ENV.lease_seconds
         with self.lock:
             done, outcomes = self.lease.done_seq, self.outcomes
-            while not self._recorded(then, claim, delay, patience):
+            while not self._recorded(then, claim, delay, follow, patience):
+                follow = None
                 time.sleep(0.1)
             if not connection.in_atomic_block:
                 self._committed(done, outcomes)
             self.passed, self.outcomes = 0, []
             self._renewed = time.monotonic()
+            followed, self._followed = self._followed, None
+            return followed
 
-    def _recorded(self, then: Next, claim: int, delay: float | None, patience: float) -> bool:
+    def _recorded(self, then: Next, claim: int, delay: float | None, follow: int | None, patience: float) -> bool:
         """Try to record once. False: try again; `_unsure` whether an earlier try was committed before it failed."""
         if self.closed:
             raise FencedOut
         try:
             if self._unsure:
-                moved = self.lease.catch_up()
+                moved = self.lease.catch_up(self._asked)
                 self.outcomes = [o for o in self.outcomes if o.seq > self.lease.done_seq]
                 self.passed = max(0, self.passed - moved)
-                self._unsure = False
+                self._unsure, self._asked = False, None
             if self.lease.state == QueueState.DRAINING:
-                self.lease.record(self.passed, self.outcomes, then, claim, delay)
+                self._followed = self.lease.record(self.passed, self.outcomes, then, claim, delay, follow)
         except (OperationalError, InterfaceError) as error:
             if connection.in_atomic_block or threading.get_ident() != self._thread_id or time.monotonic() > patience:
                 self._unsure = not connection.in_atomic_block
                 raise
             log.warning("recording waits for PostgreSQL", queue=self.lease.queue_id, error=str(error).strip())
             self._unsure = True
+            self._asked = follow if follow is not None else self._asked
             connection.close()
             return False
         return True

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import structlog
 from django.conf import settings
@@ -62,15 +63,34 @@ class Running:
 RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
 
 
+class Line(Protocol):
+    """Whose turn comes after this one, in the same thread."""
+
+    def next(self) -> int | None:
+        """The next queue, if this process may have it."""
+
+    def keep(self, lease: Lease) -> None:
+        """It was taken with the last record of this turn."""
+
+
 class Turn:
     """What one worker thread does with one lease. The watch looks in from its own thread."""
 
-    def __init__(self, lease: Lease, reader: Reader, watch: Watch, most: int, slow: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        reader: Reader,
+        watch: Watch,
+        most: int,
+        slow: Callable[[], None],
+        line: Line | None,
+    ) -> None:
         self.lease = lease
         self.reader = reader
         self.watch = watch
         self.most = most  # requests that it runs
         self.slow = slow  # called, again and again, while a handler takes long
+        self.line = line  # whose turn is next in this thread
         self.recording = Recording(lease)
         self.thread_id = threading.get_ident()
         self.began = time.monotonic()
@@ -122,6 +142,7 @@ class Turn:
                 return
             head = None
         claim = [head] if head else self.lease.claimed(1)
+        followed = False
         while self.lease.state == QueueState.DRAINING:
             before = self.ran
             then, delay = self._run_claim(claim)
@@ -130,14 +151,23 @@ class Turn:
             size = self._next_size(self.ran - before)
             if then == QueueState.DRAINING and (self._is_over() or not claim):
                 then = QueueState.READY
-            self.recording.record(then, size, delay)
-            self._ack()
+            followed = self._record_and_follow(then, size, delay)
+            self._ack(settle=not followed)
             if self.lease.state == QueueState.DRAINING and self.lease.paused:
                 self.recording.record(QueueState.READY)
             elif self.lease.state == QueueState.DRAINING:
                 claim = self.lease.claimed(size)
-        self._ack()
+        self._ack(settle=not followed)
         self.reader.give_back()
+
+    def _record_and_follow(self, then: Next, size: int, delay: float | None) -> bool:
+        """Record; if this may be the end of the turn, take the next queue with it. Whether it was taken."""
+        more = self.lease.published_seq > self.lease.done_seq + self.recording.passed
+        ends = then != QueueState.DRAINING or not more
+        followed = self.recording.record(then, size, delay, self.line.next() if self.line and ends else None)
+        if self.line and followed:
+            self.line.keep(followed)
+        return followed is not None
 
     def _run_claim(self, claim: list[Work]) -> tuple[Next, float | None]:
         """Run the claimed requests in order, as far as they go. How the queue goes on, and after how many seconds."""
@@ -251,11 +281,13 @@ class Turn:
             self.recording.over(verdict)
         return RECORDED
 
-    def _ack(self) -> None:
-        """Ack after the commit: a redelivery meets the sequence check."""
+    def _ack(self, settle: bool = True) -> None:
+        """Ack after the commit: a redelivery meets the sequence check. Where a turn follows, together with its own."""
         tag, self.tag = self.tag, 0
         if tag:
-            self.reader.ack(tag)
+            self.reader.done(tag)
+        if settle:
+            self.reader.settle()
 
     def _next_size(self, ran: int) -> int:
         """How many to claim next: ever more while they are fast, one when they are slow or a worker died here."""
@@ -288,7 +320,7 @@ class Turn:
 
     def _now(self) -> datetime:
         """The database's clock, carried on by this machine's monotonic one: a wrong clock here changes nothing."""
-        return self.lease.taken_at + timedelta(seconds=time.monotonic() - self.began)
+        return self.lease.taken_at + timedelta(seconds=time.monotonic() - self.lease.received)
 
     def _end_running(self) -> None:
         """The handler is over; a time limit's exception that has not arrived yet arrives here, and harms nobody."""

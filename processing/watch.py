@@ -61,6 +61,11 @@ class Watch:
         """Wait until the database knows that this process lives; without that its leases would be taken away."""
         return self._locked.wait(timeout)
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the process goes on, and the database knows that it lives."""
+        return self._locked.is_set() and not self.stopping.is_set()
+
     def add(self, turn: Watched) -> None:
         """Look after this from now on."""
         self._turns.add(turn)

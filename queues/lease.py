@@ -1,5 +1,6 @@
 """A worker's right to run one user's queue, for a time: taken, used and given back here and nowhere else."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +10,7 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 
-from queues.statements import CLAIMED, LEASE, LEASED, RECORD, RENEW, REPUBLISH
+from queues.statements import CLAIMED, LEASE, LEASED, LET_GO_OF_NEXT, RECORD, RECORD_AND_LEASE, RENEW, REPUBLISH
 from queues.states import AttemptOutcome, QueueState, Status
 
 Next = Literal[QueueState.DRAINING, QueueState.READY, QueueState.WAITING, QueueState.BLOCKED]
@@ -63,7 +64,8 @@ class Outcome:
 class Lease:
     """Held by one worker thread; every write names its fence, so that a holder who lost it writes nothing."""
 
-    def __init__(self, row: Any) -> None:
+    def __init__(self, row: Any, holder: int) -> None:
+        self.holder = holder
         self.queue_id: int = row.queue_id
         self.user_id: UUID = row.user_id
         self.fence: int = row.fence
@@ -71,6 +73,7 @@ class Lease:
         self.published_seq: int = row.published_seq
         self.careful_to: int = row.careful_to
         self.taken_at: datetime = row.claimed_at
+        self.received = time.monotonic()  # that was then
         self.state = QueueState.DRAINING
         self.paused = False
         self.head = None if row.id is None else _work(row)
@@ -82,7 +85,7 @@ class Lease:
         `left` is the fence of a lease whose holder leaves the queue to this one.
         """
         row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds, left=left)
-        return None if row is None else cls(row)
+        return None if row is None else cls(row, holder)
 
     @property
     def careful(self) -> bool:
@@ -108,33 +111,50 @@ class Lease:
         return [_work(row) for row in rows]
 
     def record(
-        self, passed: int, outcomes: Sequence[Outcome], then: Next, claim: int = 0, delay: float | None = None
-    ) -> None:
+        self,
+        passed: int,
+        outcomes: Sequence[Outcome],
+        then: Next,
+        claim: int = 0,
+        delay: float | None = None,
+        follow: int | None = None,
+    ) -> "Lease | None":
         """Write `outcomes`, move done_seq on by `passed` and say how the queue goes on, in one transaction.
 
         `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left
-        goes idle when `then` is draining or ready; `state` tells. Raises FencedOut.
+        goes idle when `then` is draining or ready; `state` tells. Unless it goes on, the queue `follow` is taken in the
+        same transaction: its lease; None where it is not ready, or locked, or a worker died there. Raises FencedOut.
         """
-        row = RECORD.row(
-            queue=self.queue_id,
-            fence=self.fence,
-            done=self.done_seq,
-            passed=passed,
-            then=then.value,
-            claim=claim,
-            delay=delay,
-            seconds=settings.ENV.lease_seconds,
-            outcomes=orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
-        )
+        values = {
+            "queue": self.queue_id,
+            "fence": self.fence,
+            "done": self.done_seq,
+            "passed": passed,
+            "then": then.value,
+            "claim": claim,
+            "delay": delay,
+            "seconds": settings.ENV.lease_seconds,
+            "outcomes": orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
+        }
+        if follow is None:
+            row = RECORD.row(**values)
+        else:
+            row = RECORD_AND_LEASE.row(**values, next=follow, holder=self.holder, left=None)
         if row is None:
             raise FencedOut
         self.done_seq += passed
-        self.published_seq = row.published_seq
+        self.published_seq = row.published
         self.state = QueueState(row.state)
         self.paused = row.paused
+        return None if follow is None or row.queue_id is None else Lease(row, self.holder)
 
-    def catch_up(self) -> int:
-        """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut."""
+    def catch_up(self, follow: int | None = None) -> int:
+        """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut.
+
+        Had it taken the queue `follow` besides, nobody would know: that one is ready again.
+        """
+        if follow is not None:
+            LET_GO_OF_NEXT.rows(queue=self.queue_id, fence=self.fence, next=follow, holder=self.holder)
         row = LEASED.row(queue=self.queue_id, fence=self.fence)
         if row is None:
             raise FencedOut

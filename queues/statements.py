@@ -95,27 +95,29 @@ MARK_PUBLISHED = Statement("""
 # ready -> draining, and the head with it. The head is locked so that it is read as it is now, not as it was when the
 # statement began to wait for the queue's lock: a cancel may have come in between. Where a worker died lately, the head
 # is not claimed yet: its holder may leave it to another process (`left`), and a crash until then costs no attempt.
-LEASE = Statement("""
-    WITH lease AS (
+_LEASE = """
+    lease AS (
         UPDATE queues_userqueue SET
             state = 'draining', state_since = now(), fence = fence + 1, holder = %(holder)s,
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
             claimed = CASE WHEN done_seq < careful_to THEN 0 ELSE 1 END, claimed_at = clock_timestamp()
-        WHERE id = %(queue)s AND NOT paused AND (state = 'ready' OR state = 'draining' AND fence = %(left)s)
-        RETURNING id, user_id, fence, done_seq, published_seq, careful_to, claimed_at
+        WHERE id = {queue} AND NOT paused AND (state = 'ready' OR state = 'draining' AND fence = %(left)s)
+        RETURNING id AS queue_id, user_id, fence, done_seq, published_seq, careful_to, claimed_at
     ), head AS (
         SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
                coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
                r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace,
                extract(epoch FROM greatest(r.created_at, r.not_before))::float8 AS ready_at,
                extract(epoch FROM r.started_at)::float8 AS began_at
-        FROM queues_request r JOIN lease ON r.queue_id = lease.id AND r.seq = lease.done_seq + 1
-        FOR NO KEY UPDATE OF r
+        FROM queues_request r JOIN lease ON r.queue_id = lease.queue_id AND r.seq = lease.done_seq + 1
+        FOR NO KEY UPDATE OF r {wait}
     )
-    SELECT lease.id AS queue_id, lease.user_id, lease.fence, lease.done_seq, lease.published_seq, lease.careful_to,
-           lease.claimed_at, head.*
-    FROM lease LEFT JOIN head ON true
-""")
+"""
+
+LEASE = Statement(f"""
+    WITH {_LEASE.format(queue="%(queue)s", wait="")}
+    SELECT lease.*, head.* FROM lease LEFT JOIN head ON true
+""")  # noqa: S608  # of constants
 
 # The requests of a claim that was recorded before: what is cancelled from now on is asked for, not taken away.
 CLAIMED = Statement("""
@@ -128,8 +130,8 @@ CLAIMED = Statement("""
 """)
 
 # Outcomes, done_seq, and where the queue goes from here. No row: the fence has moved on, and nothing was written.
-RECORD = Statement("""
-    WITH lease AS (
+_RECORD = """
+    queue AS (
         UPDATE queues_userqueue SET
             done_seq = done_seq + %(passed)s,
             published_seq = greatest(published_seq, done_seq + %(passed)s),
@@ -150,7 +152,7 @@ RECORD = Statement("""
         WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND done_seq = %(done)s
         RETURNING id, published_seq, state, paused
     ), outcome AS (
-        SELECT v.* FROM lease, json_to_recordset(%(outcomes)s::json) AS v (
+        SELECT v.* FROM queue, json_to_recordset(%(outcomes)s::json) AS v (
             seq bigint, status text, result text, error text, attempt int, outcome text,
             started_at timestamptz, finished_at timestamptz)
     ), recorded AS (
@@ -167,7 +169,31 @@ RECORD = Statement("""
         FROM outcome v JOIN recorded USING (seq)
         WHERE v.outcome IS NOT NULL AND (v.attempt > 1 OR v.outcome <> 'succeeded')
     )
-    SELECT published_seq, state, paused FROM lease
+"""
+
+RECORD = Statement(f"WITH {_RECORD} SELECT published_seq AS published, state, paused FROM queue")  # noqa: S608  # of constants
+
+# The same, and, unless this queue goes on, the lease of the next one: in one commit. It waits for no lock of the next:
+# who has it may be waiting for one of this queue's. A head that is locked is read with the claim that is recorded here.
+RECORD_AND_LEASE = Statement(f"""
+    WITH {_RECORD}, next AS (
+        SELECT id FROM queues_userqueue
+        WHERE id = %(next)s AND state = 'ready' AND done_seq >= careful_to
+          AND EXISTS (SELECT FROM queue WHERE state <> 'draining')
+          AND (SELECT count(*) FROM recorded) >= 0 -- waits, if need be, before anything else is locked
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), {_LEASE.format(queue="(SELECT id FROM next)", wait="SKIP LOCKED")}
+    SELECT queue.published_seq AS published, queue.state, queue.paused, lease.*, head.*
+    FROM queue LEFT JOIN lease ON true LEFT JOIN head ON true
+""")  # noqa: S608  # of constants
+
+# Its answer was lost. Had it been committed, the next queue would be leased by a process that does not know: both have
+# the moment of that transaction.
+LET_GO_OF_NEXT = Statement("""
+    UPDATE queues_userqueue next SET state = 'ready', state_since = now(), claimed = 0
+    FROM queues_userqueue q
+    WHERE q.id = %(queue)s AND q.fence = %(fence)s AND next.id = %(next)s AND next.holder = %(holder)s
+      AND next.state = 'draining' AND next.state_since = q.state_since
 """)
 
 # Where a lease stands whose holder is not sure. No row: fenced out.

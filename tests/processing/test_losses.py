@@ -32,6 +32,8 @@ from tests.processing.crew import (
     until,
 )
 
+NOBODYS = 10**12  # the number of a queue that no user of another test has
+
 Script = Callable[..., Any]
 
 
@@ -111,36 +113,38 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
 def test_a_consumed_queue_that_goes_leaves_a_reader_that_works(wire: Wire) -> None:
     reader, publisher = Reader(), Publisher()
     pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
-    publisher.publish([(1, pointers), (2, pointers)])
-    assert reader.consume(1, 10) is not None
-    wire.delete(queue_name(1))
-    while reader.consume(1, 10) is not None:
+    publisher.publish([(NOBODYS, pointers), (NOBODYS + 1, pointers)])
+    assert reader.consume(NOBODYS, 10) is not None
+    wire.delete(queue_name(NOBODYS))
+    while reader.consume(NOBODYS, 10) is not None:
         continue
     with pytest.raises(QueueGone):
-        reader.get(1)
+        reader.get(NOBODYS)
     reader.give_back()
-    first = reader.get(2)
+    first = reader.get(NOBODYS + 1)
     assert first is not None
     assert first.seq == 1
-    reader.ack(first.tag)
+    reader.done(first.tag)
+    reader.settle()
     reader.give_back()
-    wire.delete(queue_name(2))
+    wire.delete(queue_name(NOBODYS + 1))
     reader.close()
     publisher.close()
 
 
 def test_what_a_reader_gives_back_keeps_its_place(wire: Wire) -> None:
     reader, publisher = Reader(), Publisher()
-    publisher.publish([(3, [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
-    read = [reader.consume(3, 100) for _ in range(8)]
+    publisher.publish([(NOBODYS, [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
+    read = [reader.consume(NOBODYS, 100) for _ in range(8)]
     assert read[4] is not None
-    reader.ack(read[4].tag)
+    reader.done(read[4].tag)
+    reader.settle()
     reader.give_back()
     rest = []
-    while (pointer := reader.get(3)) is not None:
+    while (pointer := reader.get(NOBODYS)) is not None:
         rest.append(pointer.seq)
     assert rest == list(range(6, 21))
-    wire.delete(queue_name(3))
+    wire.delete(queue_name(NOBODYS))
     reader.close()
     publisher.close()
 

@@ -663,9 +663,9 @@ def test_claims_grow_while_handlers_are_fast_however_slow_rabbitmq_is(
     claims: list[int] = []
     record, message_of = Recording.record, drain.Turn._message_of
 
-    def noted(recording: Recording, then: Next, claim: int = 0, delay: float | None = None) -> None:
+    def noted(recording: Recording, then: Next, claim: int = 0, *rest: Any) -> None:
         claims.append(claim)
-        record(recording, then, claim, delay)
+        record(recording, then, claim, *rest)
 
     def slowly(turn: drain.Turn, seq: int, streaming: bool) -> Delivery | None:
         time.sleep(0.006)  # RabbitMQ's share of a request; handlers that took so long would not be fast

@@ -5,19 +5,21 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
+from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
-from queues import interventions, outbox
+from queues import interventions, outbox, statements
 from queues.lease import FencedOut, Lease, Outcome
 from queues.models import Request, UserQueue
 from queues.outbox import Shard
+from queues.sql import Statement
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
-from tests.queues.threads import at_once, in_thread, wait_for_a_lock
+from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
 
 ALL = Shard(0, 1)
 
@@ -123,6 +125,106 @@ def test_nothing_of_a_record_is_written_once_the_fence_has_moved() -> None:
         lease.record(1, [succeeded(1)], QueueState.DRAINING, 1)
     assert statuses_of(user) == ["queued", "queued"]
     assert lease.done_seq == 0
+
+
+def test_a_last_record_takes_the_next_queue_in_the_same_commit() -> None:
+    one, other = published(1), published(2)
+    lease = Lease.take(queue_of(one).id, 7)
+    assert lease is not None
+    next_lease = lease.record(1, [succeeded(1)], QueueState.DRAINING, 1, follow=queue_of(other).id)
+    assert (lease.state, statuses_of(one)) == ("idle", ["succeeded"])
+    assert next_lease is not None
+    assert next_lease.head is not None
+    assert (next_lease.user_id, next_lease.fence, next_lease.head.seq, next_lease.published_seq) == (other.id, 1, 1, 2)
+    row = queue_of(other)
+    assert (row.state, row.holder, row.fence, row.claimed) == ("draining", 7, 1, 1)
+    next_lease.record(1, [succeeded(1)], QueueState.READY)
+    assert statuses_of(other) == ["succeeded", "queued"]
+
+
+WHY = ["this one goes on", "itself", "paused", "idle", "somebody has it", "a worker died there"]
+
+
+@pytest.mark.parametrize("why", WHY)
+def test_a_record_takes_no_queue_that_is_not_to_be_taken(why: str) -> None:
+    one, other = published(2), published(1)
+    queue = queue_of(one if why == "itself" else other)
+    lease = Lease.take(queue_of(one).id, 1)
+    assert lease is not None
+    if why == "paused":
+        UserQueue.objects.filter(user=other).update(paused=True)
+    elif why == "idle":
+        UserQueue.objects.filter(user=other).update(state="idle", published_seq=0)
+    elif why == "a worker died there":
+        UserQueue.objects.filter(user=other).update(careful_to=1)
+    elif why == "somebody has it":
+        Lease.take(queue.id, 2)
+    before = queue_of(other)
+    then = QueueState.DRAINING if why == "this one goes on" else QueueState.READY
+    assert lease.record(1, [succeeded(1)], then, 1, follow=queue.id) is None
+    assert statuses_of(one) == ["succeeded", "queued"]
+    after = queue_of(other)
+    assert (after.state, after.fence, after.holder) == (before.state, before.fence, before.holder)
+
+
+def test_a_record_waits_for_no_other_queue() -> None:
+    """Whoever has its lock may be waiting for this one's."""
+    one, other = published(1), published(1)
+    lease = Lease.take(queue_of(one).id, 1)
+    assert lease is not None
+    with holding("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", other.id):
+        recording = in_thread(
+            lambda: lease.record(1, [succeeded(1)], QueueState.DRAINING, 1, follow=queue_of(other).id)
+        )
+        assert recording() is None
+    assert statuses_of(one) == ["succeeded"]
+    assert queue_of(other).state == "ready"
+
+
+def test_a_queue_is_taken_without_waiting_for_its_head() -> None:
+    """What has the head's lock alone, as retention does, changes nothing of what is run."""
+    one, other = published(1), published(1)
+    lease = Lease.take(queue_of(one).id, 1)
+    assert lease is not None
+    with holding("SELECT FROM queues_request WHERE id = %s FOR UPDATE", requests_of(other)[0].id):
+        recording = in_thread(
+            lambda: lease.record(1, [succeeded(1)], QueueState.DRAINING, 1, follow=queue_of(other).id)
+        )
+        taken = recording()
+    assert taken is not None
+    assert taken.head is None
+    assert [work.seq for work in taken.claimed(1)] == [1]
+
+
+def test_a_record_waits_for_its_own_before_it_locks_anything_else() -> None:
+    """Or it and who has that lock, and wants one of the next queue's, would wait for each other."""
+    one, other = published(1), published(1)
+    queue, lease = queue_of(other), Lease.take(queue_of(one).id, 1)
+    assert lease is not None
+    with holding("SELECT FROM queues_request WHERE id = %s FOR UPDATE", requests_of(one)[0].id):
+        recording = in_thread(lambda: lease.record(1, [succeeded(1)], QueueState.DRAINING, 1, follow=queue.id))
+        in_thread(wait_for_a_lock)()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT FROM queues_userqueue WHERE id = %s FOR UPDATE NOWAIT", [queue.id])
+            cursor.execute("SELECT FROM queues_request WHERE queue_id = %s FOR UPDATE NOWAIT", [queue.id])
+    assert recording() is not None
+
+
+def test_who_is_fenced_out_takes_no_other_queue() -> None:
+    one, other = published(1), published(1)
+    lease = Lease.take(queue_of(one).id, 1)
+    assert lease is not None
+    UserQueue.objects.filter(user=one).update(fence=lease.fence + 1)
+    with pytest.raises(FencedOut):
+        lease.record(1, [succeeded(1)], QueueState.DRAINING, 1, follow=queue_of(other).id)
+    assert (queue_of(other).state, queue_of(other).fence) == ("ready", 0)
+
+
+def test_what_is_prepared_is_short_enough_to_be_remembered() -> None:
+    """Psycopg parses longer texts again each time."""
+    lengths = {name: len(one.text) for name, one in vars(statements).items() if isinstance(one, Statement)}
+    assert len(lengths) > 10
+    assert max(lengths.values()) <= MAX_CACHED_STATEMENT_LENGTH
 
 
 def test_the_same_record_twice_counts_once() -> None:
