@@ -1,5 +1,6 @@
 """What a statement sees when it had to wait for another: rows as they are then, not as they were when it began."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from django.db.models import F
 from django.utils import timezone
 from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
+from accounts.models import Session
 from queues import interventions, outbox, statements
 from queues.lease import FencedOut, Lease, Outcome
 from queues.models import Request, UserQueue
@@ -225,6 +227,27 @@ def test_what_is_prepared_is_short_enough_to_be_remembered() -> None:
     lengths = {name: len(one.text) for name, one in vars(statements).items() if isinstance(one, Statement)}
     assert len(lengths) > 10
     assert max(lengths.values()) <= MAX_CACHED_STATEMENT_LENGTH
+
+
+def test_what_is_planned_while_tables_are_small_is_planned_for_large_ones() -> None:
+    """A plan is kept while tables grow, until PostgreSQL analyzes them."""
+    Session.open(published(30))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE accounts_user, accounts_session, queues_userqueue, queues_request")
+        for name, statement in vars(statements).items():
+            if isinstance(statement, Statement):
+                plan = generic_plan(cursor, statement.text)
+                assert not re.search("Seq Scan on (accounts|queues)_", plan), f"{name}\n{plan}"
+
+
+def generic_plan(cursor: Any, text: str) -> str:
+    numbers: dict[str, int] = {}
+    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${numbers.setdefault(found[1], len(numbers) + 1)}", text)
+    cursor.execute("PREPARE planned AS " + numbered.replace("%%", "%"))
+    cursor.execute(f"EXPLAIN EXECUTE planned ({', '.join(['NULL'] * len(numbers))})")
+    lines = [line for (line,) in cursor.fetchall()]
+    cursor.execute("DEALLOCATE planned")
+    return "\n".join(lines)
 
 
 def test_the_same_record_twice_counts_once() -> None:
