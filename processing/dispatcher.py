@@ -30,6 +30,7 @@ log = structlog.get_logger()
 LOCK_CLASS = 0x6F776472  # "owdr": the leaders' advisory locks
 LOOK_SECONDS = 0.25  # how long a hint that was lost is waited for
 GATHER_SECONDS = 0.01  # what is accepted meanwhile shares one publication; longer than hints.QUIET_SECONDS
+WAKE_SECONDS = 0.05  # how often what waits for its moment is looked for while there is much to publish
 SWEEP_SECONDS = 0.25
 STANDBY_SECONDS = 1.0
 DEAD_SECONDS = 1.0  # a worker whose lock has been free for so long is dead ..
@@ -55,7 +56,7 @@ class Dispatcher:
         self.listener = Listener()
         self._after = 0  # the queue id where the last step ended: everyone's turn comes
         self._behind = False  # whether more was unpublished than one step takes
-        self._swept = self._pruned = 0.0
+        self._woke = self._swept = self._pruned = 0.0
         self._failures = 0
         self._token_queue_exists = False
         self._crowded = False  # as the last sweep saw it
@@ -109,16 +110,24 @@ class Dispatcher:
         if not self._token_queue_exists:
             broker.declare_token_queue()
             self._token_queue_exists = True
+        more_to_wake = False
+        if time.monotonic() - self._woke >= WAKE_SECONDS:
+            more_to_wake = self.wake()
+            self._woke = 0.0 if more_to_wake else time.monotonic()
+        dispatched = self.dispatch_next()
+        if time.monotonic() - self._swept >= SWEEP_SECONDS:
+            self.sweep()
+            self._swept = time.monotonic()
+        return dispatched or more_to_wake
+
+    def wake(self) -> bool:
+        """Let those go on whose moment has come: scheduled requests into line, waiting queues. Whether more have to."""
         entered = outbox.enter_line(self.shard, SWEEPS_A_STEP)
         woken = outbox.wake(self.shard, SWEEPS_A_STEP)
         if woken:
             log.debug("woken", queues=len(woken))
         self.send_tokens(woken)
-        dispatched = self.dispatch_next()
-        if time.monotonic() - self._swept >= SWEEP_SECONDS:
-            self.sweep()
-            self._swept = time.monotonic()
-        return dispatched or entered == SWEEPS_A_STEP
+        return entered == SWEEPS_A_STEP
 
     def dispatch_next(self) -> bool:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""

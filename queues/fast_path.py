@@ -29,7 +29,7 @@ from project.metrics import count_answer
 from project.middleware import Edge, identify
 from project.parsers import loads
 from project.problems import Problem
-from queues import hints, presenting
+from queues import presenting
 from queues.accepting import Ask, Submission
 from queues.group_commit import GroupCommit
 from queues.submissions import read_one
@@ -92,7 +92,6 @@ class FastPath:
             return self.failed({**environ, "HTTP_X_REQUEST_ID": trace}, start_response, failure, arrived)
         if not result:
             return self.application(environ, start_response)
-        hints.work_waits()
         own = {
             "Content-Length": str(len(answer)),
             "Location": f"{PATH}/{submission.id}",

@@ -17,6 +17,7 @@ import structlog
 from django.db import DatabaseError, OperationalError, connection
 
 from project import limits
+from queues import hints
 from queues.accepting import Accepted, Ask, accept_together
 from queues.finishing import changed
 
@@ -98,6 +99,8 @@ class GroupCommit:
                         waiting.put(one)
                     else:
                         one.answers.put(answer)
+                if accepted:
+                    hints.work_waits()
         while not waiting.empty():
             if left := waiting.get():
                 left.answers.put(None)

@@ -131,6 +131,7 @@ class Hand:
         self.dispatcher._swept = time.monotonic()  # sweeps only when it is told to
 
     def dispatch(self) -> None:
+        self.dispatcher._woke = 0.0  # whose moment has come is looked for at once
         while self.dispatcher.step():
             continue
 

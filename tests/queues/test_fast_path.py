@@ -24,7 +24,7 @@ from queues.fast_path import FastPath
 from queues.models import Request, UserQueue
 from tests.metrics import counted
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
-from tests.processing.crew import new_user, queue_of
+from tests.processing.crew import new_user, queue_of, until
 from tests.queues.rows import with_queues
 from tests.queues.threads import NOTHING_IS_ACCEPTED, at_once, holding, in_thread, wait_for_a_lock
 
@@ -401,6 +401,7 @@ def test_what_is_accepted_is_counted_logged_and_told_like_any_other(
     monkeypatch.setattr(group_commit, "changed", lambda queue_id: told.append(queue_id))
     before = counts()
     answer = call(fast, token)
+    until(lambda: len(told) == 3)
     assert sorted(map(str, told)) == sorted(["hint", str(user.id), str(queue_of(user).id)])
     with monkeypatch.context() as patch:
         patch.setattr(group_commit, "accept_together", lambda _: 1 / 0)
