@@ -218,11 +218,14 @@ class Reader(Channel):
     """Reads one user's queue after another. A turn of one message gets it; a longer one consumes.
 
     What was received and is `done` is acked by `settle`, all at once; the rest goes back to its place when it stops.
+    While messages stream in that waits until no more come: RabbitMQ sends others for those that are acked, and the turn
+    may be over before it gets to them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._messages: Any = None
+        self._ahead = 0  # how many that are not acked RabbitMQ sends while they stream in
         self._received = self._done = self._acked = 0
 
     def get(self, queue_id: int) -> Delivery | None:
@@ -234,15 +237,18 @@ class Reader(Channel):
         return None if method is None else self._take(body, method.delivery_tag)
 
     def consume(self, queue_id: int, ahead: int, patience: float = 0.2) -> Delivery | None:
-        """The next message as they stream in, at most `ahead` beforehand, or None: none came for `patience` seconds.
+        """The next message as they stream in, at most `ahead` unacked, or None: none came for `patience` seconds.
 
         Raises as `get` does.
         """
         channel = self.open()
         with self._gone_or_ours():
             if self._messages is None:
-                channel.basic_qos(prefetch_count=max(1, min(ahead, MOST_AHEAD)))
+                self._ahead = max(1, min(ahead, MOST_AHEAD))
+                channel.basic_qos(prefetch_count=self._ahead)
                 self._messages = channel.consume(queue_name(queue_id), inactivity_timeout=patience)
+            elif self._received - self._acked >= self._ahead:
+                self._ack_what_is_done()
             method, _, body = next(self._messages, (None, None, None))
         return None if method is None else self._take(body, method.delivery_tag)
 
@@ -251,7 +257,11 @@ class Reader(Channel):
         self._done = tag
 
     def settle(self) -> None:
-        """Ack what is done. Raises BrokerUnavailable."""
+        """Ack what is done, unless messages stream in. Raises BrokerUnavailable."""
+        if self._messages is None:
+            self._ack_what_is_done()
+
+    def _ack_what_is_done(self) -> None:
         if self._done > self._acked:
             self._acked = self._done
             with _ours():

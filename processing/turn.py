@@ -36,7 +36,6 @@ from queues.states import QueueState
 log = structlog.get_logger()
 
 LARGEST_CLAIM = 256
-GROWTH = 32  # after a claim of fast handlers, one so many times as large
 FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ and PostgreSQL are is none of its business
 WORTH_CONSUMING = 4  # a shorter claim gets its messages one by one
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
@@ -133,7 +132,7 @@ class Turn:
         return self.lease.state == QueueState.READY and not self.lease.paused
 
     def _run_claims(self) -> None:
-        """Claim one request, then more while they are fast; record each claim together, then ack it together."""
+        """Claim one request, then many while they are fast; record each claim together, then ack it together."""
         head = self.lease.head if self.lease.published_seq > self.lease.done_seq else None
         if self.lease.careful:
             self.recording.record(QueueState.DRAINING, 1)  # claimed from now on: it may have changed
@@ -157,8 +156,10 @@ class Turn:
                 self.recording.record(QueueState.READY)
             elif self.lease.state == QueueState.DRAINING:
                 claim = self.lease.claimed(size)
-        self._ack(settle=not followed)
+        self._ack(settle=False)
         self.reader.give_back()
+        if not followed:
+            self.reader.settle()
 
     def _record_and_follow(self, then: Next, size: int, delay: float | None) -> bool:
         """Record; if this may be the end of the turn, take the next queue with it. Whether it was taken."""
@@ -290,12 +291,12 @@ class Turn:
             self.reader.settle()
 
     def _next_size(self, ran: int) -> int:
-        """How many to claim next: ever more while they are fast, one when they are slow or a worker died here."""
+        """How many to claim next: many while they are fast, one when they are slow or a worker died here."""
         if self.lease.careful or self.lease.done_seq + self.recording.passed < self.lease.careful_to:
             return 1
-        if self.handling > ran * FAST_SECONDS:
+        if not ran or self.handling > ran * FAST_SECONDS:
             return 1
-        return max(1, min(GROWTH * ran, LARGEST_CLAIM, self.most - self.ran))
+        return max(1, min(LARGEST_CLAIM, self.most - self.ran))
 
     def _worth_fetching(self) -> int:
         """How many messages to have ahead: more than are received before some of them are acked."""

@@ -41,7 +41,7 @@ Application = Callable[[Environ, Any], Iterable[bytes]]
 PATH = "/api/v1/requests"
 ALLOWED = "GET, HEAD, POST"
 JSON = ("application/json", "application/json; charset=utf-8", "application/json;charset=utf-8")
-UNUSUAL = ("HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_ENCODING", "HTTP_IDEMPOTENCY_KEY", "HTTP_ORIGIN")
+UNUSUAL = {"HTTP_TRANSFER_ENCODING", "HTTP_CONTENT_ENCODING", "HTTP_IDEMPOTENCY_KEY", "HTTP_ORIGIN"}
 # The middleware that is known here: what SURROUNDING adds to an answer depends on the host and the scheme alone, and
 # the last one has nothing to do for this path.
 SURROUNDING = ["django.middleware.security.SecurityMiddleware", "project.middleware.CrossOrigin"]
@@ -147,7 +147,7 @@ def plain(environ: Environ) -> bool:
         and 0 < int(length) <= settings.BODY_LIMIT
         and not environ.get("QUERY_STRING")
         and not environ.get("SCRIPT_NAME")
-        and not any(name in environ for name in UNUSUAL)
+        and UNUSUAL.isdisjoint(environ)
     )
 
 

@@ -13,10 +13,10 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from processing import drain, recording, watch
+from processing import drain, recording, turn, watch
 from processing.drain import drain_queue
 from processing.handlers import HandlerRequest, Reject, RetryLater
-from processing.rabbitmq import Delivery
+from processing.rabbitmq import Delivery, Reader, queue_name
 from processing.recording import Recording
 from queues import interventions
 from queues.lease import Next
@@ -472,6 +472,56 @@ def test_a_turn_ends_after_so_many_requests(hand: Hand, script: Script, monkeypa
     assert queue_of(user).fence == 3
 
 
+def test_a_turn_receives_no_message_that_it_will_not_run(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would go back to RabbitMQ, and come once more."""
+    from django.conf import settings
+
+    monkeypatch.setattr(settings.ENV, "turn_requests", 150)
+
+    @script
+    def fine(request: HandlerRequest) -> None:
+        return None
+
+    user = new_user()
+    submit(user, *["fine"] * 400)
+    hand.dispatch()
+    assert hand.work(turns=1) == 1
+    assert queue_of(user).done_seq == 150
+    channel, name = hand.wire.open(), queue_name(queue_of(user).id)
+    assert hand.wire.depth(name) == 250
+    returned = [channel.basic_get(name)[0].redelivered for _ in range(250)]
+    assert not any(returned)
+    hand.wire.close()
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 400
+
+
+def test_more_than_was_ahead_streams_on_without_a_pause(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "ACK_DUPLICATES", 5)
+    got: list[int] = []
+    get = Reader.get
+    monkeypatch.setattr(Reader, "get", lambda reader, queue_id: got.append(queue_id) or get(reader, queue_id))
+
+    @script
+    def fine(request: HandlerRequest) -> None:
+        if request.sequence == 2:
+            for _ in range(10):
+                submit(user, *["fine"] * 30)
+            hand.dispatcher.dispatch_next()
+
+    user = new_user()
+    submit(user, *["fine"] * 20)
+    hand.dispatch()
+    assert hand.work(turns=1) == 1
+    assert queue_of(user).done_seq > 100
+    assert len(got) <= 2, "the first, and one look into an empty queue"
+    hand.settle()
+
+
 def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, script: Script) -> None:
     ran = []
 
@@ -482,11 +532,11 @@ def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, scri
             UserQueue.objects.filter(user=user).update(paused=True)
 
     user = new_user()
-    submit(user, *["note"] * 50)
+    submit(user, *["note"] * 400)
     hand.dispatch()
     hand.work()
     stopped_at = len(ran)
-    assert stopped_at < 50, "what was claimed together may be finished together, no more"
+    assert stopped_at < 400, "what was claimed together may be finished together, no more"
     hand.wire.put_token(queue_of(user).id)
     hand.work()
     assert len(ran) == stopped_at, "a token does not start it"
@@ -496,7 +546,7 @@ def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, scri
     assert len(ran) == stopped_at
     interventions.resume(queue_of(user).id)
     hand.settle()
-    assert ran == list(range(1, 52))
+    assert ran == list(range(1, 402))
 
 
 # The watch
