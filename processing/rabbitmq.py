@@ -224,7 +224,7 @@ class Reader(Channel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._messages: Any = None
+        self._messages: Iterator[Delivery | None] | None = None
         self._ahead = 0  # how many that are not acked RabbitMQ sends while they stream in
         self._received = self._done = self._acked = 0
 
@@ -242,15 +242,18 @@ class Reader(Channel):
         Raises as `get` does.
         """
         channel = self.open()
-        with self._gone_or_ours():
-            if self._messages is None:
-                self._ahead = max(1, min(ahead, MOST_AHEAD))
-                channel.basic_qos(prefetch_count=self._ahead)
-                self._messages = channel.consume(queue_name(queue_id), inactivity_timeout=patience)
-            elif self._received - self._acked >= self._ahead:
-                self._ack_what_is_done()
-            method, _, body = next(self._messages, (None, None, None))
-        return None if method is None else self._take(body, method.delivery_tag)
+        if self._messages is None:
+            self._messages = self._stream(channel, queue_id, max(1, min(ahead, MOST_AHEAD)), patience)
+        elif self._received - self._acked >= self._ahead:
+            self._ack_what_is_done()
+        return next(self._messages, None)
+
+    def _stream(self, channel: Any, queue_id: int, ahead: int, patience: float) -> Iterator[Delivery | None]:
+        with self._gone_or_ours():  # once, not for each of them
+            self._ahead = ahead
+            channel.basic_qos(prefetch_count=ahead)
+            for method, _, body in channel.consume(queue_name(queue_id), inactivity_timeout=patience):
+                yield None if method is None else self._take(body, method.delivery_tag)
 
     def done(self, tag: int) -> None:
         """Everything received up to `tag` is done with; RabbitMQ hears of it when it is settled."""

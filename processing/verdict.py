@@ -1,7 +1,7 @@
 """What the end of an attempt means: its outcome, and how the queue goes on."""
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, TimeLimitExceeded
 from queues.kinds import Kind
@@ -12,8 +12,7 @@ LONGEST_MESSAGE = 2000
 NO_HANDLER_DELAY = 30.0  # seconds until a kind that has no handler here is tried again: a deploy may be under way
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`outcome` is None when the request was over before its turn; `delay` is seconds, when the queue waits."""
 
     outcome: Outcome | None

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
 
 import orjson
@@ -20,8 +19,7 @@ class FencedOut(Exception):
     """Somebody else owns the queue by now, or nobody does: stop at once. Nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended.
 
     `ready_at` (when it could begin) and `began_at` (when its first attempt did) are in seconds since the epoch.
@@ -43,8 +41,7 @@ class Work:
     began_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's.
 
     `work` is what was claimed; nothing of it is recorded.
@@ -177,10 +174,8 @@ class Lease:
 
 
 def _work(row: Any) -> Work:
-    return Work(
-        row.id, row.seq, row.kind, row.version, row.payload, row.attempt, row.max_attempts, row.on_failure,
-        row.finished_at, row.expired, row.cancel_asked, row.trace, row.ready_at, row.began_at,
-    )  # fmt: skip
+    """What the last columns of LEASE and CLAIMED are."""
+    return Work._make(row[-len(Work._fields) :])
 
 
 def _told(outcome: Outcome) -> dict[str, Any]:
