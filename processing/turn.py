@@ -299,9 +299,9 @@ class Turn:
         return max(1, min(LARGEST_CLAIM, self.most - self.ran))
 
     def _worth_fetching(self) -> int:
-        """How many messages to have ahead: more than are received before some of them are acked."""
+        """How many messages to have ahead: room for any claim of this turn, and for duplicates before it."""
         waiting = self.lease.published_seq - self.lease.done_seq
-        return max(2 * ACK_DUPLICATES, min(waiting, self.most - self.ran))
+        return max(2 * ACK_DUPLICATES, min(max(waiting, LARGEST_CLAIM), self.most - self.ran))
 
     def _is_over(self) -> bool:
         """Whether others come first now."""
