@@ -11,8 +11,8 @@ from django.db.models import Count, Exists, Max, Min, OuterRef, QuerySet
 from django.db.models.fields.json import KeyTextTransform
 
 from queues.looking import in_line
-from queues.models import Request, UserQueue
-from queues.states import Status
+from queues.models import Attempt, Request, UserQueue
+from queues.states import AttemptOutcome, Status
 
 PLACE = ("queue_id", "seq", "id")
 
@@ -64,11 +64,22 @@ NEWEST = 1000  # failures that the board looks at
 
 
 def newest(since: UUID) -> list[dict[str, Any]]:
-    """The NEWEST failures among ids above `since`, by kind: `failures`, its commonest `error`, the `last` time."""
-    found = Request.objects.filter(given_up=Status.FAILED, id__gte=since).order_by("-id")
+    """The NEWEST failures among ids above `since`, by kind: `failures`, its commonest `error`, the `last` time.
+
+    What a handler rejected is its caller's error and is left out.
+    """
+    last_attempt = Attempt.objects.filter(request=OuterRef("pk"), number=OuterRef("attempt"))
+    found = (
+        Request.objects.filter(given_up=Status.FAILED, id__gte=since)
+        .annotate(rejected=Exists(last_attempt.filter(outcome=AttemptOutcome.REJECTED)))
+        .order_by("-id")
+    )
     errors: defaultdict[str, Counter[str]] = defaultdict(Counter)
     last: dict[str, datetime] = {}
-    for kind, error, at in found.values_list("kind", KeyTextTransform("type", "error"), "finished_at")[:NEWEST]:
+    columns = ("kind", KeyTextTransform("type", "error"), "finished_at", "rejected")
+    for kind, error, at, rejected in found.values_list(*columns)[:NEWEST]:
+        if rejected:
+            continue
         errors[kind][error or "-"] += 1
         last[kind] = max(at, last.get(kind, at))
     rows = [

@@ -36,6 +36,7 @@ class BatchHistogram(Histogram):
 WAITING_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 RUNNING_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 
+REJECTED = AttemptOutcome.REJECTED.value  # in the place of `failed`
 ACCEPTED = Counter("ordered_work_accepted", "Requests accepted: committed in PostgreSQL.", ["kind"])
 FINISHED = Counter("ordered_work_finished", "Requests that got their final status.", ["kind", "status"])
 ATTEMPTS = Counter("ordered_work_attempts", "Attempts that ended, by how.", ["kind", "outcome"])
@@ -91,8 +92,10 @@ def count_recorded(outcomes: Sequence[Outcome]) -> None:
             ran[kind].append(finished - (started if work.began_at is None else work.began_at))
     for (kind, status, how), count in ended.items():
         if status != Status.RETRYING:
-            _series(FINISHED, kind, status.value).inc(count)
-            pace.tally.finished(kind, status, count)
+            # A request that its handler rejected is its caller's error, and no failing kind.
+            told = REJECTED if how == AttemptOutcome.REJECTED and status == Status.FAILED else status.value
+            _series(FINISHED, kind, told).inc(count)
+            pace.tally.finished(kind, told, count)
         if how is not None:
             _series(ATTEMPTS, kind, how.value).inc(count)
     for histogram, measured in ((WAITING, waited), (RUNNING, ran), (HANDLER, handled)):
@@ -119,8 +122,8 @@ def begin_at_zero() -> None:
     """Show every kind from the start: a counter that appears with its first event hides that event from rate()."""
     for kind in {kind.name for kind in kinds.all_kinds()}:
         ACCEPTED.labels(kind)
-        for status in FINAL:
-            FINISHED.labels(kind, status.value)
+        for status in (*FINAL, REJECTED):
+            FINISHED.labels(kind, str(status))
         for outcome in AttemptOutcome:
             ATTEMPTS.labels(kind, outcome.value)
         for histogram in (WAITING, RUNNING, HANDLER):

@@ -16,12 +16,13 @@ import redis
 
 from project.redis_client import RedisUnavailable, Script
 from queues.hints import channel
-from queues.states import FINAL, Status
+from queues.states import FINAL, AttemptOutcome
 
 MINUTES = 60
 FLUSH_SECONDS = 2.0
 AWAY_SECONDS = 15.0  # Redis did not answer: the others who ask for it come first
 ACCEPTED = "accepted"
+COUNTED = frozenset({*(status.value for status in FINAL), AttemptOutcome.REJECTED.value})
 
 ADD = Script("""
     for at = 1, #KEYS do
@@ -97,10 +98,10 @@ class Tally:
         """So many requests were accepted just now."""
         self._add(ACCEPTED, count)
 
-    def finished(self, kind: str, status: Status, count: int) -> None:
-        """So many of that kind have just got that final status."""
-        if status in FINAL:
-            self._add(f"{status.value}:{kind}", count)
+    def finished(self, kind: str, status: str, count: int) -> None:
+        """So many of that kind have just got that final status; `rejected` in the place of failed, where it was so."""
+        if status in COUNTED:
+            self._add(f"{status}:{kind}", count)
 
     def _add(self, name: str, count: int) -> None:
         minute = int(time.time() // 60)

@@ -92,7 +92,10 @@ class Backend(httpcore.NetworkBackend):
         found = resolve(host, port, self.budget)
         permitted = [entry for entry in found if may_connect(host, entry[1][0])]
         if not permitted:
-            raise AddressRefused(f"{host} leads to an address that is not public; HTTP_CALL_ALLOW can name it.")
+            raise AddressRefused(
+                f"{host} leads to an address that is not public, which http.call does not connect to. An operator can "
+                "allow it: HTTP_CALL_ALLOW."
+            )
         stream = Stream(self._connect(permitted), self.budget)
         self._streams.append(stream)
         return stream

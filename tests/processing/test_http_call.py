@@ -30,7 +30,7 @@ from processing.http.addresses import is_public, may_connect
 from processing.http.connecting import AddressRefused, CallFailed
 from queues import kinds
 from queues.models import Attempt
-from tests.processing.crew import Hand, new_user, requests_of, statuses_of, submit
+from tests.processing.crew import Hand, attempts_of, new_user, requests_of, statuses_of, submit
 
 Handle = Callable[["Visit"], object]
 
@@ -344,7 +344,11 @@ def test_a_refused_call_gets_no_other_attempt_and_tells_no_address(place: Place,
     hand.settle()
     (refused,) = requests_of(user)
     assert (refused.status, refused.attempt) == ("failed", 1)
-    assert "127.0.0.1" not in refused.error["message"]
+    assert attempts_of(refused) == [(1, "rejected")]
+    assert refused.error["message"] == (
+        "localhost leads to an address that is not public, which http.call does not connect to. An operator can allow "
+        "it: HTTP_CALL_ALLOW."
+    )
 
 
 def test_what_was_checked_is_what_is_connected_to(

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from django.utils import timezone
 from accounts.models import User
 from project import board, health
 from queues import kinds, metrics, pace, standing
-from queues.models import Request
+from queues.lease import Outcome
+from queues.models import Attempt, Request
 from queues.standing import Recent
-from queues.states import QueueState, Status
+from queues.states import AttemptOutcome, QueueState, Status
 from tests.queues.rows import queue_of, request_in
 
 pytestmark = pytest.mark.django_db
@@ -124,6 +126,40 @@ def test_failing_kinds_are_told_with_their_commonest_error(operator: Client) -> 
     request_in(queue, 4, Status.CANCELLED)
     (row,) = operator.get(BOARD).context["board"].failing
     assert (row["kind"], row["failures"], row["error"]) == ("demo.echo", 3, "KeyError")
+
+
+def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
+    operator: Client, clean_pace: None, until: Callable[..., None]
+) -> None:
+    queue = queue_of(User.objects.create_user("bob"), last_seq=9)
+    at = timezone.now()
+    error = {"type": "AddressRefused", "message": "x", "at": ""}
+    rejected = request_in(queue, 1, Status.FAILED, at, kind="http.call", error=error)
+    Attempt.objects.create(request=rejected, number=rejected.attempt, started_at=at, finished_at=at, outcome="rejected")
+    metrics.count_recorded([ended("http.call", AttemptOutcome.REJECTED), ended("demo.echo", AttemptOutcome.FAILED)])
+
+    def finished() -> int:
+        pace.tally.flush()
+        found = pace.read()
+        return sum(found.finished) if found else 0
+
+    until(lambda: finished() == 2, "both are counted")
+    told = operator.get(BOARD).context["board"]
+    assert [(row["kind"], row["failed"]) for row in told.failing] == [("demo.echo", 1)]
+
+
+def test_rejected_and_failed_requests_are_counted_apart() -> None:
+    def counted(status: str) -> float:
+        return float(metrics.FINISHED.labels("http.call", status)._value.get())
+
+    before = counted("rejected"), counted("failed")
+    metrics.count_recorded([ended("http.call", AttemptOutcome.REJECTED)] * 3)
+    assert (counted("rejected"), counted("failed")) == (before[0] + 3, before[1])
+
+
+def ended(kind: str, how: AttemptOutcome) -> Outcome:
+    work: Any = SimpleNamespace(kind=kind)
+    return Outcome(1, Status.FAILED, 1, how, work=work)
 
 
 def test_a_hostile_kind_or_error_is_text(operator: Client) -> None:
