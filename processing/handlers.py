@@ -1,15 +1,20 @@
 """What a user of this project writes: functions that do the work, each declared with `@handler`."""
 
+import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
 import orjson
-from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel
 
+from processing.results import as_json
 from project.logs import at_work
+from project.start import place
 from queues import kinds, progress
 from queues.kinds import Kind
 from queues.states import OnFailure
@@ -27,6 +32,10 @@ class RetryLater(Exception):
     def __init__(self, seconds: float, why: str = "") -> None:
         super().__init__(why or f"asked to be tried again in {seconds} s")
         self.seconds = min(max(0.0, seconds), LONGEST_DELAY)
+
+
+class WrongHandler(ImproperlyConfigured, ValueError):
+    """A handler does not fit: no process starts. Says which one, with its file and line."""
 
 
 class TimeLimitExceeded(BaseException):
@@ -113,33 +122,85 @@ def handler(
 
     `time_limit`, `backoff` (first delay) and `backoff_cap` (longest) are seconds. `on_failure`: continue | block.
     `atomic` runs it inside the recording transaction: its writes to PostgreSQL happen exactly once.
-    Raises ValueError when an argument does not fit or the name and version are taken.
+    docs/handlers.md says more. Raises WrongHandler when an argument or the function does not fit, or the name and
+    version are taken.
     """
-    if max_attempts < 1 or time_limit <= 0 or backoff < 0 or backoff_cap < backoff or version < 1:
-        raise ValueError(
-            f"{name}: max_attempts and version are at least 1, time_limit is above 0, 0 <= backoff <= backoff_cap."
-        )
+    if callable(name):
+        raise WrongHandler(f'{place_of(name)}: Write @handler("name.of.the.kind") instead of @handler.')
 
     def declare(function: Function) -> Function:
+        wrong = _wrong_about(name, version, schema, max_attempts, on_failure) or _wrong_with(function)
+        wrong = wrong or _wrong_seconds(name, time_limit, backoff, backoff_cap)
+        if not wrong and (name, version) in _functions:
+            other = place_of(_functions[name, version])
+            wrong = f"{name!r} version {version} has a handler already, at {other}. Give one another name or version."
+        if wrong:
+            raise WrongHandler(f"{place_of(function)}: {wrong}")
         about = description or (function.__doc__ or "").strip().partition("\n")[0]
+        policy = OnFailure(on_failure)
         kinds.register(
-            Kind(
-                name,
-                version,
-                about,
-                schema,
-                max_attempts,
-                time_limit,
-                OnFailure(on_failure),
-                backoff,
-                backoff_cap,
-                atomic,
-            )
+            Kind(name, version, about, schema, max_attempts, time_limit, policy, backoff, backoff_cap, atomic)
         )
         _functions[name, version] = function
         return function
 
     return declare
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Where a function is written, as file:line."""
+    written = inspect.unwrap(function)
+    code = getattr(written, "__code__", None) or getattr(type(written).__call__, "__code__", None)
+    return place(code.co_filename, code.co_firstlineno) if code else f"{getattr(written, '__module__', '?')}"
+
+
+def declared_by(app: str) -> bool:
+    """Whether a handler is written in that app."""
+    modules = [inspect.unwrap(function).__module__ for function in _functions.values()]
+    return any(module == app or module.startswith(f"{app}.") for module in modules)
+
+
+def _wrong_about(name: Any, version: Any, schema: Any, max_attempts: Any, on_failure: Any) -> str | None:
+    """What does not fit of its arguments, as a sentence."""
+    if not isinstance(name, str) or not re.fullmatch(r"[!-~]{1,100}", name):
+        return f"{name!r} is no name: write up to 100 letters, digits, dots, as in 'report.build'."
+    for what, number in (("version", version), ("max_attempts", max_attempts)):
+        if type(number) is not int or not 1 <= number < 2**31:
+            return f"{name!r} has {what}={number!r}: write a whole number from 1."
+    if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+        return f"{name!r} has schema={schema!r}: write a class made from pydantic.BaseModel."
+    if on_failure not in OnFailure.values:
+        return f"{name!r} has on_failure={on_failure!r}: write {' or '.join(map(repr, OnFailure.values))}."
+    return None
+
+
+def _wrong_seconds(name: str, time_limit: Any, backoff: Any, backoff_cap: Any) -> str | None:
+    given = {"time_limit": time_limit, "backoff": backoff, "backoff_cap": backoff_cap}
+    for what, seconds in given.items():
+        if type(seconds) not in (int, float) or not isfinite(seconds):
+            return f"{name!r} has {what}={seconds!r}: write a number of seconds."
+    if time_limit <= 0 or not 0 <= backoff <= backoff_cap:
+        told = ", ".join(f"{what}={seconds!r}" for what, seconds in given.items())
+        return f"{name!r} has {told}: time_limit is above 0, and 0 <= backoff <= backoff_cap."
+    return None
+
+
+def _wrong_with(function: Any) -> str | None:
+    """What does not fit of the function, as a sentence."""
+    if not callable(function):
+        return f"{function!r} is no function."
+    written = inspect.unwrap(function)
+    called = f"{getattr(written, '__name__', written)!s}"
+    if inspect.iscoroutinefunction(written) or inspect.isasyncgenfunction(written):
+        return f"{called} is async. A handler is a plain function: write def instead of async def."
+    if inspect.isgeneratorfunction(written):
+        return f"{called} yields. A handler is a plain function: return its result."
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        taken = f"{called}{inspect.signature(function)}"
+        return f"{taken} cannot be called with (request, payload), which every handler is given."
+    return None
 
 
 class NoHandler(LookupError):
@@ -155,13 +216,11 @@ def find(name: str, version: int) -> tuple[Kind, Function]:
 
 
 def call(function: Function, kind: Kind, request: HandlerRequest, payload: str) -> str:
-    """Run a handler on its payload's JSON text; its result as JSON text. Raises what the handler raises."""
+    """Run a handler on its payload's JSON text; its result as JSON text. Raises what the handler raises, and
+    InvalidResult."""
     value = kind.schema.model_validate_json(payload) if kind.schema else orjson.loads(payload)
     before = at_work.set(request.described)
     try:
-        result = orjson.dumps(function(request, value))
+        return as_json(function(request, value))
     finally:
         at_work.reset(before)
-    if len(result) > settings.ENV.result_limit:
-        raise ValueError(f"The result has {len(result)} bytes; RESULT_LIMIT is {settings.ENV.result_limit}.")
-    return result.decode()

@@ -11,9 +11,9 @@ share_with_siblings("events")  # before anything imports prometheus_client
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.events_settings"
 
-import django  # noqa: E402
+from project.start import set_up  # noqa: E402
 
-django.setup(set_prefix=False)
+set_up(set_prefix=False)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 

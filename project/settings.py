@@ -18,6 +18,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 
+from project.start import extra_apps
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_SECRET = "development-only-" + "0" * 40  # refused outside DEBUG
 
@@ -177,7 +179,7 @@ INSTALLED_APPS = [
     "processing",
     "processing.demo",
     "processing.http",
-    *(app.strip() for app in ENV.extra_apps.split(",") if app.strip()),
+    *extra_apps(ENV.extra_apps),
 ]
 
 MIDDLEWARE = [  # what is added here, queues/fast_path.py has to know

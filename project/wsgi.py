@@ -10,12 +10,13 @@ from project.sharing import share_with_siblings
 
 share_with_siblings("api")  # before anything imports prometheus_client
 
-from django.core.wsgi import get_wsgi_application  # noqa: E402
+from project.start import set_up  # noqa: E402
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-_django = get_wsgi_application()
+set_up()
 
 from django.conf import settings  # noqa: E402
+from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from project.slots import Slots  # noqa: E402
 from queues.fast_path import in_front_of  # noqa: E402
@@ -44,5 +45,5 @@ def end_streams_on_signals() -> None:
 if threading.current_thread() is threading.main_thread():
     end_streams_on_signals()
 watched.listen()
-application = in_front_of(Slots(_django, settings.ENV.api_threads))
+application = in_front_of(Slots(get_wsgi_application(), settings.ENV.api_threads))
 gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again

@@ -79,10 +79,11 @@ def migrate(variables: dict[str, str]) -> None:
     """Starts Django in this process and brings the database up to date."""
     os.environ.update(variables, DJANGO_SETTINGS_MODULE="project.settings")
     (ROOT / "staticfiles").mkdir(exist_ok=True)
-    import django
     from django.core.management import call_command
 
-    django.setup()
+    from project.start import set_up
+
+    set_up()
     call_command("migrate", verbosity=0, interactive=False)
 
 

@@ -51,7 +51,12 @@ def end_process(request: HandlerRequest, payload: Any) -> None:
 @contextmanager
 def registered() -> Iterator[None]:
     """The tests' kinds, for a while."""
-    before = dict(kinds._kinds), dict(kinds._newest), dict(handlers._functions)
+    with kept():
+        _register()
+        yield
+
+
+def _register() -> None:
     quick: dict[str, Any] = {"backoff": 0.02, "backoff_cap": 0.1}
     handlers.handler("test.journal", **quick)(write_journal)
     handlers.handler("test.script", **quick)(run_script)
@@ -63,6 +68,12 @@ def registered() -> Iterator[None]:
     handlers.handler("test.poison", **quick)(end_process)
     handlers.handler("test.patient", max_attempts=10_000, backoff=0)(run_script)
     del handlers._functions["test.gone", 1]
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """What is declared in the block is forgotten after it."""
+    before = dict(kinds._kinds), dict(kinds._newest), dict(handlers._functions)
     try:
         yield
     finally:

@@ -1,0 +1,123 @@
+"""What a handler must be like, and what is said when it is not."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processing.handlers import HandlerRequest, WrongHandler, handler
+from project.start import place
+from tests.processing import kinds as _kinds
+from tests.processing.crew import Hand, new_user, requests_of, submit
+
+
+def build(request: HandlerRequest, payload: Any) -> int:
+    return 1
+
+
+def no_payload(request: HandlerRequest) -> int:
+    return 1
+
+
+def too_many(request: HandlerRequest, payload: Any, more: Any) -> int:
+    return 1
+
+
+async def not_awaited(request: HandlerRequest, payload: Any) -> int:
+    return 1
+
+
+def yields(request: HandlerRequest, payload: Any) -> Any:
+    yield 1
+
+
+def at(function: Callable[..., Any]) -> str:
+    return place(inspect.getsourcefile(function) or "", inspect.getsourcelines(function)[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "function", "sentence"),
+    [
+        (
+            {},
+            no_payload,
+            "no_payload(request: processing.handlers.HandlerRequest) -> int cannot be called with (request, payload), "
+            "which every handler is given.",
+        ),
+        (
+            {},
+            too_many,
+            "too_many(request: processing.handlers.HandlerRequest, payload: Any, more: Any) -> int cannot be called "
+            "with (request, payload), which every handler is given.",
+        ),
+        ({}, not_awaited, "not_awaited is async. A handler is a plain function: write def instead of async def."),
+        ({}, yields, "yields yields. A handler is a plain function: return its result."),
+        ({"name": "a b"}, build, "'a b' is no name: write up to 100 letters, digits, dots, as in 'report.build'."),
+        ({"name": 7}, build, "7 is no name: write up to 100 letters, digits, dots, as in 'report.build'."),
+        ({"on_failure": "stop"}, build, "'test.new' has on_failure='stop': write 'continue' or 'block'."),
+        ({"max_attempts": 0}, build, "'test.new' has max_attempts=0: write a whole number from 1."),
+        ({"max_attempts": "3"}, build, "'test.new' has max_attempts='3': write a whole number from 1."),
+        ({"version": 1.5}, build, "'test.new' has version=1.5: write a whole number from 1."),
+        ({"schema": dict}, build, "'test.new' has schema=<class 'dict'>: write a class made from pydantic.BaseModel."),
+        ({"time_limit": "60"}, build, "'test.new' has time_limit='60': write a number of seconds."),
+        (
+            {"backoff": 9, "backoff_cap": 3},
+            build,
+            "'test.new' has time_limit=60, backoff=9, backoff_cap=3: time_limit is above 0, and "
+            "0 <= backoff <= backoff_cap.",
+        ),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_what_does_not_fit_is_refused_with_file_and_line(
+    arguments: dict[str, Any], function: Callable[..., Any], sentence: str
+) -> None:
+    with pytest.raises(WrongHandler) as refused:
+        handler(**{"name": "test.new", **arguments})(function)
+    assert str(refused.value) == f"{at(function)}: {sentence}"
+
+
+def test_a_bare_handler_is_refused_with_file_and_line() -> None:
+    with pytest.raises(WrongHandler) as refused:
+        handler(build)  # type: ignore[arg-type]
+    assert str(refused.value) == f'{at(build)}: Write @handler("name.of.the.kind") instead of @handler.'
+
+
+def test_a_kind_that_is_there_already_is_refused_with_both_places() -> None:
+    with pytest.raises(WrongHandler) as refused:
+        handler("test.journal")(build)
+    other = at(_kinds.write_journal)
+    said = f"'test.journal' version 1 has a handler already, at {other}. Give one another name or version."
+    assert str(refused.value) == f"{at(build)}: {said}"
+
+
+def test_a_wrapped_handler_is_told_by_its_own_place() -> None:
+    @functools.wraps(build)
+    def wrapper(*arguments: Any) -> Any:
+        return build(*arguments)
+
+    with pytest.raises(WrongHandler, match=re.escape(at(build))):
+        handler("test.journal")(wrapper)
+
+
+@pytest.fixture
+def readme(tmp_path: Path) -> str:
+    """The README's handler as it stands."""
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(# yourapp/handlers\.py.*?)```", text, re.DOTALL)
+    return str(code)
+
+
+def test_the_readmes_handler_runs_as_it_stands(hand: Hand, readme: str) -> None:
+    with _kinds.kept():
+        exec(compile(readme, "handlers.py", "exec"), {"__name__": "yourapp.handlers"})  # noqa: S102
+        user = new_user()
+        submit(user, {"pages": ["one", "two"]}, kind="report.build")
+        hand.settle()
+        (request,) = requests_of(user)
+    assert (request.status, request.result, request.on_failure) == ("succeeded", {"pages": 2}, "block")
+    assert request.max_attempts == 5
