@@ -1,6 +1,7 @@
 """One turn of one user's queue: run what is in it in order, record what comes of it, leave it where others go on."""
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -378,8 +379,9 @@ class Turn:
         overrun = TimeLimitExceeded(
             f"The handler overran its time limit of {running.kind.time_limit:g} s and could not be interrupted."
         )
+        hanging = sys._current_frames().get(self.thread_id)
         verdict = raised(
-            running.work, running.kind, running.request.cancelled, overrun, running.started_at, self._now()
+            running.work, running.kind, running.request.cancelled, overrun, running.started_at, self._now(), hanging
         )
         before = self.recording.passed, list(self.recording.outcomes)
         self.recording.over(verdict)

@@ -1,14 +1,18 @@
 """What the end of an attempt means: its outcome, and how the queue goes on."""
 
 from datetime import datetime
+from types import FrameType
 from typing import NamedTuple
 
+from processing import tracebacks
 from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, TimeLimitExceeded
+from processing.results import InvalidResult
 from queues.kinds import Kind
 from queues.lease import Next, Outcome, Work
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
 
 LONGEST_MESSAGE = 2000
+TRACED = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.REJECTED)
 NO_HANDLER_DELAY = 30.0  # seconds until a kind that has no handler here is tried again: a deploy may be under way
 
 
@@ -40,11 +44,18 @@ def returned(work: Work, request: HandlerRequest, result: str, started: datetime
 
 
 def raised(
-    work: Work, kind: Kind | None, given_up: bool, error: BaseException, started: datetime, finished: datetime
+    work: Work,
+    kind: Kind | None,
+    given_up: bool,
+    error: BaseException,
+    started: datetime,
+    finished: datetime,
+    hanging: FrameType | None = None,
 ) -> Verdict:
     """The attempt failed: once more after a while, or what the kind wants after its last one.
 
-    `given_up`: its owner asked for an end meanwhile, so that there is no other attempt.
+    `given_up`: its owner asked for an end meanwhile, so that there is no other attempt. A result that is no JSON has
+    none either: the handler did its work, and would do it again. `hanging` is where its thread stands.
     """
     number = work.attempt + 1
     how, delay = _how(error, kind, number)
@@ -52,12 +63,14 @@ def raised(
     status = Status.FAILED
     if given_up:
         status, how = Status.CANCELLED, AttemptOutcome.CANCELLED
-    elif how != AttemptOutcome.REJECTED and number < work.max_attempts:
+    elif not isinstance(error, Reject | InvalidResult) and number < work.max_attempts:
         status, then = Status.RETRYING, QueueState.WAITING
     elif work.on_failure == OnFailure.BLOCK:
         status, then = Status.RETRYING, QueueState.BLOCKED
     told = {"type": _name(error), "message": _message(error, kind), "at": finished.isoformat()}
-    outcome = Outcome(work.seq, status, number, how, None, told, started, finished, work)
+    found = tracebacks.of(error, hanging) if how in TRACED else None
+    text, frames = found or (None, None)
+    outcome = Outcome(work.seq, status, number, how, None, told, started, finished, work, text, frames)
     return Verdict(outcome, then, delay if then == QueueState.WAITING else None)
 
 

@@ -90,10 +90,18 @@ def _render(style: str) -> list[Processor]:
         colours = sys.stderr.isatty()
         return [
             _without_rows,
+            _as_exception,
             structlog.dev.ConsoleRenderer(colors=colours, timestamp_key="at", exception_formatter=_plain_traceback),
         ]
     transformer = ExceptionDictTransformer(show_locals=False)
     return [structlog.processors.ExceptionRenderer(transformer), _without_rows, _json]
+
+
+def _as_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """For readers a handler's traceback stands below its line, as any other does."""
+    if "traceback" in event and "exc_info" not in event:
+        event["exception"] = event.pop("traceback").rstrip("\n")
+    return event
 
 
 def _plain_traceback(out: Any, exc_info: Any) -> None:

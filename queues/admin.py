@@ -121,7 +121,7 @@ class UserQueueAdmin(Steering):
 
 class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # it is generic for mypy alone
     model = Attempt
-    fields = readonly_fields = ("number", "started_at", "finished_at", "outcome", "error_text")
+    fields = readonly_fields = ("number", "started_at", "finished_at", "outcome", "error_text", "traceback_text")
     can_delete = False
     extra = 0
 
@@ -134,6 +134,10 @@ class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # it is gen
     @admin.display(description="error")
     def error_text(self, attempt: Attempt) -> str:
         return shortened(f"{attempt.error['type']}: {attempt.error['message']}") if attempt.error else "-"
+
+    @admin.display(description="traceback")
+    def traceback_text(self, attempt: Attempt) -> str:
+        return shortened(attempt.traceback) if attempt.traceback else "-"
 
 
 @admin.register(Request)

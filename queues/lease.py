@@ -44,7 +44,7 @@ class Work(NamedTuple):
 class Outcome(NamedTuple):
     """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's.
 
-    `work` is what was claimed; nothing of it is recorded.
+    `work` is what was claimed; nothing of it is recorded. `traceback` is for operators, `frames` of it for the log.
     """
 
     seq: int
@@ -56,6 +56,8 @@ class Outcome(NamedTuple):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     work: Work | None = None
+    traceback: str | None = None
+    frames: str | None = None
 
 
 class Lease:
@@ -180,7 +182,7 @@ def _work(row: Any) -> Work:
 
 def _told(outcome: Outcome) -> dict[str, Any]:
     """An outcome as RECORD reads it; JSON inside is text, so that PostgreSQL stores it as it is."""
-    return {
+    told = {
         "seq": outcome.seq,
         "status": outcome.status,
         "result": outcome.result,
@@ -190,3 +192,6 @@ def _told(outcome: Outcome) -> dict[str, Any]:
         "started_at": outcome.started_at,
         "finished_at": outcome.finished_at,
     }
+    if outcome.traceback is not None:  # most have none, and each name in the text costs
+        told["traceback"] = outcome.traceback
+    return told

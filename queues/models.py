@@ -222,6 +222,7 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField()
     outcome = models.CharField(max_length=10, choices=AttemptOutcome)
     error = JSONText(null=True, blank=True)
+    traceback = models.TextField(null=True, blank=True, help_text="Of what the handler raised; for operators.")
 
     class Meta:
         ordering = ["number"]

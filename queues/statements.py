@@ -154,7 +154,7 @@ _RECORD = """
     ), outcome AS (
         SELECT v.* FROM queue, json_to_recordset(%(outcomes)s::json) AS v (
             seq bigint, status text, result text, error text, attempt int, outcome text,
-            started_at timestamptz, finished_at timestamptz)
+            started_at timestamptz, finished_at timestamptz, traceback text)
     ), recorded AS (
         UPDATE queues_request r SET
             status = v.status, result = v.result::json, error = v.error::json, attempt = v.attempt,
@@ -164,8 +164,8 @@ _RECORD = """
           AND r.seq > %(done)s AND r.seq <= %(done)s + %(passed)s + 1 -- bounds the scan, whatever join is planned
         RETURNING r.id, r.seq
     ), attempt AS (
-        INSERT INTO queues_attempt (request_id, number, started_at, finished_at, outcome, error)
-        SELECT recorded.id, v.attempt, v.started_at, v.finished_at, v.outcome, v.error::json
+        INSERT INTO queues_attempt (request_id, number, started_at, finished_at, outcome, error, traceback)
+        SELECT recorded.id, v.attempt, v.started_at, v.finished_at, v.outcome, v.error::json, v.traceback
         FROM outcome v JOIN recorded USING (seq)
         WHERE v.outcome IS NOT NULL AND (v.attempt > 1 OR v.outcome <> 'succeeded')
     )

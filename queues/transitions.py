@@ -5,6 +5,7 @@ are known. Successes that were recorded together are one line. Of each event at 
 second are written by a process, so that a flood of fast requests pays next to nothing for its log.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,7 +19,7 @@ from django.db import transaction
 from project.logs import Budget
 from queues.lease import Lease, Outcome, Work
 from queues.models import Request, UserQueue
-from queues.states import QueueState, Status
+from queues.states import AttemptOutcome, QueueState, Status
 
 if TYPE_CHECKING:
     from queues.accepting import Submission
@@ -28,11 +29,11 @@ log = structlog.get_logger()
 _budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.ENV.log_requests_per_second))
 
 
-def _line(event: str, tell: Callable[[], dict[str, Any]]) -> None:
+def _line(event: str, tell: Callable[[], dict[str, Any]], level: int = logging.INFO) -> None:
     """Write a line, if there is room for it; only then its fields are put together."""
     left_out = _budgets[event].take()
     if left_out is not None:
-        log.info(event, **tell(), **({"left_out": left_out} if left_out else {}))
+        log.log(level, event, **tell(), **({"left_out": left_out} if left_out else {}))
 
 
 def accepted(user_id: UUID, submissions: "Sequence[Submission]", rows: Sequence[Any], trace: str) -> None:
@@ -78,13 +79,20 @@ def recorded(lease: Lease, outcomes: Sequence[Outcome]) -> None:
         if outcome.status == Status.SUCCEEDED:
             succeeded.append(outcome)
         elif outcome.status == Status.RETRYING and lease.state == QueueState.BLOCKED:
-            _line("blocked", partial(_ended, lease, outcome))
+            _line("blocked", partial(_ended, lease, outcome), logging.ERROR)
         else:
-            _line(outcome.status.value, partial(_ended, lease, outcome))
+            _line(outcome.status.value, partial(_ended, lease, outcome), _level(outcome))
     if len(succeeded) == 1:
         _line("succeeded", partial(_ended, lease, succeeded[0]))
     elif succeeded:
         _line("succeeded", partial(_ended_together, lease, succeeded))
+
+
+def _level(outcome: Outcome) -> int:
+    """How bad it is: what a handler rejected is its caller's error, and what it postponed is none."""
+    if outcome.outcome not in (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT):
+        return logging.INFO
+    return logging.WARNING if outcome.status == Status.RETRYING else logging.ERROR
 
 
 def _ended(lease: Lease, outcome: Outcome) -> dict[str, Any]:
@@ -96,6 +104,8 @@ def _ended(lease: Lease, outcome: Outcome) -> dict[str, Any]:
         told["error"] = outcome.error["type"]  # its message may quote the payload
     if outcome.started_at is not None and outcome.finished_at is not None:
         told["seconds"] = round((outcome.finished_at - outcome.started_at).total_seconds(), 4)
+    if outcome.frames is not None and outcome.outcome != AttemptOutcome.REJECTED:
+        told["traceback"] = outcome.frames
     return told
 
 

@@ -47,10 +47,12 @@ def events(lines: Lines, user: User) -> list[str]:
 
 
 def test_one_line_a_transition_with_all_that_finds_the_request(hand: Hand, script: Script, lines: Lines) -> None:
+    message = "the secret payload"
+
     @script
     def flaky(request: HandlerRequest) -> int:
         if request.attempt == 1:
-            raise RuntimeError("the secret payload")
+            raise RuntimeError(message)
         return 1
 
     caller = Caller()
