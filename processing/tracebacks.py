@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import NamedTuple
 
+import structlog
 from pydantic import ValidationError
 
 from processing import handlers
 from project.logs import ROW
+
+log = structlog.get_logger()
 
 MOST_BYTES = 16 * 1024  # of a text; the end is kept, nearest to the error
 LONGEST_MESSAGE = 1000  # characters of one error's message
@@ -29,8 +32,17 @@ class Traceback(NamedTuple):
 def of(error: BaseException, hanging: FrameType | None = None) -> Traceback | None:
     """The traceback of what a handler raised, and of what led to it; None: it raised nothing, we did.
 
-    `hanging` is where its thread stands, if nothing could interrupt it.
+    `hanging` is where its thread stands, if nothing could interrupt it. Raises nothing: the attempt is recorded,
+    whatever its error is like.
     """
+    try:
+        return _of(error, hanging)
+    except Exception:
+        log.exception("a traceback could not be told", error=type(error).__name__)
+        return None
+
+
+def _of(error: BaseException, hanging: FrameType | None) -> Traceback | None:
     if hanging is not None:
         stack = traceback.StackSummary.extract(_below_call(traceback.walk_stack(hanging)))
         stack.reverse()

@@ -1,8 +1,11 @@
 """A failed attempt explains itself: where it failed, to its author in the log and to operators with the attempt."""
 
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -12,9 +15,9 @@ from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from accounts.models import User
-from processing import tracebacks
-from processing.handlers import HandlerRequest, Reject, RetryLater
-from queues import exporting, presenting, transitions
+from processing import handlers, tracebacks
+from processing.handlers import HandlerRequest, Reject, RetryLater, TimeLimitExceeded
+from queues import exporting, kinds, presenting, transitions
 from queues.models import Attempt, Request
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, requests_of, submit
@@ -134,6 +137,40 @@ def test_of_a_handler_that_overran_its_limit_it_says_where_it_was(hand: Hand, sc
     attempts = fail(hand, script, "test.limited", sleeps)
     assert {attempt.outcome for attempt in attempts} == {"timed_out"}
     assert "in sleeps" in (attempts[0].traceback or "")
+
+
+def test_of_a_handler_that_nothing_interrupts_it_says_where_it_hangs() -> None:
+    began, end = threading.Event(), threading.Event()
+
+    def hangs(request: HandlerRequest, payload: Any) -> None:
+        began.set()
+        end.wait(30)
+
+    request = HandlerRequest(uuid4(), uuid4(), "demo.echo", 1, 1, 1, "")
+    thread = threading.Thread(target=handlers.call, args=(hangs, kinds.find("demo.echo"), request, "1"))
+    thread.start()
+    try:
+        assert began.wait(30)
+        found = tracebacks.of(TimeLimitExceeded("It hangs."), sys._current_frames()[thread.ident or 0])
+    finally:
+        end.set()
+        thread.join(30)
+    assert found is not None
+    first, second, *_ = found.text.splitlines()
+    assert (first, second.endswith(", in hangs")) == ("Traceback (most recent call last):", True)
+    assert "end.wait(30)" in found.frames
+    assert found.text.endswith("processing.handlers.TimeLimitExceeded: It hangs.\n")
+
+
+def test_an_attempt_is_recorded_though_its_traceback_cannot_be_told(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise AttributeError("a hostile error")
+
+    monkeypatch.setattr(tracebacks, "_chain", broken)
+    (attempt,) = fail(hand, script, "test.once", inner)
+    assert (attempt.outcome, attempt.traceback) == ("failed", None)
 
 
 def deep(levels: int) -> None:
