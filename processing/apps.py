@@ -14,13 +14,17 @@ class ProcessingConfig(AppConfig):
         Raises WrongHandler when one does not fit, or an app of EXTRA_APPS has none.
         """
         from processing import handlers
+        from queues import kinds
 
         extra = settings.ENV.extra_apps
         for app in apps.get_app_configs():
+            before = len(kinds.all_kinds())
             if app.module is not None and module_has_submodule(app.module, "handlers"):
                 import_module(f"{app.name}.handlers")
             named = {app.name, f"{type(app).__module__}.{type(app).__qualname__}"}
-            if named & {name.strip() for name in extra.split(",")} and not handlers.declared_by(app.name):
+            if named & {name.strip() for name in extra.split(",")} and not (
+                len(kinds.all_kinds()) > before or handlers.declared_by(app.name)
+            ):
                 raise handlers.WrongHandler(
                     f"EXTRA_APPS={extra!r}: the app {app.name!r} declares no handler. Write them in its handlers.py."
                 )

@@ -156,7 +156,7 @@ def place_of(function: Callable[..., Any]) -> str:
 
 def declared_by(app: str) -> bool:
     """Whether a handler is written in that app."""
-    modules = [inspect.unwrap(function).__module__ for function in _functions.values()]
+    modules = [str(getattr(inspect.unwrap(function), "__module__", "")) for function in _functions.values()]
     return any(module == app or module.startswith(f"{app}.") for module in modules)
 
 
@@ -216,8 +216,10 @@ def find(name: str, version: int) -> tuple[Kind, Function]:
 
 
 def call(function: Function, kind: Kind, request: HandlerRequest, payload: str) -> str:
-    """Run a handler on its payload's JSON text; its result as JSON text. Raises what the handler raises, and
-    InvalidResult."""
+    """Run a handler on its payload's JSON text; its result as JSON text.
+
+    Raises what the handler raises, and InvalidResult.
+    """
     value = kind.schema.model_validate_json(payload) if kind.schema else orjson.loads(payload)
     before = at_work.set(request.described)
     try:
