@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
@@ -50,9 +51,10 @@ class RegisterView(PublicView):
         taken = FieldError("username", "unique", "A user with that username already exists.")
         if User.objects.named(asked["username"]).exists():
             raise Invalid(taken)
+        user = User(username=asked["username"], email=asked["email"], password=make_password(asked["password"]))
         try:
-            with transaction.atomic():
-                user = User.objects.create_user(asked["username"], asked["email"], asked["password"])
+            with transaction.atomic():  # not around the hash: who waits for that holds no transaction open
+                user.save(force_insert=True)
                 record(Event.REGISTERED, user.id, request=request)
         except IntegrityError:
             # Somebody registered the name while this password was being hashed.
