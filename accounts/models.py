@@ -1,5 +1,6 @@
 """Who uses the service: users, and the sessions they are logged in with."""
 
+import hashlib
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar, NamedTuple, Self
@@ -19,6 +20,9 @@ from accounts.tokens import AccessToken, Claims, RefreshToken
 from project.problems import Unauthenticated
 
 __all__ = ["SecurityEvent", "Session", "SessionEnded", "Tokens", "User", "WrongCredentials"]
+
+
+REPEAT_SECONDS = 60  # so long a refresh whose answer was lost can be asked for again
 
 
 class SessionEnded(Unauthenticated):
@@ -198,6 +202,9 @@ class Session(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
     user = models.ForeignKey(User, models.CASCADE, related_name="sessions")
     refresh_jti = models.CharField(max_length=32, help_text="The one refresh token of the family that is not spent.")
+    repeat = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="Hash of the token spent last and its Idempotency-Key."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField(auto_now_add=True)
     ended_at = models.DateTimeField(null=True, blank=True)
@@ -228,25 +235,35 @@ class Session(models.Model):
         return tokens
 
     @classmethod
-    def rotate(cls, spent: Claims) -> Tokens:
-        """Fresh tokens for a refresh token's claims, once. Raises SessionEnded; a spent token ends its family."""
+    def rotate(cls, spent: Claims, key: str = "") -> Tokens:
+        """Fresh tokens for a refresh token's claims, once. Raises SessionEnded; a spent token ends its family.
+
+        Who lost the answer gets the pair again for REPEAT_SECONDS, if both calls had the same `key`. A thief of the
+        token does not know it.
+        """
         session = cls(id=spent.session_id, user_id=spent.user_id)
         tokens, refresh_jti = session.issue()
+        repeat = hashlib.sha256(f"{spent.jti} {key}".encode()).hexdigest() if key else ""
         active = User.objects.filter(id=models.OuterRef("user_id"), is_active=True)
         # The guard stands on the updated row itself, so that who waited for the row's lock sees it again as it is now.
-        won = cls.live.filter(id=session.id, user_id=session.user_id, refresh_jti=spent.jti).filter(
-            models.Exists(active)
-        )
-        if not won.update(refresh_jti=refresh_jti, last_used_at=Now()):
-            raise RefreshSpent if session.end() else SessionEnded
-        return tokens
+        own = cls.live.filter(id=session.id, user_id=session.user_id).filter(models.Exists(active))
+        if own.filter(refresh_jti=spent.jti).update(refresh_jti=refresh_jti, last_used_at=Now(), repeat=repeat):
+            return tokens
+        if key:
+            since = Now() - timedelta(seconds=REPEAT_SECONDS)
+            again = own.filter(repeat=repeat, last_used_at__gt=since).values_list("refresh_jti", flat=True).first()
+            if again:
+                return session.issue(again)[0]
+        raise RefreshSpent if session.end() else SessionEnded
 
-    def issue(self) -> tuple[Tokens, str]:
-        """A pair of tokens of this session, and the refresh token's jti."""
+    def issue(self, refresh_jti: str = "") -> tuple[Tokens, str]:
+        """A pair of tokens of this session, and the refresh token's jti: a new one, or the one given."""
         pair = AccessToken(), RefreshToken()
         for token in pair:
             token["sub"], token["sid"] = str(self.user_id), str(self.id)
         access, refresh = pair
+        if refresh_jti:
+            refresh["jti"] = refresh_jti
         return Tokens(str(access), str(refresh)), refresh["jti"]
 
     def end(self) -> bool:

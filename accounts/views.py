@@ -1,12 +1,14 @@
 """The routes below /api/v1/auth/."""
 
+import re
 from typing import Any
 from uuid import UUID
 
+from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -30,6 +32,14 @@ from project.problems import FieldError, Invalid, NotFound
 from project.views import StrictView
 
 LISTED = 200
+VISIBLE = re.compile(r"[!-~]{1,255}")
+REFRESH_ONCE = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]{1,255}$"},
+    OpenApiParameter.HEADER,
+    description="A random one for each refresh. Who lost the answer and sends the same token and key again within a"
+    " minute gets the same refresh token again, with an access token; without a key that would end the session.",
+)
 
 
 class PublicView(StrictView):
@@ -50,9 +60,10 @@ class RegisterView(PublicView):
         taken = FieldError("username", "unique", "A user with that username already exists.")
         if User.objects.named(asked["username"]).exists():
             raise Invalid(taken)
+        user = User(username=asked["username"], email=asked["email"], password=make_password(asked["password"]))
         try:
-            with transaction.atomic():
-                user = User.objects.create_user(asked["username"], asked["email"], asked["password"])
+            with transaction.atomic():  # not around the hash: who waits for that holds no transaction open
+                user.save(force_insert=True)
                 record(Event.REGISTERED, user.id, request=request)
         except IntegrityError:
             # Somebody registered the name while this password was being hashed.
@@ -77,12 +88,15 @@ class TokenView(PublicView):
 
 
 class RefreshView(PublicView):
-    @extend_schema(operation_id="refresh", request=RefreshBody, responses={200: TokensShown})
+    @extend_schema(operation_id="refresh", request=RefreshBody, responses={200: TokensShown}, parameters=[REFRESH_ONCE])
     def post(self, request: Request) -> Response:
         """Spends a refresh token for a new pair. A token that was spent before ends its whole session."""
         claims = read_refresh(self.body(request, RefreshBody)["refresh"])
+        key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+        if key is not None and not VISIBLE.fullmatch(key):
+            raise Invalid(FieldError("Idempotency-Key", "format", "Send 1 to 255 visible ASCII characters."))
         try:
-            return Response(Session.rotate(claims)._asdict())
+            return Response(Session.rotate(claims, key or "")._asdict())
         except SessionEnded as refused:
             self.tell(request, claims, spent=isinstance(refused, RefreshSpent))
             raise

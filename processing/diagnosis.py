@@ -20,7 +20,7 @@ from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.rebuilding import brought
 from processing.watch import LOCK_CLASS as WORKERS
 from project import health
-from project.redis_client import RedisUnavailable, call
+from project.redis_client import RedisUnavailable, check_redis
 from queues import interventions, mending, standing
 from queues.looking import by_key
 from queues.models import UserQueue
@@ -60,7 +60,7 @@ SERVERS = {
 ASKED: dict[str, tuple[str, Callable[[], object]]] = {
     "postgresql": (settings.ENV.database_url, lambda: connection.ensure_connection()),
     "rabbitmq": (settings.ENV.rabbitmq_url, rabbitmq.ping),
-    "redis": (settings.ENV.redis_url, partial(call, "PING")),
+    "redis": (settings.ENV.redis_url, check_redis),
 }
 
 

@@ -20,7 +20,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.http import require_safe
 
-from project.redis_client import RedisUnavailable, call
+from project.redis_client import RedisUnavailable, check_redis
 
 CACHED = 1.0
 TIMEOUT = 2.0
@@ -145,8 +145,9 @@ def rabbitmq() -> dict[str, str]:
 
 def redis() -> dict[str, str]:
     try:
-        call("PING")
-    except RedisUnavailable:
+        check_redis()
+    except RedisUnavailable as failure:
+        log.warning("check_failed", check="redis", error=str(failure)[:300])
         return {"redis": "down"}
     return {"redis": "ok"}
 

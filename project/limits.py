@@ -16,16 +16,17 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import redis
 from django.conf import settings
 
 from project.problems import TooManyRequests
 from project.redis_client import RedisUnavailable, Script
 
 LOCAL_KEYS = 10_000
+COUNTED_HERE = 0  # the second of a claim that was counted in this process
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,15 @@ def count(*claims: Claim) -> tuple[bool, list[Taken]]:
 
 def give_back(taken: list[Taken]) -> None:
     """Takes the claims back, as if never made: a login that succeeded is no failed one."""
-    if not taken:
+    _local.give_back([one for one in taken if one.second == COUNTED_HERE])
+    there = [one for one in taken if one.second != COUNTED_HERE]
+    if not there:
         return
-    try:
+    with suppress(RedisUnavailable):  # it forgets by itself after the window
         _GIVE_BACK(
-            [one.claim.redis_key for one in taken],
-            [value for one in taken for value in (one.second, one.claim.cost)],
+            [one.claim.redis_key for one in there],
+            [value for one in there for value in (one.second, one.claim.cost)],
         )
-    except RedisUnavailable:
-        _local.give_back(taken)
 
 
 def count_each(claims: Sequence[Claim]) -> list[tuple[bool, list[Taken]]]:
@@ -118,8 +119,6 @@ def count_each(claims: Sequence[Claim]) -> list[tuple[bool, list[Taken]]]:
         replies = _TAKE_EACH(*_asked(claims), probe=False)
     except RedisUnavailable:
         return [_counted_here((claim,)) for claim in claims]
-    except redis.ResponseError:
-        return [(False, []) for _ in claims]
     return [_answered((claim,), reply) if reply else (False, []) for claim, reply in zip(claims, replies, strict=True)]
 
 
@@ -205,7 +204,7 @@ return reply
 """
 )
 
-# The same for each by itself. One whose hash is broken is nobody else's trouble.
+# The same for each by itself. One whose hash is broken is nobody else's trouble; what Redis refuses to all is an error.
 _TAKE_EACH = Script(
     _COUNTING
     + """
@@ -218,6 +217,13 @@ end
 local reply = {}
 for i, key in ipairs(KEYS) do
   local made, taken = pcall(take, key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
+  if not made then
+    local text = type(taken) == 'table' and taken.err or tostring(taken)
+    local code = string.match(text, '^(%u+) ')
+    if string.find(text, 'ACL failure') or code and code ~= 'WRONGTYPE' and code ~= 'ERR' then
+      return redis.error_reply(text)
+    end
+  end
   reply[i] = made and taken or {}
 end
 return reply
@@ -254,7 +260,7 @@ class _Local:
                     row.extend([now] * claim.cost)
                 oldest = row[0] if row else now
                 reset = max(1, int(oldest + claim.limit.window - now) + 1)
-                taken.append(Taken(claim, max(claim.limit.quota - len(row), 0), reset, 0))
+                taken.append(Taken(claim, max(claim.limit.quota - len(row), 0), reset, COUNTED_HERE))
             return fits, taken
 
     def recent(self, claim: Claim, now: float) -> deque[float]:

@@ -3,16 +3,26 @@
     call("GET", key)            -> the reply, as bytes, int, list or None
     Script(lua)(keys, args)     -> the reply of an atomic script
     hint(channel, message)      -> publishes; never raises
+    Subscription(channels)      -> what others publish
+    check_redis()               -> whether everything that is done there can be done now
 
-A call waits at most `TIMEOUT` seconds. After one failed, nobody asks for `PAUSE` seconds (RedisUnavailable at once);
-then one caller tries again. So a dead or hanging Redis costs a process 0.25 s a second, in one thread.
+All of them raise RedisUnavailable and nothing else, whatever is wrong: no answer within `TIMEOUT` seconds, or an answer
+that is none (a full memory, too few replicas, a read-only replica, no permission, loading ..). After one failed, nobody
+asks for `PAUSE` seconds (RedisUnavailable at once); then one caller a PAUSE tries everything that is done there, until
+that succeeds. So a dead, hanging or refusing Redis costs a process 0.25 s a second, in one thread.
+
+What Redis refuses because the command itself is wrong (WRONGTYPE, ERR) is a fault of ours or of whoever wrote the key.
+It is logged once as an error, that call goes on without Redis, and all others with it.
 Pub/sub channels are common to all databases of a server: put settings.ENV.queue_prefix before their names.
 """
 
 import hashlib
 import os
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -21,6 +31,7 @@ from django.conf import settings
 
 TIMEOUT = 0.25
 PAUSE = 1.0
+REPORTED = 100  # faults of ours that are remembered as logged
 
 log = structlog.get_logger(__name__)
 
@@ -29,30 +40,25 @@ class RedisUnavailable(Exception):
     """Redis is down, hangs or refuses. Go on without it."""
 
 
+class _UnknownScript(RedisUnavailable):
+    """The server has not seen this script."""
+
+
 def call(*command: Any, probe: bool = True) -> Any:
-    """One command, one round trip. Raises RedisUnavailable; a wrong command raises redis.ResponseError.
+    """One command, one round trip. Raises RedisUnavailable.
 
     `probe=False` leaves it to others to try whether Redis is back.
     """
     _breaker.enter(probe)
-    try:
-        reply = _connection.ask(command)
-    except redis.ResponseError as refused:
-        if isinstance(refused, SERVER_NOT_READY):
-            raise _breaker.failed(refused) from refused
-        _breaker.succeeded()
-        raise
-    except (redis.RedisError, OSError) as failure:
-        raise _breaker.failed(failure) from failure
-    _breaker.succeeded()
-    return reply
+    with _one_error(str(command[0])):
+        return _connection.ask(command)
 
 
 def hint(channel: str, message: str = "") -> bool:
     """Publishes `message`; whether Redis took it. Never raises, never blocks longer than TIMEOUT."""
     try:
         call("PUBLISH", channel, message)
-    except (RedisUnavailable, redis.RedisError):
+    except RedisUnavailable:
         return False
     return True
 
@@ -65,21 +71,108 @@ class Script:
         self.sha = hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, keys: list[str], args: list[Any], *, probe: bool = True) -> Any:
+        """Its reply. Raises RedisUnavailable."""
         try:
             return call("EVALSHA", self.sha, len(keys), *keys, *args, probe=probe)
-        except redis.exceptions.NoScriptError:
+        except _UnknownScript:
             return call("EVAL", self.lua, len(keys), *keys, *args, probe=probe)
 
 
-SERVER_NOT_READY = (
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ClusterDownError,
-)
+class Subscription:
+    """What is published on `channels`, from now on, over a connection of its own. Raises RedisUnavailable."""
+
+    def __init__(self, channels: list[str]) -> None:
+        with _one_error("SUBSCRIBE", breaks=False):
+            self._pubsub = redis.client.PubSub(_pool(**_NOTICED))
+            self._pubsub.subscribe(*channels)
+
+    def hear(self, seconds: float) -> list[str]:
+        """The messages that are there, waiting at most so many seconds for the first. Raises RedisUnavailable."""
+        heard: list[str] = []
+        with _one_error("SUBSCRIBE", breaks=False):
+            until = time.monotonic() + seconds
+            while (left := 0.0 if heard else until - time.monotonic()) >= 0:
+                message = self._pubsub.get_message(ignore_subscribe_messages=True, timeout=left)
+                if message is not None:
+                    heard.append(message["data"].decode(errors="replace"))
+                elif heard:
+                    break
+        return heard
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        with suppress(redis.RedisError, OSError):
+            self._pubsub.close()
+
+
+def check_redis() -> None:
+    """Does once everything that is done in Redis: reading, writing, counting, publishing. Raises RedisUnavailable."""
+    database = settings.DATABASES["default"]["NAME"]
+    own = settings.ENV.queue_prefix
+    keys = [f"{own}limit:check", "final:check", "progress:check", f"{own}{database}:check"]
+    with _one_error("check"):
+        _connection.ask(("EVAL", _EVERYTHING, len(keys), *keys, f"{own}{database}:check"))
+    _breaker.succeeded()
+
+
+# A key of each sort and every command, since permissions may be granted for some of them alone.
+_EVERYTHING = """
+redis.call('TIME')
+for _, key in ipairs(KEYS) do
+  redis.call('SET', key, '', 'EX', 10)  -- first: once a script has written, a full memory lets it go on
+  redis.call('MGET', key)
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'n', 1)
+  redis.call('HINCRBY', key, 'n', 1)
+  redis.call('EXPIRE', key, 10)
+  redis.call('EXISTS', key)
+  redis.call('HGET', key, 'n')
+  redis.call('HMGET', key, 'n')
+  redis.call('HGETALL', key)
+  redis.call('HDEL', key, 'n')
+end
+redis.call('PUBLISH', ARGV[1], '')
+"""
+
+
+@contextmanager
+def _one_error(command: str, *, breaks: bool = True) -> Iterator[None]:
+    """Raises RedisUnavailable for whatever goes wrong inside; with `breaks` others leave Redis alone for a while."""
+    try:
+        yield
+    except redis.exceptions.NoScriptError as unknown:
+        raise _UnknownScript(str(unknown)) from unknown
+    except (redis.RedisError, OSError) as failure:
+        if _is_ours(failure):
+            _report(command, failure)
+            raise RedisUnavailable(str(failure)) from failure
+        raise (_breaker.failed(failure) if breaks else RedisUnavailable(str(failure))) from failure
+
+
+def _is_ours(failure: Exception) -> bool:
+    """Whether the command is wrong, and not the server unable or unwilling."""
+    if isinstance(failure, redis.DataError):  # it was not even sent
+        return True
+    if not isinstance(failure, redis.ResponseError):
+        return False
+    code = getattr(failure, "status_code", None) or str(failure).partition(" ")[0]
+    # A script without a permission is refused with ERR: "ACL failure in script".
+    return code in ("WRONGTYPE", "ERR") and "ACL failure" not in str(failure)
+
+
+_reported: set[tuple[str, str]] = set()
+
+
+def _report(command: str, failure: Exception) -> None:
+    """Log it, the first time."""
+    what = command.removesuffix("SHA"), str(failure)[:40]
+    if what not in _reported and len(_reported) < REPORTED:
+        _reported.add(what)
+        log.error("redis_refused_a_command", command=command, error=str(failure)[:300])
 
 
 class _Breaker:
-    """Open after a failure; then lets one caller a PAUSE through, until one succeeds."""
+    """Open after a failure; then lets one caller a PAUSE through, who checks everything, until that succeeds."""
 
     def __init__(self) -> None:
         self.closed = True
@@ -94,6 +187,7 @@ class _Breaker:
             if now < self.next_try or not probe:
                 raise RedisUnavailable("Redis did not answer a moment ago")
             self.next_try = now + PAUSE
+        check_redis()  # who only reads would find a Redis well that nobody can write to
 
     def succeeded(self) -> None:
         if not self.closed:
@@ -149,14 +243,29 @@ class _Connection(threading.local):
         return connection.read_response()
 
     def open(self) -> Any:
-        pool = redis.ConnectionPool.from_url(
-            settings.ENV.redis_url,
-            socket_timeout=TIMEOUT,
-            socket_connect_timeout=TIMEOUT,
-            retry=None,
-            protocol=2,
-        )
-        return pool.make_connection()
+        return _pool().make_connection()
+
+
+# A subscriber sends nothing, so the kernel looks whether the server is still there.
+_NOTICED = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        getattr(socket, name): value
+        for name, value in {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}.items()
+        if hasattr(socket, name)
+    },
+}
+
+
+def _pool(**more: Any) -> redis.ConnectionPool:
+    return redis.ConnectionPool.from_url(
+        settings.ENV.redis_url,
+        socket_timeout=TIMEOUT,
+        socket_connect_timeout=TIMEOUT,
+        retry=None,
+        protocol=2,
+        **more,
+    )
 
 
 _breaker = _Breaker()

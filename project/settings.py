@@ -72,6 +72,9 @@ class Environment(BaseSettings):
     api_threads: int = Field(
         8, ge=1, description="Requests one API process serves at once, each on its own connection."
     )
+    hashing_requests: int = Field(
+        3, ge=1, description="Logins and registrations that one API process hashes or has wait at once; others get 503."
+    )
     streams: int = Field(1000, ge=0, description="Event streams of one process of the `events` service.")
     api_streams: int = Field(2, ge=0, description="Event streams of one API process: each holds one of its threads.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
-from redis import RedisError
 
 from project.redis_client import RedisUnavailable, Script, call
 from queues.metrics import CACHE_ASKED
@@ -48,7 +47,7 @@ def look(user_id: UUID, request_id: UUID) -> Kept | None:
         return None
     try:
         found = call("HGET", _key(request_id), str(user_id))
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         CACHE_ASKED.labels("unavailable").inc()
         return None
     CACHE_ASKED.labels("miss" if found is None else "hit").inc()
@@ -61,7 +60,7 @@ def keep(user_id: UUID, request_id: UUID, kept: Kept) -> None:
         return
     try:
         KEEP([_key(request_id)], [str(user_id), kept.etag.encode() + kept.body, settings.ENV.cache_seconds])
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         return
 
 
@@ -73,7 +72,7 @@ def forget(request_ids: Sequence[UUID]) -> bool:
     try:
         for at in range(0, len(request_ids), AT_A_TIME):
             FORGET([_key(request_id) for request_id in request_ids[at : at + AT_A_TIME]], [FORGOTTEN_SECONDS])
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         return False
     return True
 

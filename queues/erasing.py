@@ -6,7 +6,6 @@ from contextlib import suppress
 from uuid import UUID
 
 from django.db import connection, transaction
-from redis import RedisError
 
 from project import limits
 from project.redis_client import RedisUnavailable, call
@@ -74,6 +73,6 @@ def remove_limits(user_id: UUID) -> bool:
     """Remove what Redis counts of the user; whether it is there to do so. It forgets by itself within a minute."""
     try:
         call("DEL", limits.SUBMIT.claim(str(user_id)).redis_key)
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         return False
     return True

@@ -5,10 +5,9 @@ They may be lost, doubled or late: whoever hopes for one also looks for itself n
 
 import time
 
-import redis
 from django.conf import settings
 
-from project.redis_client import hint
+from project.redis_client import RedisUnavailable, Subscription, hint
 
 QUIET_SECONDS = 0.005  # one hint covers everything accepted by this process within so long
 
@@ -35,7 +34,7 @@ class Listener:
 
     def __init__(self, *names: str) -> None:
         self._channels = [channel(name) for name in names or ("work",)]
-        self._subscription: redis.client.PubSub | None = None
+        self._subscription: Subscription | None = None
         self._next_try = 0.0
 
     @property
@@ -52,32 +51,21 @@ class Listener:
         until = time.monotonic() + seconds
         try:
             subscription = self._subscribe()
-            while subscription is not None and (left := until - time.monotonic()) > 0:
-                message = subscription.get_message(ignore_subscribe_messages=True, timeout=left)
-                if message is not None:
-                    heard = [message]
-                    while (message := subscription.get_message(ignore_subscribe_messages=True, timeout=0)) is not None:
-                        heard.append(message)  # one look answers them all
-                    return [message["data"].decode(errors="replace") for message in heard]
-        except (redis.RedisError, OSError):
+            if subscription is not None and (heard := subscription.hear(max(0.0, until - time.monotonic()))):
+                return heard
+        except RedisUnavailable:
             self.close()
         time.sleep(max(0.0, until - time.monotonic()))
         return []
 
-    def _subscribe(self) -> "redis.client.PubSub | None":
+    def _subscribe(self) -> Subscription | None:
         if self._subscription is None and time.monotonic() >= self._next_try:
             self._next_try = time.monotonic() + 1
-            client = redis.Redis.from_url(settings.ENV.redis_url, socket_connect_timeout=0.25, socket_timeout=1)
-            subscription: redis.client.PubSub = client.pubsub()  # type: ignore[no-untyped-call]
-            subscription.subscribe(*self._channels)
-            self._subscription = subscription
+            self._subscription = Subscription(self._channels)
         return self._subscription
 
     def close(self) -> None:
         """Let go of the connection."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            try:
-                subscription.close()
-            except (redis.RedisError, OSError):
-                return  # it was gone already
+            subscription.close()

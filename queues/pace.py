@@ -12,8 +12,6 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-import redis
-
 from project.redis_client import RedisUnavailable, Script
 from queues.hints import channel
 from queues.states import FINAL, AttemptOutcome
@@ -69,7 +67,7 @@ def read() -> Pace | None:
     now = int(time.time() // 60)
     try:
         found = READ([_key(minute) for minute in range(now - MINUTES + 1, now + 1)], [])
-    except (RedisUnavailable, redis.RedisError):
+    except RedisUnavailable:
         return None
     return Pace([_counts(flat) for flat in found])
 
@@ -126,7 +124,7 @@ class Tally:
         values = [value for (_, name), count in counts.items() for value in (name, count)]
         try:
             ADD([_key(minute) for minute, _ in counts], values)
-        except (RedisUnavailable, redis.RedisError):
+        except RedisUnavailable:
             oldest = int(time.time() // 60) - MINUTES
             with self._lock:
                 self._counts.update({key: count for key, count in counts.items() if key[0] > oldest})

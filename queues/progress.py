@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from redis import RedisError
 
 from project.redis_client import RedisUnavailable, call
 from queues.finishing import progressed
@@ -28,7 +27,7 @@ def tell(request_id: UUID, current: int, total: int, note: str = "", queue_id: i
     text = orjson.dumps({"current": current, "total": total, "note": readable})
     try:
         call("SET", f"progress:{request_id}", text, "EX", KEEP_SECONDS)
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         return
     if queue_id is not None:
         progressed(queue_id, request_id, text)
@@ -40,7 +39,7 @@ def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
         return []
     try:
         found = call("MGET", *(f"progress:{request_id}" for request_id in request_ids))
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         return [None] * len(request_ids)
     return [None if text is None else orjson.loads(text) for text in found]
 
@@ -49,6 +48,6 @@ def forget(request_ids: list[UUID]) -> bool:
     """Remove the progress of these requests; whether Redis is there to do so. What it keeps goes by itself in time."""
     try:
         call("DEL", *(f"progress:{request_id}" for request_id in request_ids))
-    except (RedisUnavailable, RedisError):
+    except RedisUnavailable:
         return False
     return True

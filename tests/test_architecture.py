@@ -46,6 +46,11 @@ def test_only_one_module_speaks_to_rabbitmq() -> None:
     assert who_imports("pika", *APPS) == {"processing/rabbitmq.py"}
 
 
+def test_only_one_module_speaks_to_redis() -> None:
+    reach = who_imports("redis", *APPS, "project")
+    assert {path for path in reach if not path.startswith("project/local/")} == {"project/redis_client.py"}
+
+
 def test_dramatiq_is_known_at_the_doorway_only() -> None:
     assert who_imports("dramatiq", *APPS) == {"processing/actors.py", "processing/broker.py"}
 

@@ -1,15 +1,22 @@
 """Who guesses learns nothing and gets nowhere; who is guessed at can still log in."""
 
+import os
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 from django.contrib.auth.hashers import make_password
+from django.core.wsgi import get_wsgi_application
+from django.test import RequestFactory
 
 from accounts import hashers
 from accounts.models import User
 from project import limits
 from project.limits import Limit
+from project.slots import Slots
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
 
 LOGIN = "auth/token"
@@ -133,33 +140,83 @@ def test_guessing_the_current_password_is_limited_too(api: Api, monkeypatch: pyt
     assert [api.post("auth/password", body).status_code for _ in range(3)] == [400, 400, 429]
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Hashes end when this is set, and not before."""
+    go_on = threading.Event()
+    real = hashers.Argon2PasswordHasher.encode
+
+    def encode(self: Any, *args: Any) -> Any:
+        go_on.wait(30)
+        return real(self, *args)
+
+    monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", encode)
+    monkeypatch.setattr(hashers, "_line", line := hashers.Line(hashers.places()))
+    yield go_on
+    go_on.set()
+    line.threads.shutdown()
+
+
 @pytest.mark.django_db(transaction=True)
-def test_more_logins_than_can_be_hashed_soon_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    room = hashers.AT_ONCE + hashers.WAITING
-    others_refused = threading.Barrier(room + 1)
-    monkeypatch.setattr(hashers, "_running", threading.Semaphore(room))
-    monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", lambda *_: others_refused.wait(20) and "argon2$")
+def test_while_every_hashing_place_is_taken_others_are_answered_and_more_logins_refused_at_once(
+    held: threading.Event, settings: Any, until: Any
+) -> None:
+    api = Api.of(make_user())
+    line = Slots(get_wsgi_application(), settings.ENV.api_threads)
+    refused: list[Any] = []
 
     def one_of(number: int) -> int:
-        answer = login(f"nobody{number}", REMOTE_ADDR=f"198.51.101.{number}")
-        if answer.status_code == 503:
-            assert int(answer["Retry-After"]) > 0
-            others_refused.wait(20)
-        return int(answer.status_code)
+        body = {"username": f"nobody{number}", "password": PASSWORD}
+        client = f"198.51.101.{number}"
+        if number % 3 == 2:
+            body["username"] = f"newcomer{number}"
+        status, headers = ask(line, "auth/register" if number % 3 == 2 else "auth/token", body, REMOTE_ADDR=client)
+        if status == 503:
+            refused.append(headers)
+        return status
 
-    assert sorted(at_once(room + 1, one_of)) == [401] * room + [503]
+    def meanwhile(_: int) -> list[int]:
+        until(lambda: len(refused) == 24 - hashers.places(), "all but a few are refused, although nobody is done", 20)
+        submission = {"kind": "demo.echo", "payload": 1}
+        told = [ask(line, "requests", submission, HTTP_AUTHORIZATION=f"Bearer {api.tokens.access}")[0]]
+        told.append(ask(line, "auth/me", None, HTTP_AUTHORIZATION=f"Bearer {api.tokens.access}")[0])
+        held.set()
+        return told
+
+    *statuses, others = at_once(25, lambda number: meanwhile(number) if number == 24 else one_of(number))
+    assert others == [202, 200]
+    assert statuses.count(503) == 24 - hashers.places()
+    assert {status for status in statuses if status != 503} <= {401, 201}
+    assert all(1 <= int(headers["Retry-After"]) <= 3 for headers in refused)
+    assert {headers["Content-Type"] for headers in refused} == {"application/problem+json"}
+    while not line.free.empty():
+        line.free.get().close()
 
 
-def test_limits_are_shown_on_every_answer_of_a_limited_route(user: User) -> None:
-    answer = login(user.username)
-    assert answer["RateLimit-Policy"] == '"failed-logins";q=10;w=60, "logins";q=300;w=60'
-    assert answer["RateLimit"].startswith('"failed-logins";r=9;t=')
+def ask(application: Any, path: str, body: Any, **environ: Any) -> tuple[int, dict[str, str]]:
+    """What the API's WSGI application, its slots included, answers: status and headers."""
+    factory = RequestFactory()
+    sent = {"content_type": "application/json", **environ}
+    data = b"" if body is None else orjson.dumps(body)
+    request = factory.generic("POST" if body is not None else "GET", f"/api/v1/{path}", data, **sent)
+    started: list[Any] = []
+    response = application(request.environ, lambda status, headers, *_: started.append((status, headers)))
+    getattr(response, "close", lambda: None)()
+    return int(started[0][0][:3]), dict(started[0][1])
 
 
-@pytest.mark.parametrize("address", ["", "unix:", "fe80::1%eth0", "nonsense"])
-def test_an_address_that_postgresql_does_not_know_is_no_crash(user: User, address: str) -> None:
-    assert login(user.username, REMOTE_ADDR=address).status_code == 200
+def test_hashing_never_takes_all_threads_of_the_api(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.ENV, "hashing_requests", 100)
+    for threads, places in {1: 1, 2: 1, 8: 7}.items():
+        monkeypatch.setattr(settings.ENV, "api_threads", threads)
+        assert hashers.places() == places
 
 
-def test_tokens_are_not_for_caches(user: User) -> None:
-    assert login(user.username)["Cache-Control"] == "no-store"
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_hashing_steps_back_behind_everything_else() -> None:
+    def nice() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = nice()
+    assert hashers.Line(1).run(nice) == hashers.NICE > before
+    assert nice() == before

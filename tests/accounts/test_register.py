@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
+from accounts import views
 from accounts.models import User
 from project import limits
 from project.limits import Limit
-from tests.accounts.people import PASSWORD, Api, at_once, make_user, named
+from tests.accounts.people import PASSWORD, Api, at_once, hashed, make_user, named
 
 REGISTER = "auth/register"
 
@@ -45,13 +46,12 @@ def test_the_database_itself_keeps_names_apart(db: None) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_of_many_who_want_a_name_at_once_one_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     all_found_it_free = threading.Barrier(6, timeout=30)
-    create = User.objects.create_user
 
-    def create_together(*args: Any) -> User:
+    def hash_together(_: str) -> str:
         all_found_it_free.wait()
-        return create(*args)
+        return hashed()
 
-    monkeypatch.setattr(User.objects, "create_user", create_together)
+    monkeypatch.setattr(views, "make_password", hash_together)
     answers = at_once(6, lambda n: register("alice" if n % 2 else "ALICE"))
     assert sorted(answer.status_code for answer in answers) == [201] + [400] * 5
     assert User.objects.count() == 1

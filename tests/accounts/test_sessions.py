@@ -10,15 +10,16 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from accounts.models import Session, SessionEnded, Tokens, User, WrongCredentials
+from accounts.models import REPEAT_SECONDS, Session, SessionEnded, Tokens, User, WrongCredentials
 from accounts.tokens import read_refresh
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
 
 ME = "auth/me"
 
 
-def refresh(token: str) -> Tokens | int:
-    answer = Api().post("auth/token/refresh", {"refresh": token})
+def refresh(token: str, key: str | None = None) -> Tokens | int:
+    more = {} if key is None else {"HTTP_IDEMPOTENCY_KEY": key}
+    answer = Api().post("auth/token/refresh", {"refresh": token}, **more)
     return Tokens(**answer.json()) if answer.status_code == 200 else answer.status_code
 
 
@@ -42,6 +43,50 @@ def test_a_spent_refresh_token_leaves_other_sessions_alone(user: User, api: Api)
     refresh(api.tokens.refresh)
     refresh(api.tokens.refresh)
     assert other.get(ME).status_code == 200
+
+
+def test_who_lost_the_answer_gets_the_same_refresh_token_again_with_the_same_key(api: Api) -> None:
+    first, again = (refresh(api.tokens.refresh, "key-1") for _ in range(2))
+    assert isinstance(first, Tokens)
+    assert isinstance(again, Tokens)
+    assert read_refresh(first.refresh).jti == read_refresh(again.refresh).jti
+    assert Api(again).get(ME).status_code == Api(first).get(ME).status_code == 200
+    then = refresh(again.refresh, "key-2")
+    assert isinstance(then, Tokens)
+    assert refresh(first.refresh, "key-1") == 401  # it is spent now, and its key was of another token
+    assert Api(then).get(ME).status_code == 401
+
+
+@pytest.mark.parametrize("key", [None, "key-2"])
+def test_a_spent_token_without_its_key_ends_the_session_at_once(api: Api, key: str | None) -> None:
+    first = refresh(api.tokens.refresh, "key-1")
+    assert refresh(api.tokens.refresh, key) == 401
+    assert isinstance(first, Tokens)
+    assert Api(first).get(ME).status_code == 401
+
+
+def test_a_refresh_cannot_be_repeated_for_ever(api: Api) -> None:
+    refresh(api.tokens.refresh, "key-1")
+    Session.objects.update(last_used_at=timezone.now() - timedelta(seconds=REPEAT_SECONDS + 1))
+    assert refresh(api.tokens.refresh, "key-1") == 401
+
+
+def test_a_repeated_refresh_of_a_session_that_ended_gives_nothing(user: User, api: Api) -> None:
+    refresh(api.tokens.refresh, "key-1")
+    user.end_sessions()
+    assert refresh(api.tokens.refresh, "key-1") == 401
+
+
+def test_a_key_that_cannot_be_one_is_refused_and_spends_nothing(api: Api) -> None:
+    assert refresh(api.tokens.refresh, "two words") == 400
+    assert isinstance(refresh(api.tokens.refresh), Tokens)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_repeats_at_once_all_get_the_same_refresh_token() -> None:
+    tokens = Session.open(make_user())
+    found = at_once(10, lambda _: refresh(tokens.refresh, "key-1"))
+    assert len({read_refresh(pair.refresh).jti for pair in found}) == 1
 
 
 @pytest.mark.django_db(transaction=True)

@@ -71,7 +71,7 @@ def test_without_a_leader_it_is_degraded() -> None:
 
 
 def test_without_redis_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "call", gone)
+    monkeypatch.setattr(health, "check_redis", gone)
     assert ready() == (200, "degraded", {"redis": "down"})
 
 
@@ -113,7 +113,7 @@ def test_one_that_hangs_holds_up_no_other(leader: None, monkeypatch: pytest.Monk
 def test_many_probes_at_once_cost_one_check(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CACHED", 60)
     asked = []
-    monkeypatch.setattr(health, "call", lambda *_: asked.append(1))
+    monkeypatch.setattr(health, "check_redis", lambda *_: asked.append(1))
     assert set(at_once(10, lambda _: ready()[0])) == {200}
     assert len(asked) == 1
 
@@ -121,6 +121,6 @@ def test_many_probes_at_once_cost_one_check(leader: None, monkeypatch: pytest.Mo
 def test_it_is_looked_at_again_soon(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "CACHED", 0.1)
     assert ready()[1] == "ok"
-    monkeypatch.setattr(health, "call", gone)
+    monkeypatch.setattr(health, "check_redis", gone)
     time.sleep(0.15)
     assert ready()[1] == "degraded"

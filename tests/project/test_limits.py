@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import redis
 from django.test import RequestFactory
 
 from project import limits, redis_client
@@ -145,14 +144,6 @@ def test_what_redis_makes_nothing_of_is_nobody_elses_trouble(key: str, broken: t
     assert passes(limit, key)
     assert not passes(limit, key)
     redis_client.call("DEL", limit.claim(f"{key}-broken").redis_key)
-
-
-def test_where_redis_refuses_a_group_none_fits(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: Any, **__: Any) -> Any:
-        raise redis.ResponseError("BUSY")
-
-    monkeypatch.setattr(redis_client, "call", refused)
-    assert limits.count_each([Limit("test", 2).claim(key)] * 2) == [(False, []), (False, [])]
 
 
 def test_counts_are_forgotten_by_themselves(key: str) -> None:

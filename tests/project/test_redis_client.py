@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 
 from project import redis_client
 from project.redis_client import RedisUnavailable, Script, call, hint
@@ -121,10 +122,26 @@ def test_a_call_that_was_interrupted_does_not_answer_the_next(monkeypatch: pytes
     assert call("PING") == b"PONG"
 
 
-def test_a_wrong_command_is_an_error_of_ours_and_redis_stays_in_use() -> None:
-    with pytest.raises(redis.ResponseError):
-        call("NONSENSE")
-    assert call("PING") == b"PONG"
+def test_a_wrong_command_is_an_error_of_ours_told_once_and_redis_stays_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_client, "_reported", set())
+    monkeypatch.setattr(redis_client, "log", structlog.get_logger())
+    call("SET", "test:text", "no hash", "PX", 10_000)
+    wrong: list[Callable[[], Any]] = [
+        lambda: call("HGET", "test:text", "n"),
+        lambda: call("NONSENSE"),
+        lambda: Script("return nonsense(")([], []),
+        lambda: Script("return redis.call('HGET', KEYS[1], 'n')")(["test:text"], []),
+        lambda: call("SET", "test:text", None),
+    ]
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            for one in wrong:
+                with pytest.raises(RedisUnavailable):
+                    one()
+                assert call("PING") == b"PONG"
+    assert [line["log_level"] for line in logs] == ["error"] * len(wrong)
 
 
 def test_a_script_survives_a_server_that_forgot_it() -> None:

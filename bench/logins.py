@@ -1,0 +1,86 @@
+"""How long others wait for their 202 while 24 clients log in at once, beside nobody logging in."""
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from statistics import quantiles
+
+from accounts.models import Session, User
+from bench.accept import BODY, listening
+from bench.place import Place
+from bench.report import Report, milliseconds
+from bench.users import users
+from project.local.application import services
+from project.local.place import free_port
+
+CLIENTS = 24
+EVERY = 0.01  # seconds between two submissions
+PASSWORD = "four-random-words-here"
+
+
+def run(here: Place, report: Report, name: str, quick: bool) -> None:
+    """Submissions at an even pace: alone, then while the clients log in again and again, as Retry-After lets them."""
+    count = 300 if quick else 1_500
+    port = free_port()
+    command = next(service.command for service in services(port) if service.name == "api")
+    api = here.start("api", command, FAILED_LOGINS_PER_MINUTE="100000")
+    submitter = User.objects.get(id=users(here, "quiet", 1)[0])
+    token = Session.open(submitter).access
+    for number in range(CLIENTS):
+        User.objects.create_user(f"login-{number}", password=PASSWORD)
+    listening(port, "/api/v1/requests")
+    submitted(port, token, count // 3)
+    alone = submitted(port, token, count)
+    answers: Counter[int] = Counter()
+    over = threading.Event()
+    clients = [threading.Thread(target=log_in, args=(port, n, answers, over)) for n in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    beside = submitted(port, token, count)
+    over.set()
+    for client in clients:
+        client.join()
+    here.stop(api)
+    table = report.table("logins: submissions at an even pace", "beside", "p50", "p99")
+    for what, latencies in (("nobody", alone), (f"{CLIENTS} who log in at once", beside)):
+        cuts = quantiles(latencies, n=100, method="inclusive")
+        table.add_row(what, milliseconds(cuts[49]), milliseconds(cuts[98]))
+    report.show(table)
+    report.say(f"The logins were answered {dict(answers)}.")
+    p99 = [quantiles(latencies, n=100, method="inclusive")[98] for latencies in (alone, beside)]
+    report.verdict("logins: 1.5 x p99 alone beside p99 with them", 1.5 * p99[0] / p99[1], 1.0)
+
+
+def submitted(port: int, token: str, count: int) -> list[float]:
+    """The latencies of so many submissions."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    body = json.dumps(BODY)
+    latencies = []
+    for _ in range(count):
+        began = time.perf_counter()
+        connection.request("POST", "/api/v1/requests", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        latencies.append(time.perf_counter() - began)
+        if answer.status != 202:
+            raise RuntimeError(f"a submission was answered {answer.status}")
+        time.sleep(EVERY)
+    connection.close()
+    return latencies
+
+
+def log_in(port: int, number: int, answers: "Counter[int]", over: threading.Event) -> None:
+    """Log in until it is over, after a 503 when it says."""
+    body = json.dumps({"username": f"login-{number}", "password": PASSWORD})
+    while not over.is_set():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/api/v1/auth/token", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        answers[answer.status] += 1
+        if answer.status == 503:
+            over.wait(int(answer.headers["Retry-After"]))
