@@ -22,9 +22,9 @@ structlog.contextvars.bind_contextvars(request_id="r-1")
 log.debug("quiet")
 log.info("said", queue=5)
 def crash(password):
-    raise ValueError("a defect\\nDETAIL:  Failing row contains (secret-payload).")
+    raise ValueError(f"a defect\\nDETAIL:  Failing row contains ({password}).")
 try:
-    crash("secret-" + "password")
+    crash(sys.argv[3])
 except ValueError as error:
     log.exception("crashed", error=str(error))
     logging.getLogger("django.request").error("Internal: %s", "/path", exc_info=True)
@@ -35,7 +35,9 @@ logging.getLogger("_granian").info("Spawning worker-1")
 
 
 def said(level: str = "INFO", style: str = "json") -> str:
-    done = subprocess.run([sys.executable, "-c", SAYING, level, style], capture_output=True, text=True, check=True)
+    # The secret comes from outside: a traceback may quote the program itself (Python 3.13 does for -c, too).
+    command = [sys.executable, "-c", SAYING, level, style, "secret-password"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "", "a command's own output is alone on stdout"
     assert "secret" not in done.stderr
     return done.stderr

@@ -148,7 +148,13 @@ def test_a_process_whose_counters_exist_already_is_left_alone(monkeypatch: pytes
 
 
 def test_a_process_is_known_by_its_birth() -> None:
-    assert birth(os.getpid()) == birth(os.getpid()) != birth(os.getppid()) or not Path("/proc/self/stat").exists()
+    """Told apart from one born later: a parent and its child can be born in one tick of the clock (10 ms)."""
+    later = subprocess.Popen(["sleep", "60"])
+    try:
+        assert birth(os.getpid()) == birth(os.getpid()) != birth(later.pid) or not Path("/proc/self/stat").exists()
+    finally:
+        later.kill()
+        later.wait()
     assert birth(2**22 + 1) == "0"
 
 

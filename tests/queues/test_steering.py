@@ -423,7 +423,7 @@ def test_a_hostile_name_or_payload_is_text_when_asked_and_done(groups: None) -> 
         operator.get(f"{REQUESTS}{queue.requests.first().pk}/history/").content.decode(),
     ]
     for page in pages:
-        assert "&lt;script&gt;" in page or "alert" not in page
+        assert "&lt;script&gt;" in page
         assert "<script>alert" not in page
 
 
