@@ -11,7 +11,10 @@ import pytest
 
 from project.local.place import ROOT
 
-TOOLS = ("bash", "cat", "cksum", "dirname", "env", "flock", "id", "ls", "mkdir", "readlink", "rm", "tail", "touch")
+TOOLS = (
+    *("bash", "cat", "cksum", "date", "dirname", "env", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm"),
+    "tail",
+)
 
 
 @pytest.fixture
@@ -40,34 +43,98 @@ def run(copy: Path, *arguments: str, environment: dict[str, str] | None = None) 
     )
 
 
+def environment_of(copy: Path) -> Path:
+    """The one that .venv names."""
+    return (copy / ".venv").resolve()
+
+
+def environments(copy: Path) -> set[Path]:
+    return set((copy / ".local" / "environments").iterdir())
+
+
 def test_it_sets_up_once_and_runs_from_anywhere(copy: Path) -> None:
     first, second = run(copy, "up", "one", "two words"), run(copy, "up")
     assert first.returncode == 0, first.stderr
-    assert first.stdout.splitlines()[-1] == f"{copy}/.venv up one two words"
+    assert first.stdout.splitlines()[-1] == f"{environment_of(copy)} up one two words"
     assert "Python environment" in first.stdout
-    assert second.stdout == f"{copy}/.venv up\n"
+    assert second.stdout == f"{environment_of(copy)} up\n"
 
 
 def test_new_requirements_are_installed_and_what_test_needs_is_kept(copy: Path) -> None:
     run(copy, "test")
-    assert run(copy, "up").stdout == f"{copy}/.venv up\n"
+    before = environment_of(copy)
+    assert run(copy, "up").stdout == f"{before} up\n"
     (copy / "requirements.txt").write_text("# changed\n")
     changed = run(copy, "up")
     assert "requirements (requirements.txt, tests/requirements.txt)" in changed.stdout
-    assert "Python environment" not in changed.stdout
-    assert run(copy, "test").stdout == f"{copy}/.venv test\n"
+    assert run(copy, "test").stdout == f"{environment_of(copy)} test\n"
+    assert environments(copy) == {environment_of(copy)} != {before}, "what nobody runs from is removed"
 
 
-def test_what_was_interrupted_is_made_anew(copy: Path, until: Callable[..., None]) -> None:
+def test_a_set_up_that_is_killed_leaves_the_environment_as_it_was(copy: Path, until: Callable[..., None]) -> None:
+    run(copy, "up")
+    before = environment_of(copy)
+    (copy / "requirements.txt").write_text("# changed\n")
     setup = subprocess.Popen([copy / "run", "up"], stdout=subprocess.DEVNULL, start_new_session=True)
-    until(lambda: (copy / ".venv" / "bin" / "python").exists(), "the environment is half made")
+    until(lambda: any((one / "bin" / "python").exists() for one in environments(copy) - {before}), "it is half made")
     os.killpg(setup.pid, 9)
     setup.wait()
-    (copy / ".venv" / "half-made").touch()
+    (half_made,) = environments(copy) - {before}
+    assert environment_of(copy) == before
+    assert run(copy, "stop").stdout == f"{before} stop\n"
     again = run(copy, "up")
-    assert again.stdout.splitlines()[-1] == f"{copy}/.venv up"
+    assert again.stdout.splitlines()[-1] == f"{environment_of(copy)} up"
     assert "Python environment" in again.stdout
-    assert not (copy / ".venv" / "half-made").exists()
+    assert environment_of(copy) not in (before, half_made)
+    assert environments(copy) == {environment_of(copy)}
+
+
+LASTS = """
+import subprocess, sys
+print(sys.prefix, *sys.argv[1:], flush=True)
+if sys.argv[1:] == ["up"]:
+    sys.stdin.readline()
+    subprocess.run([sys.executable, "-c", "import sys, pip; print(sys.prefix)"], check=True)
+"""
+
+
+def test_what_runs_keeps_its_environment_until_it_ends(copy: Path) -> None:
+    """And starts its children from it, whatever has been set up, or was not, since it began."""
+    (copy / "project" / "local" / "__main__.py").write_text(LASTS)
+    with subprocess.Popen([copy / "run", "up"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdin is not None
+        assert up.stdout is not None
+        for line in up.stdout:
+            if line.endswith(" up\n"):
+                break
+        before = environment_of(copy)
+        (copy / "requirements.txt").write_text("./no-such-folder\n")
+        assert run(copy, "shell").returncode == 1
+        assert environment_of(copy) == before
+        (copy / "requirements.txt").write_text("# changed\n")
+        assert run(copy, "shell").returncode == 0
+        assert environments(copy) == {environment_of(copy), before} != {before}
+        up.stdin.write("\n")
+        up.stdin.close()
+        assert up.stdout.read() == f"{before}\n"
+    (copy / "requirements.txt").write_text("# changed again\n")
+    run(copy, "shell")
+    assert before not in environments(copy)
+
+
+def test_stop_installs_nothing(copy: Path) -> None:
+    run(copy, "up")
+    before = environment_of(copy)
+    (copy / "requirements.txt").write_text("./no-such-folder\n")
+    assert run(copy, "stop").stdout == f"{before} stop\n"
+    assert environments(copy) == {before}
+
+
+def test_an_environment_in_a_folder_of_that_name_makes_room_for_the_link(copy: Path) -> None:
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    assert run(copy, "up").stdout.splitlines()[-1] == f"{environment_of(copy)} up"
+    assert (copy / ".venv").is_symlink()
+    assert environments(copy) == {environment_of(copy)}
 
 
 def test_two_at_once_set_up_one_environment(copy: Path) -> None:
@@ -76,7 +143,7 @@ def test_two_at_once_set_up_one_environment(copy: Path) -> None:
     ]
     said = [one.communicate()[0] for one in both]
     assert [one.returncode for one in both] == [0, 0]
-    assert sorted(text.splitlines()[-1] for text in said) == [f"{copy}/.venv up a", f"{copy}/.venv up b"]
+    assert sorted(text.splitlines()[-1] for text in said) == [f"{environment_of(copy)} up {name}" for name in "ab"]
     assert sum("Python environment" in text for text in said) == 1
 
 
@@ -86,8 +153,9 @@ def test_failed_requirements_are_shown_and_not_trusted(copy: Path) -> None:
     assert failed.returncode == 1
     assert "requirements (requirements.txt) .. failed" in failed.stdout
     assert "no-such-folder" in failed.stderr
+    assert not (copy / ".venv").exists()
     (copy / "requirements.txt").write_text("")
-    assert run(copy, "up").stdout.splitlines()[-1] == f"{copy}/.venv up"
+    assert run(copy, "up").stdout.splitlines()[-1] == f"{environment_of(copy)} up"
 
 
 def bare_machine(folder: Path, python: str | None) -> dict[str, str]:
