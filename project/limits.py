@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 from django.conf import settings
 
 from project.problems import TooManyRequests
-from project.redis_client import RedisUnavailable, Script
+from project.redis_client import RedisUnavailable, Script, own
 
 LOCAL_KEYS = 10_000
 COUNTED_HERE = 0  # the second of a claim that was counted in this process
@@ -49,7 +49,7 @@ class Claim(NamedTuple):
 
     @property
     def redis_key(self) -> str:
-        return f"{settings.ENV.queue_prefix}limit:{self.limit.name}:{self.key}"
+        return own(f"{settings.ENV.queue_prefix}limit:{self.limit.name}:{self.key}")
 
 
 class Taken(NamedTuple):

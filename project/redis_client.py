@@ -3,6 +3,7 @@
     call("GET", key)            -> the reply, as bytes, int, list or None
     Script(lua)(keys, args)     -> the reply of an atomic script
     hint(channel, message)      -> publishes; never raises
+    own(name)                   -> `name` as this installation's: what every key and channel is called by
     Subscription(channels)      -> what others publish
     check_redis()               -> whether everything that is done there can be done now
 
@@ -13,7 +14,7 @@ that succeeds. So a dead, hanging or refusing Redis costs a process 0.25 s a sec
 
 What Redis refuses because the command itself is wrong (WRONGTYPE, ERR) is a fault of ours or of whoever wrote the key.
 It is logged once as an error, that call goes on without Redis, and all others with it.
-Pub/sub channels are common to all databases of a server: put settings.ENV.queue_prefix before their names.
+Pub/sub channels are common to all databases of a server: queues/hints.py says the database's name in theirs.
 """
 
 import hashlib
@@ -42,6 +43,11 @@ class RedisUnavailable(Exception):
 
 class _UnknownScript(RedisUnavailable):
     """The server has not seen this script."""
+
+
+def own(name: str) -> str:
+    """The key or channel of that name, where others may have their own on the same server."""
+    return f"{settings.ENV.redis_prefix}{name}"
 
 
 def call(*command: Any, probe: bool = True) -> Any:
@@ -108,10 +114,11 @@ class Subscription:
 def check_redis() -> None:
     """Does once everything that is done in Redis: reading, writing, counting, publishing. Raises RedisUnavailable."""
     database = settings.DATABASES["default"]["NAME"]
-    own = settings.ENV.queue_prefix
-    keys = [f"{own}limit:check", "final:check", "progress:check", f"{own}{database}:check"]
+    prefix = settings.ENV.queue_prefix
+    channel = own(f"{prefix}{database}:check")
+    keys = [own(f"{prefix}limit:check"), own("final:check"), own("progress:check"), channel]
     with _one_error("check"):
-        _connection.ask(("EVAL", _EVERYTHING, len(keys), *keys, f"{own}{database}:check"))
+        _connection.ask(("EVAL", _EVERYTHING, len(keys), *keys, channel))
     _breaker.succeeded()
 
 

@@ -37,6 +37,7 @@ class Environment(BaseSettings):
     database_url: str = Field("postgres://postgres@127.0.0.1:5432/ordered_work", description="PostgreSQL.")
     rabbitmq_url: str = Field("amqp://guest:guest@127.0.0.1:5672/%2F", description="RabbitMQ; the path is the vhost.")
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis; the path is the database number.")
+    redis_prefix: str = Field("", pattern=r"^[A-Za-z0-9._:-]{0,80}$", description="Before every key and channel there.")
 
     extra_apps: str = Field("", description="Your own apps, comma-separated: each one's handlers.py is found.")
     queue_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,40}$", description="Before every RabbitMQ queue's name.")

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from project.redis_client import RedisUnavailable, Script, call
+from project.redis_client import RedisUnavailable, Script, call, own
 from queues.metrics import CACHE_ASKED
 
 LARGEST_BYTES = 128 * 1024  # of an answer; a larger one is read from PostgreSQL each time
@@ -78,4 +78,4 @@ def forget(request_ids: Sequence[UUID]) -> bool:
 
 
 def _key(request_id: UUID) -> str:
-    return f"final:{request_id}"
+    return own(f"final:{request_id}")

@@ -7,7 +7,7 @@ import time
 
 from django.conf import settings
 
-from project.redis_client import RedisUnavailable, Subscription, hint
+from project.redis_client import RedisUnavailable, Subscription, hint, own
 
 QUIET_SECONDS = 0.005  # one hint covers everything accepted by this process within so long
 
@@ -17,7 +17,7 @@ _last = 0.0
 def channel(name: str) -> str:
     """A pub/sub channel of this installation (Redis shares channels among its database numbers)."""
     database: str = settings.DATABASES["default"]["NAME"]
-    return f"{settings.ENV.queue_prefix}{database}:{name}"
+    return own(f"{settings.ENV.queue_prefix}{database}:{name}")
 
 
 def work_waits() -> None:

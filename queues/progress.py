@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 
-from project.redis_client import RedisUnavailable, call
+from project.redis_client import RedisUnavailable, call, own
 from queues.finishing import progressed
 
 KEEP_SECONDS = 3600
@@ -26,7 +26,7 @@ def tell(request_id: UUID, current: int, total: int, note: str = "", queue_id: i
     readable = str(note)[:200].encode("utf-8", "replace").decode()
     text = orjson.dumps({"current": current, "total": total, "note": readable})
     try:
-        call("SET", f"progress:{request_id}", text, "EX", KEEP_SECONDS)
+        call("SET", _key(request_id), text, "EX", KEEP_SECONDS)
     except RedisUnavailable:
         return
     if queue_id is not None:
@@ -38,7 +38,7 @@ def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
     if not request_ids:
         return []
     try:
-        found = call("MGET", *(f"progress:{request_id}" for request_id in request_ids))
+        found = call("MGET", *(_key(request_id) for request_id in request_ids))
     except RedisUnavailable:
         return [None] * len(request_ids)
     return [None if text is None else orjson.loads(text) for text in found]
@@ -47,7 +47,11 @@ def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
 def forget(request_ids: list[UUID]) -> bool:
     """Remove the progress of these requests; whether Redis is there to do so. What it keeps goes by itself in time."""
     try:
-        call("DEL", *(f"progress:{request_id}" for request_id in request_ids))
+        call("DEL", *(_key(request_id) for request_id in request_ids))
     except RedisUnavailable:
         return False
     return True
+
+
+def _key(request_id: UUID) -> str:
+    return own(f"progress:{request_id}")

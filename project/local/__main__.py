@@ -17,6 +17,14 @@ COMMANDS = {
         "project.local.commands:stop",
         "ends what ./run up or demo started and still runs, private servers included",
     ),
+    "manage": (
+        "project.local.commands:manage",
+        "any management command, on the servers and data of ./run up: ./run manage changepassword admin",
+    ),
+    "clean": (
+        "project.local.cleaning:main",
+        "gives back this working copy's database, virtual host and Redis number, and removes .venv and .local; --yes",
+    ),
     "bench": ("project.local.commands:bench", "the measurements; what follows goes to them: ./run bench --help"),
     "chaos": (
         "project.local.chaos.command:main",

@@ -76,7 +76,7 @@ def give_back(folder: Path) -> None:
             postgresql.drop_database(state["database_url"])
     with contextlib.suppress(redis.Error):
         if "Redis" in lasting:
-            redis.give_back(state["redis_url"])
+            redis.give_back(state["redis_url"], state.get("redis_prefix", ""))
 
 
 def queues_of(database_url: str) -> int:

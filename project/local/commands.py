@@ -1,13 +1,15 @@
-"""The commands of a few lines: stop, shell, bench, test."""
+"""The commands of a few lines: stop, shell, manage, bench, test."""
 
 import os
+import subprocess
 import sys
 
 from project.local import servers
 from project.local.application import environment
 from project.local.place import ROOT, read_state
-from project.local.process import Process
-from project.local.up import RUNS
+from project.local.process import Process, signals_interrupt
+from project.local.runs import RUNS
+from project.local.up import recorded
 
 COVERED_PERCENT = 95  # of lines and branches
 
@@ -32,6 +34,14 @@ def shell(arguments: list[str]) -> int:
     variables = environment(servers.find())
     os.chdir(ROOT)
     os.execve(sys.executable, [sys.executable, "manage.py", "shell", *arguments], variables)  # noqa: S606
+
+
+def manage(arguments: list[str]) -> int:
+    """`manage.py` with `arguments`, on the servers and data of `./run up`, which may run beside it."""
+    signals_interrupt()
+    with recorded():
+        variables = environment(servers.find())
+        return subprocess.call([sys.executable, str(ROOT / "manage.py"), *arguments], env=variables)
 
 
 def test(arguments: list[str]) -> int:

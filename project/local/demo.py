@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from project.local import verdict
-from project.local.application import Service, choose_port, environment, migrate, readiness, services
+from project.local.application import SMALL, Service, choose_port, environment, migrate, readiness, services
 from project.local.borrowing import borrowed
 from project.local.client import ACCEPTED, Client
 from project.local.crew import Crew
@@ -81,9 +81,9 @@ def main(_: list[str]) -> int:
     started = time.monotonic()
     with recorded(), borrowed("demo", keep_servers=True) as places:
         port = choose_port()
-        variables = environment(places)
+        variables = environment(places, SMALL)
         migrate(variables)
-        with running(services(port), variables) as crew:
+        with running(services(port, size=SMALL), variables) as crew:
             wait_until_ready(crew, port)
             users = crowd()
             for user in users:

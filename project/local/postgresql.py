@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 
+from project.local.marks import Mark
 from project.local.place import SetupError
 from project.local.private import PrivateServer, clean_environment
 from project.local.process import Process
@@ -24,14 +25,56 @@ VARIABLE = "DATABASE_URL"
 EXAMPLE = "postgres://user:password@host:5432/ordered_work"
 
 
+WANTED = 20  # connections that the processes of one `./run up` hold at most
+FULL = (
+    f"PostgreSQL is there but has no free connection, and ./run up wants up to {WANTED}. End what else is connected "
+    "(./run stop in other working copies), or raise max_connections."
+)
+
+
+class NoFreeConnection(SetupError, psycopg.OperationalError):
+    """The server has as many clients as it takes: another one would be no answer to that."""
+
+
 def connect(url: str, **options: Any) -> psycopg.Connection:
-    return psycopg.connect(url, connect_timeout=5, autocommit=True, **options)
+    """Raises NoFreeConnection, or another psycopg.Error."""
+    try:
+        return psycopg.connect(url, connect_timeout=5, autocommit=True, **options)
+    except psycopg.OperationalError as wrong:
+        if is_full(wrong):
+            raise NoFreeConnection(FULL) from wrong
+        raise
+
+
+def is_full(wrong: Exception) -> bool:
+    """Whether PostgreSQL refused for having too many clients. (A connection's error has no SQLSTATE, only words.)"""
+    words = ("too many clients", "too many connections", "remaining connection slots", "connection limit exceeded")
+    return any(word in str(wrong) for word in words)
+
+
+def warn_when_full(url: str) -> None:
+    """Prints a sentence when the server of `url` may soon have too few connections for us."""
+    query = """
+        SELECT current_setting('max_connections')::int, current_setting('max_connections')::int
+            - current_setting('superuser_reserved_connections')::int - count(*)::int
+        FROM pg_stat_activity WHERE backend_type = 'client backend'
+    """
+    with connect(url) as connection:
+        row = connection.execute(query).fetchone()
+    if row and row[1] < WANTED:
+        print(
+            f"PostgreSQL has {row[1]} of {row[0]} connections left, and this working copy wants up to {WANTED}: "
+            "end what else is connected, or raise max_connections.",
+            flush=True,
+        )
 
 
 def reach(url: str) -> str | None:
-    """Why the PostgreSQL at `url` cannot be used; None when it can."""
+    """Why the PostgreSQL at `url` cannot be used; None when it can. Raises NoFreeConnection."""
     try:
         connect(url).close()
+    except NoFreeConnection:
+        raise
     except psycopg.Error as wrong:
         return one_line(wrong)
     return None
@@ -51,6 +94,8 @@ def answering() -> tuple[str | None, list[str]]:
                 if row and row[0]:
                     return url, tried
                 tried.append(f"{host or 'the unix socket'} as {user}: may not create databases")
+            except NoFreeConnection:
+                raise
             except psycopg.Error as wrong:
                 tried.append(f"{host or 'the unix socket'} as {user}: {one_line(wrong)}")
     return None, tried
@@ -74,11 +119,36 @@ def own_database(url: str, name: str) -> str:
     return ours
 
 
+def mark_database(url: str, mark: Mark) -> None:
+    """Writes beside the database that `url` names whose it is."""
+    name = sql.Identifier(urlsplit(url).path.strip("/"))
+    with server_of(url) as connection:
+        connection.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(name, mark.text()))
+
+
+def marks(url: str) -> list[Mark]:
+    """Whose the databases are that working copies made on the server of `url`."""
+    query = "SELECT datname, shobj_description(oid, 'pg_database') FROM pg_database WHERE starts_with(datname, %s)"
+    with server_of(url) as connection:
+        found = [(name, Mark.read(text)) for name, text in connection.execute(query, ["ordered_work_"])]
+    return [mark for name, mark in found if mark is not None and mark.name == name]
+
+
 def drop_database(url: str) -> None:
     """Removes the database that `url` names, whoever is connected to it."""
     name = urlsplit(url).path.strip("/")
     with server_of(url) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def drop_unused_database(url: str, name: str) -> bool:
+    """Removes database `name` on the server of `url`; False when somebody is connected to it, or it is another's."""
+    try:
+        with server_of(url) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+    except (psycopg.errors.ObjectInUse, psycopg.errors.InsufficientPrivilege):
+        return False
+    return True
 
 
 def server_of(url: str) -> psycopg.Connection:

@@ -1,12 +1,16 @@
 """Redis: found where it listens by custom, given an empty database number of our own, or started privately."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import redis
 
+from project.local.marks import Mark
 from project.local.private import PrivateServer, clean_environment
 from project.local.process import Process
 
@@ -15,6 +19,7 @@ EXAMPLE = "redis://:password@host:6379/0"
 CUSTOM = "redis://127.0.0.1:6379/0"
 Error = redis.RedisError
 MARK = "ordered-work:owner"
+SHARERS = "ordered-work:sharers"  # a hash: the prefixes under which others keep their keys there, and whose they are
 
 
 def connect(url: str) -> "redis.Redis":
@@ -42,8 +47,8 @@ def with_number(url: str, number: int) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
 
-def own_number(url: str, owner: str) -> str | None:
-    """The address of the first database number that carries `owner`'s mark, else of the first that is empty.
+def own_number(url: str, mark: Mark) -> str | None:
+    """The address of the first database number that carries `mark`, else of the first that is empty.
 
     The mark is a key. Empty means also that no client is connected to it, so that somebody whose
     data was just flushed keeps it.
@@ -51,20 +56,39 @@ def own_number(url: str, owner: str) -> str | None:
     """
     empty = []
     busy = numbers_in_use(url)
+    for number, found in numbers(url):
+        if isinstance(found, Mark) and found.name == mark.name:
+            with connect(with_number(url, number)) as client:
+                client.set(MARK, mark.text())  # an earlier release may have written it
+            return with_number(url, number)
+        if found is None and number not in busy:
+            empty.append(number)
+    for number in empty:
+        with connect(with_number(url, number)) as client:
+            if client.set(MARK, mark.text(), nx=True):
+                return with_number(url, number)
+    return None
+
+
+def numbers(url: str) -> Iterator[tuple[int, "Mark | Literal['foreign'] | None"]]:
+    """The numbers from 1 to 15 that the server has: whose each is; None: it is empty."""
     for number in range(1, 16):
         try:
             with connect(with_number(url, number)) as client:
-                if client.get(MARK) == owner:
-                    return with_number(url, number)
-                if client.dbsize() == 0 and number not in busy:
-                    empty.append(number)
+                mark = Mark.read(client.get(MARK))
+                yield number, mark or ("foreign" if client.dbsize() else None)
         except redis.ResponseError:  # a server with fewer numbers, or MARK is no string there
             continue
-    for number in empty:
-        with connect(with_number(url, number)) as client:
-            if client.set(MARK, owner, nx=True):
-                return with_number(url, number)
-    return None
+
+
+def shared_number(url: str, mark: Mark) -> tuple[str, str]:
+    """Where no number is free: the address of one that is a working copy's, and the prefix that our keys have there."""
+    theirs = [number for number, found in numbers(url) if isinstance(found, Mark)]
+    ours = with_number(url, theirs[-1]) if theirs else url
+    prefix = f"{mark.name}:"
+    with connect(ours) as client:
+        client.hset(SHARERS, prefix, mark.text())
+    return ours, prefix
 
 
 def numbers_in_use(url: str) -> set[int]:
@@ -76,10 +100,33 @@ def numbers_in_use(url: str) -> set[int]:
         return set()
 
 
-def give_back(url: str) -> None:
-    """Empties the number that `url` names."""
+def give_back(url: str, prefix: str = "") -> None:
+    """Empties the number that `url` names of what is ours: the keys under `prefix`, or all but those of its sharers."""
     with connect(url) as client:
-        client.flushdb()
+        if prefix:
+            client.hdel(SHARERS, prefix)
+            remove(client, lambda key: key.startswith(prefix))
+        elif sharers := (*client.hkeys(SHARERS), SHARERS):
+            remove(client, lambda key: not key.startswith(sharers))
+
+
+def leave(url: str, name: str) -> None:
+    """Gives back what `name` has in numbers that it shares."""
+    for number in range(16):
+        with suppress(redis.ResponseError), connect(with_number(url, number)) as client:
+            shares = client.hexists(SHARERS, f"{name}:")
+            if shares:
+                give_back(with_number(url, number), f"{name}:")
+
+
+def remove(client: "redis.Redis", ours: Callable[[str], bool]) -> None:
+    for keys in batched(filter(ours, client.scan_iter(count=1000)), 1000):
+        client.unlink(*keys)
+
+
+def batched(keys: Iterator[str], size: int) -> Iterator[list[str]]:
+    while some := list(islice(keys, size)):
+        yield some
 
 
 class Redis(PrivateServer):

@@ -5,7 +5,7 @@ Whatever is found is only borrowed: each purpose gets a database, a virtual host
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -14,10 +14,12 @@ import psycopg
 
 from project.local import docker, packages, postgresql, rabbitmq, redis
 from project.local.docker import Container
-from project.local.place import LOCAL, OWN_NAME, ROOT, SetupError, lock
+from project.local.marks import Mark
+from project.local.place import LOCAL, OWN_NAME, SetupError, lock, write_state
 from project.local.postgresql import Postgresql
 from project.local.private import PrivateServer
 from project.local.rabbitmq import Rabbitmq
+from project.local.reclaiming import reclaim
 from project.local.redis import Redis
 
 KINDS: tuple[tuple[ModuleType, type[PrivateServer]], ...] = (
@@ -25,6 +27,7 @@ KINDS: tuple[tuple[ModuleType, type[PrivateServer]], ...] = (
     (rabbitmq, Rabbitmq),
     (redis, Redis),
 )
+OWN_PLACE = LOCAL / "place"  # what this working copy has on servers that go on without it
 FOLDERS = {"PostgreSQL": "postgresql", "RabbitMQ": "rabbitmq", "Redis": "redis"}
 
 
@@ -36,6 +39,7 @@ class Servers:
     rabbitmq_url: str
     redis_url: str
     queue_prefix: str = ""
+    redis_prefix: str = ""
 
     def environment(self) -> dict[str, str]:
         """The variables that tell a process of the project where its servers are."""
@@ -44,6 +48,7 @@ class Servers:
             "RABBITMQ_URL": self.rabbitmq_url,
             "REDIS_URL": self.redis_url,
             "QUEUE_PREFIX": self.queue_prefix,
+            "REDIS_PREFIX": self.redis_prefix,
         }
 
 
@@ -55,6 +60,11 @@ class Found:
     url: str
     named: bool = False
     private: PrivateServer | Container | None = None
+
+    @property
+    def control(self) -> rabbitmq.Control | None:
+        """The `rabbitmqctl` of a broker that we started."""
+        return self.private.control if isinstance(self.private, Rabbitmq) else None
 
 
 @dataclass
@@ -141,12 +151,15 @@ class Search:
 def find() -> Servers:
     """The three servers for `./run up`: what the environment names as it is, else a place of ours on what is found.
 
-    Servers started for it stay until the last run here ends. Raises SetupError: which server is missing, where it was
-    looked for
-    and how to get it.
+    Servers started for it stay until the last run here ends. What places were made is written down, for ./run clean.
+    Raises SetupError: which server is missing, where it was looked for and how to get it.
     """
     with lock("servers"):
-        return places(Search(LOCAL, guarded=False).all(), OWN_NAME, as_named=True)
+        found = Search(LOCAL, guarded=False).all()
+        ours = places(found, OWN_NAME, as_named=True)
+        lasting = [one.title for one in found if not one.private and not one.named]
+        write_state(OWN_PLACE / "places.json", {**asdict(ours), "lasting": lasting, "private": []})
+        return ours
 
 
 def places(found: list[Found], name: str, *, as_named: bool) -> Servers:
@@ -155,30 +168,30 @@ def places(found: list[Found], name: str, *, as_named: bool) -> Servers:
     `as_named`: where the environment names a server, the very place that it names.
     """
     database, broker, cache = found
+    for sentence in reclaim(found):
+        print(sentence, flush=True)
+    mark = Mark.of_this_copy(name)
     if database.named and as_named:
         database_url = database.url
     else:
         try:
             database_url = postgresql.own_database(database.url, name)
+            postgresql.mark_database(database_url, mark)
         except psycopg.Error as wrong:
             raise SetupError(f"PostgreSQL: the database {name} cannot be made: {postgresql.one_line(wrong)}.") from None
     prefix = os.environ.get("QUEUE_PREFIX", "") if as_named else ""
     if broker.named and as_named:
         rabbitmq_url = broker.url
     else:
-        control = broker.private.control if isinstance(broker.private, Rabbitmq) else None
-        own = rabbitmq.own_vhost(broker.url, name, control)
+        own = rabbitmq.own_vhost(broker.url, name, broker.control)
         rabbitmq_url, prefix = (own, "") if own else (broker.url, prefix or f"{name}.")
+    redis_prefix = os.environ.get("REDIS_PREFIX", "") if as_named else ""
     if cache.named and as_named:
         redis_url = cache.url
     else:
-        own = redis.own_number(cache.url, f"{name} {ROOT}")
-        if own is None:
-            raise SetupError(
-                "Redis: all numbers from 1 to 15 are somebody's. Set REDIS_URL, or SERVERS=private to start one."
-            )
-        redis_url = own
-    return Servers(database_url, rabbitmq_url, redis_url, prefix)
+        number = redis.own_number(cache.url, mark)
+        redis_url, redis_prefix = (number, "") if number else redis.shared_number(cache.url, mark)
+    return Servers(database_url, rabbitmq_url, redis_url, prefix, redis_prefix)
 
 
 def kept() -> list[PrivateServer | Container]:

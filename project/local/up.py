@@ -4,11 +4,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from project.local import servers
+from project.local import postgresql, servers
 from project.local.application import (
     DISPATCHER_PORT,
+    SMALL,
     WORKER_PORT,
     choose_port,
     environment,
@@ -19,10 +19,10 @@ from project.local.application import (
     unless_taken,
 )
 from project.local.crew import Crew, Printer
-from project.local.place import LOCAL, read_state, write_state
-from project.local.process import Process, birth, signals_interrupt
+from project.local.place import write_state
+from project.local.process import birth, signals_interrupt
+from project.local.runs import RUNS, alive
 
-RUNS = LOCAL / "runs"
 TELL_AFTER = 30.0  # seconds without being ready, until the reason is printed
 
 
@@ -31,10 +31,12 @@ def main(_: list[str]) -> int:
     signals_interrupt()
     with recorded():
         port = choose_port()
-        variables = environment(servers.find())
+        places = servers.find()
+        postgresql.warn_when_full(places.database_url)
+        variables = environment(places, SMALL)
         migrate(variables)
         admin = first_admin()
-        table = services(port, unless_taken(DISPATCHER_PORT), unless_taken(WORKER_PORT))
+        table = services(port, unless_taken(DISPATCHER_PORT), unless_taken(WORKER_PORT), SMALL)
         crew = Crew(table, variables, Printer())
         try:
             address = f"http://127.0.0.1:{port}"
@@ -86,9 +88,3 @@ def recorded() -> Iterator[None]:
         path.unlink(missing_ok=True)
         if not any(alive(other) for other in RUNS.glob("*.json")):
             servers.stop()
-
-
-def alive(path: Path) -> bool:
-    """Whether the run that is written down there goes on."""
-    state = read_state(path)
-    return bool(state) and Process(state["pid"], state["born"]).alive()

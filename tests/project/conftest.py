@@ -11,7 +11,7 @@ from project import redis_client
 def no_limit_reached() -> Iterator[None]:
     """Every test starts with nothing counted, and with Redis believed to be there."""
     with redis.Redis.from_url(settings.ENV.redis_url) as client:
-        for key in client.scan_iter(f"{settings.ENV.queue_prefix}limit:*"):
+        for key in client.scan_iter(redis_client.own(f"{settings.ENV.queue_prefix}limit:*")):
             client.delete(key)
     redis_client._breaker.closed = True
     yield
