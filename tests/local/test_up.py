@@ -10,12 +10,13 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
 
 import pytest
 
-from project.local import application
+from project.local import application, postgresql
 from project.local.application import Service
 from project.local.client import Client
 from project.local.crew import Crew
@@ -82,6 +83,18 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Un
         assert scraped == list(range(scraped[0], scraped[0] + 6)), "its processes count together"
 
         assert told_of_a_request(port)[-1] == "succeeded"
+        assert most_connections(port, environment["DATABASE_URL"]) <= postgresql.WANTED
+
+        again = subprocess.run(
+            [sys.executable, "-m", "project.local", "up"],
+            cwd=ROOT,
+            env=environment | {"PORT": str(port)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert again.returncode == 1
+        assert re.search(r"it runs already \(process .*\b\d+.*\); \./run stop ends it", again.stderr)
 
         dispatcher = running.find("manage.py dispatch")
         os.kill(dispatcher.pid, signal.SIGKILL)
@@ -109,6 +122,26 @@ def scrapes_counted(port: int) -> int:
         text = answer.read().decode()
     found = re.search(r'ordered_work_http_requests_total\{.*route="metrics".* (\d+)', text)
     return int(found[1]) if found else 0
+
+
+def most_connections(port: int, database_url: str) -> int:
+    """How many connections to PostgreSQL there are while all threads of the API, a stream and all workers are busy."""
+    client, name = Client(port), "bob"
+    person = {"username": name, "password": secrets.token_urlsafe()}
+    client.get("POST", "/api/v1/auth/register", person)
+    token = client.get("POST", "/api/v1/auth/token", person)["access"]
+    with postgresql.connect(database_url) as connection, ThreadPoolExecutor(16) as many:
+        sent = [
+            many.submit(Client(port, token).submit, [{"kind": "demo.steps", "payload": {"steps": 2, "delay_ms": 100}}])
+            for _ in range(200)
+        ]
+        count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        most = 0
+        while not all(one.done() for one in sent):
+            row = connection.execute(count).fetchone()
+            most = max(most, row[0] if row else 0)
+        assert {one.result() for one in sent} == {"accepted"}
+    return most
 
 
 def told_of_a_request(port: int) -> list[str]:
@@ -153,12 +186,13 @@ def test_a_port_that_is_none_is_said(port: str, monkeypatch: pytest.MonkeyPatch)
         application.choose_port()
 
 
-def test_without_port_a_free_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_port_a_free_one_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("PORT", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         usual = taken.getsockname()[1]
         monkeypatch.setattr(application, "USUAL_PORT", usual)
         assert application.choose_port() != usual
+    assert f"port {usual} is taken: this one gets " in capsys.readouterr().out
     assert application.choose_port() == usual
     other = subprocess.run(
         [sys.executable, "-c", "from project.local import application; print(application.choose_port())"],
