@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         return 1
     clear_the_dead()
     give_back(OWN_PLACE)
-    servers.stop()
+    servers.remove()
     for path in files():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

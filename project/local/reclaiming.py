@@ -34,7 +34,8 @@ def reclaim(found: "list[Found]") -> list[str]:
         ):
             continue
         rabbitmq.drop_vhost(rabbitmq.with_vhost(broker.url, name), broker.control)
-        redis.leave(cache.url, name)
+        if shared := redis.shared_before(cache.url, mark):
+            redis.give_back(*shared)
         for number in (number for number, of in numbers.items() if of.name == name):
             redis.give_back(redis.with_number(cache.url, number))
         said.append(f"gave back the database, virtual host and Redis number {name}: {mark.folder} is gone")

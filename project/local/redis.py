@@ -47,6 +47,15 @@ def with_number(url: str, number: int) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{number}"))
 
 
+def place(url: str, mark: Mark) -> tuple[str, str]:
+    """The address of our number and the prefix of our keys there: none in a number that is ours alone."""
+    shared = shared_before(url, mark)
+    if shared:
+        return shared
+    number = own_number(url, mark)
+    return (number, "") if number else shared_number(url, mark)
+
+
 def own_number(url: str, mark: Mark) -> str | None:
     """The address of the first database number that carries `mark`, else of the first that is empty.
 
@@ -81,6 +90,16 @@ def numbers(url: str) -> Iterator[tuple[int, "Mark | Literal['foreign'] | None"]
             continue
 
 
+def shared_before(url: str, mark: Mark) -> tuple[str, str] | None:
+    """What `shared_number` gave already: it stays ours, also when a number of our own becomes free meanwhile."""
+    prefix = f"{mark.name}:"
+    for number in range(16):
+        with suppress(redis.ResponseError), connect(with_number(url, number)) as client:
+            if client.hexists(SHARERS, prefix):
+                return with_number(url, number), prefix
+    return None
+
+
 def shared_number(url: str, mark: Mark) -> tuple[str, str]:
     """Where no number is free: the address of one that is a working copy's, and the prefix that our keys have there."""
     theirs = [number for number, found in numbers(url) if isinstance(found, Mark)]
@@ -108,15 +127,6 @@ def give_back(url: str, prefix: str = "") -> None:
             remove(client, lambda key: key.startswith(prefix))
         elif sharers := (*client.hkeys(SHARERS), SHARERS):
             remove(client, lambda key: not key.startswith(sharers))
-
-
-def leave(url: str, name: str) -> None:
-    """Gives back what `name` has in numbers that it shares."""
-    for number in range(16):
-        with suppress(redis.ResponseError), connect(with_number(url, number)) as client:
-            shares = client.hexists(SHARERS, f"{name}:")
-            if shares:
-                give_back(with_number(url, number), f"{name}:")
 
 
 def remove(client: "redis.Redis", ours: Callable[[str], bool]) -> None:

@@ -189,18 +189,22 @@ def places(found: list[Found], name: str, *, as_named: bool) -> Servers:
     if cache.named and as_named:
         redis_url = cache.url
     else:
-        number = redis.own_number(cache.url, mark)
-        redis_url, redis_prefix = (number, "") if number else redis.shared_number(cache.url, mark)
+        redis_url, redis_prefix = redis.place(cache.url, mark)
     return Servers(database_url, rabbitmq_url, redis_url, prefix, redis_prefix)
 
 
 def kept() -> list[PrivateServer | Container]:
     """The servers that were started in this working copy and still run."""
+    return [one for one in started() if one.running()]
+
+
+def started() -> list[PrivateServer | Container]:
+    """All that were ever started in this working copy, or may have been."""
     ours: list[PrivateServer | Container] = []
     for _, server in KINDS:
         folder = LOCAL / FOLDERS[server.title]
         ours += [server(folder, guarded=False), Container(server.title, server.image, folder)]
-    return [one for one in ours if one.running()]
+    return ours
 
 
 def stop() -> list[str]:
@@ -210,6 +214,13 @@ def stop() -> list[str]:
         for one in running:
             one.stop()
     return [one.title for one in running]
+
+
+def remove() -> None:
+    """Ends them and removes their data, wherever that is."""
+    with lock("servers"):
+        for one in started():
+            one.remove()
 
 
 def unreachable(module: ModuleType, url: str) -> str | None:

@@ -196,3 +196,8 @@ def test_help_needs_no_set_up(arguments: tuple[str, ...], status: int, tmp_path:
 
 def test_stop_without_any_set_up_says_that_nothing_runs(copy: Path) -> None:
     assert run(copy, "stop").stdout == "nothing runs: nothing was started here\n"
+
+
+def test_clean_without_any_set_up_makes_nothing(copy: Path) -> None:
+    assert run(copy, "clean").stdout == "clean: nothing was made here\n"
+    assert not (copy / ".local").exists()

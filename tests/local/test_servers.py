@@ -114,6 +114,9 @@ def test_where_no_number_is_free_one_is_shared_and_each_gives_back_its_own_keys(
         assert redis.own_number(server.url, marked("one-more")) is None
         shared = [redis.shared_number(server.url, marked(name)) for name in ("one-more", "another")]
         assert shared == [(full[-1], "one-more:"), (full[-1], "another:")]
+        redis.give_back(str(full[0]))
+        assert redis.place(server.url, marked("one-more")) == shared[0], "what runs already would look elsewhere"
+        assert redis.place(server.url, marked("user-0")) == (full[0], "")
         with redis.connect(str(full[-1])) as client:
             for key in ("one-more:x", "another:x", "its owner's"):
                 client.set(key, 1)
