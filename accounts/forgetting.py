@@ -24,6 +24,16 @@ OLD_EVENTS = """
     DELETE FROM accounts_securityevent WHERE id IN (
         SELECT id FROM accounts_securityevent WHERE at < %(before)s ORDER BY at LIMIT %(count)s FOR UPDATE SKIP LOCKED)
 """
+# It has no index on the time: its oldest lines are those with the lowest ids, and no more of them are read.
+OLD_LOG = """
+    DELETE FROM django_admin_log WHERE id IN (
+        SELECT l.id FROM (SELECT id FROM django_admin_log ORDER BY id LIMIT %(count)s) oldest
+        JOIN django_admin_log l ON l.id = oldest.id WHERE l.action_time < %(before)s FOR UPDATE OF l SKIP LOCKED)
+"""
+OLD_STAFF_SESSIONS = """
+    DELETE FROM django_session WHERE session_key IN (
+        SELECT session_key FROM django_session WHERE expire_date < %(now)s LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+"""
 SESSIONS_OF = """
     DELETE FROM accounts_session WHERE id IN (SELECT id FROM accounts_session WHERE user_id = %(user)s LIMIT %(count)s)
 """
@@ -41,7 +51,9 @@ MAY_FORGET = "SELECT set_config('ordered_work.audit', 'forget', true)"  # what t
 
 
 def prune(count: int) -> int:
-    """Remove up to `count` sessions and as many lines that were kept long enough; how many. Any number may do so."""
+    """Remove up to `count` each of sessions, of the staff's sessions and of the lines of the audit trail and of the
+    admin's log that were kept long enough; how many. Any number may do so.
+    """
     now = timezone.now()
     ended = now - timedelta(days=settings.ENV.session_retention_days)
     expired = ended - timedelta(seconds=settings.ENV.refresh_token_seconds)
@@ -51,6 +63,10 @@ def prune(count: int) -> int:
         with transaction.atomic():
             run(MAY_FORGET)
             gone += run(OLD_EVENTS, before=before, count=count)
+    gone += run(OLD_STAFF_SESSIONS, now=now, count=count)
+    if settings.ENV.admin_log_retention_days:
+        before = now - timedelta(days=settings.ENV.admin_log_retention_days)
+        gone += run(OLD_LOG, before=before, count=count)
     return gone
 
 

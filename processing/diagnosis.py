@@ -15,7 +15,6 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from processing import broker, rabbitmq
-from processing.dispatcher import LOCK_CLASS as DISPATCHERS
 from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.rebuilding import brought
 from processing.watch import LOCK_CLASS as WORKERS
@@ -95,7 +94,7 @@ def told_by(name: str) -> str:
 
 def moving() -> Iterator[Finding]:
     """Whether somebody works, and what is late."""
-    now = standing.look(DISPATCHERS, WORKERS)
+    now = standing.look(WORKERS)
     missing = settings.ENV.dispatch_shards - now.dispatchers
     yield _finding(
         "shards", missing > 0, f"{now.dispatchers} of {settings.ENV.dispatch_shards} led", SERVERS["dispatcher"]

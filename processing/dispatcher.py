@@ -8,38 +8,37 @@ is the whole of it; the rest is who leads, when to look, and what to do while a 
 import random
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import structlog
+from django.db import DataError, IntegrityError, connection
 from django.db import Error as DatabaseError
-from django.db import connection
 
-from accounts import forgetting
 from processing import broker, metrics
+from processing.dispatch.dead_leases import DeadLeases
+from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
+from processing.dispatch.unmarked import Unmarked
 from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher
-from processing.watch import LOCK_CLASS as WORKERS_LOCK_CLASS
-from queues import idempotency, outbox
+from queues import outbox
 from queues.hints import Listener
-from queues.interventions import NotPossible, give_up
-from queues.outbox import Shard
-from queues.recovery import recover
-from queues.states import Status
+from queues.lifecycle.leadership import Leadership
+from queues.outbox import Parcel, Shard
+from queues.sql import left_out
 
 log = structlog.get_logger()
 
-LOCK_CLASS = 0x6F776472  # "owdr": the leaders' advisory locks
 LOOK_SECONDS = 0.25  # how long a hint that was lost is waited for
 GATHER_SECONDS = 0.01  # what is accepted meanwhile shares one publication; longer than hints.QUIET_SECONDS
 WAKE_SECONDS = 0.05  # how often what waits for its moment is looked for while there is much to publish
-SWEEP_SECONDS = 0.25
-STANDBY_SECONDS = 1.0
-DEAD_SECONDS = 1.0  # a worker whose lock has been free for so long is dead ..
-SETTLED_SECONDS = 5.0  # .. if this process has not lost PostgreSQL itself lately
+RENEW_SECONDS = 0.5  # how often a leader shows that it makes progress
+STANDBY_SECONDS = 0.5
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 10
-PRUNE_SECONDS = 60.0  # how often old sessions and lines of the audit trail are looked for
+UNLOCKED_SECONDS = 0.005  # most who have a queue's row locked have committed by then
 REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
 QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
+REQUESTS_A_STEP = 20_000  # about a second's: the lead is renewed between two steps
 LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
 CROWD_OF_TOKENS = 4 * ENOUGH_TOKENS  # where so many wait, who wakes now is not served at once anyway ..
 GATHER_IN_CROWD_SECONDS = 0.05  # .. and gains more if fewer tokens do for all
@@ -48,62 +47,123 @@ TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
 
 
 class Dispatcher:
-    """Leads one shard as long as it holds the shard's lock; stands by otherwise."""
+    """Leads one shard as long as it renews the shard's lease; stands by otherwise."""
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.publisher = Publisher()
         self.listener = Listener()
+        self.leadership = Leadership(shard.number)
+        self.leading = threading.Event()
+        self.sweeper = Sweeper(shard, self.leading)
+        self.unmarked = Unmarked()
+        self.dead_leases = DeadLeases(shard)
+        self._stands_by = False
+        self._renewed = 0.0
+        self._width = QUEUES_A_STEP  # how many queues had something to publish in the last step; at first, most
         self._after = 0  # the queue id where the last step ended: everyone's turn comes
         self._behind = False  # whether more was unpublished than one step takes
-        self._woke = self._swept = self._pruned = 0.0
+        self._woke = self._swept = 0.0
         self._failures = 0
         self._token_queue_exists = False
         self._crowded = False  # as the last sweep saw it
-        self._lost_postgresql = float("-inf")  # when, on the monotonic clock
         self.looked = time.monotonic()  # it goes round its loop
-        self._doubted: dict[tuple[int, int], float] = {}  # leases whose worker seems dead, and since when
 
     def run(self, stop: threading.Event) -> None:
-        """Lead, or stand by, until `stop` is set. A server that is away is waited for, with jitter."""
-        leading = False
-        metrics.LEADING.labels(str(self.shard.number)).set(0)
-        while not stop.is_set():
-            self.looked = time.monotonic()
-            try:
-                if not leading:
-                    leading = self.take_lead()
-                    if not leading:
-                        stop.wait(STANDBY_SECONDS)
-                        continue
-                    metrics.LEADING.labels(str(self.shard.number)).set(1)
-                    log.info("leading", shard=self.shard.number, of=self.shard.of)
-                more = self.step()
+        """Lead, or stand by, until `stop` is set. A server that is away is waited for, with jitter.
+
+        Raises what nobody expects, whether it happens here or in the sweeper's thread.
+        """
+        self._stand_by()
+        sweeper = threading.Thread(target=self.sweeper.run, args=(stop,), name=f"sweeper {self.shard.number}")
+        sweeper.daemon = True  # one that hangs does not keep a process with a defect
+        sweeper.start()
+        try:
+            while not stop.is_set():
+                self.looked = time.monotonic()
+                if self.sweeper.defect is not None:
+                    raise self.sweeper.defect
+                with self._servers_may_be_away(stop):
+                    self._go_round(stop)
+            if self.leading.is_set():
+                with suppress(DatabaseError):
+                    self.leadership.resign()
+        finally:
+            self._stand_by()
+            self.listener.close()
+            connection.close()
+        sweeper.join(LONGEST_BACKOFF)
+
+    @contextmanager
+    def _servers_may_be_away(self, stop: threading.Event) -> Iterator[None]:
+        """Who loses a server takes the lead anew once it is there, if nobody else has done so meanwhile."""
+        try:
+            yield
+        except (IntegrityError, DataError):
+            raise  # no server's fault
+        except DatabaseError as error:
+            if left_out(error):
+                log.warning("left out what is locked or too slow", error=str(error).strip())
+                self._rest(stop)
+                return
+            self.dead_leases.settle()
+            self._stand_by()
+            connection.close()
+            self._back_off("PostgreSQL", error, stop)
+        except BrokerUnavailable as error:
+            self._stand_by()
+            self._back_off("RabbitMQ", error, stop)
+
+    def _go_round(self, stop: threading.Event) -> None:
+        if not self.leading.is_set():
+            if not self.take_lead():
+                if not self._stands_by:
+                    log.info("standing by", shard=self.shard.number, of=self.shard.of)
+                self._stands_by = True
                 self._failures = 0
-                if not more:
-                    self.listener.wait(LOOK_SECONDS)
-                elif not self._behind:
-                    stop.wait(GATHER_IN_CROWD_SECONDS if self._crowded else GATHER_SECONDS)
-            except DatabaseError as error:
-                leading = False  # the lock went with its connection
-                self._lost_postgresql = time.monotonic()
-                metrics.LEADING.labels(str(self.shard.number)).set(0)
-                connection.close()
-                self._back_off("PostgreSQL", error, stop)
-            except BrokerUnavailable as error:
-                self.publisher.close()
-                self._token_queue_exists = False
-                self._back_off("RabbitMQ", error, stop)
+                stop.wait(STANDBY_SECONDS)
+                return
+            self._stands_by = False
+            self._renewed = time.monotonic()
+            self.leading.set()
+            metrics.LEADING.labels(str(self.shard.number)).set(1)
+            log.info("leading", shard=self.shard.number, of=self.shard.of)
+        more = self.step()
+        self._failures = 0
+        if not self.keep_lead():
+            log.warning("another one leads now", shard=self.shard.number)
+            self._stand_by()
+        elif not more:
+            self.listener.wait(LOOK_SECONDS)
+        elif not self._behind:
+            stop.wait(GATHER_IN_CROWD_SECONDS if self._crowded else GATHER_SECONDS)
+
+    def _stand_by(self) -> None:
+        self.leading.clear()
+        metrics.LEADING.labels(str(self.shard.number)).set(0)
         self.publisher.close()
-        self.listener.close()
-        connection.close()
+        self.unmarked.clear()
+        self._token_queue_exists = False
 
     def take_lead(self) -> bool:
-        """Whether this process leads the shard from now on: it holds the shard's lock until its connection ends."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self.shard.number])
-            row = cursor.fetchone()
-        return bool(row and row[0])
+        """Whether this process leads the shard from now on. Raises BrokerUnavailable: who has no RabbitMQ leads not."""
+        if not self.leadership.free():
+            return False
+        self.publisher.answers()
+        if self.leadership.take():
+            return True
+        self.publisher.close()
+        return False
+
+    def keep_lead(self) -> bool:
+        """Whether it leads still. To be called after a step: what there was is published, and if RabbitMQ answers now,
+        that is progress, and renews the lead. Raises BrokerUnavailable.
+        """
+        if time.monotonic() - self._renewed < RENEW_SECONDS:
+            return True
+        self.publisher.answers()
+        self._renewed = time.monotonic()
+        return self.leadership.renew()
 
     def step(self) -> bool:
         """Do a part of all that is to be done now; whether there is more of it."""
@@ -131,8 +191,11 @@ class Dispatcher:
 
     def dispatch_next(self) -> bool:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
-        parcels = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, REQUESTS_A_QUEUE)
-        self._behind = len(parcels) == QUEUES_A_STEP or any(len(p.requests) == REQUESTS_A_QUEUE for p in parcels)
+        self.mark(self.unmarked.due())
+        each = min(REQUESTS_A_QUEUE, REQUESTS_A_STEP // self._width)
+        parcels = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
+        self._behind = len(parcels) == QUEUES_A_STEP or any(len(p.requests) == each for p in parcels)
+        self._width = len(parcels) or QUEUES_A_STEP
         if not parcels:
             starts_over, self._after = self._after > 0, 0
             return starts_over
@@ -140,9 +203,25 @@ class Dispatcher:
         count = sum(len(parcel.requests) for parcel in parcels)
         metrics.PUBLISHED.inc(count)
         log.debug("published", requests=count, queues=len(parcels))
-        self.send_tokens(outbox.mark_published(parcels))
         self._after = parcels[-1].queue_id
+        self.mark(parcels)
         return True
+
+    def mark(self, parcels: list[Parcel]) -> None:
+        """Mark what is published, and send tokens to the queues that woke. What is locked has its turn later."""
+        if not parcels:
+            return
+        woken, locked = outbox.mark_unlocked(parcels)
+        fresh = [parcel for parcel in locked if parcel not in self.unmarked]
+        if fresh:
+            time.sleep(UNLOCKED_SECONDS)
+            more, still = outbox.mark_unlocked(fresh)
+            woken += more
+            locked = [p for p in locked if p in self.unmarked] + still
+        self.unmarked.put(locked)
+        late = {parcel.queue_id for parcel in locked}
+        self.unmarked.forget([parcel for parcel in parcels if parcel.queue_id not in late])
+        self.send_tokens(woken)
 
     def send_tokens(self, queue_ids: list[int]) -> None:
         """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
@@ -157,18 +236,12 @@ class Dispatcher:
             TOKENS_SENT.inc(len(tokens))
 
     def sweep(self) -> None:
-        """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody; and forget what is old."""
+        """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody."""
         self.publisher.keep_alive()
-        for request_id in outbox.lapsed(self.shard, SWEEPS_A_STEP):
-            with suppress(NotPossible):  # its owner was faster
-                give_up(request_id, Status.EXPIRED)
         self.end_dead_leases()
         # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
         count = DOUBTFUL_A_SWEEP if self._tokens_waiting() else SWEEPS_A_STEP
         self.send_tokens(outbox.stale_ready(self.shard, STALE_SECONDS, count))
-        idempotency.prune(SWEEPS_A_STEP)
-        if time.monotonic() - self._pruned >= PRUNE_SECONDS and forgetting.prune(SWEEPS_A_STEP) < SWEEPS_A_STEP:
-            self._pruned = time.monotonic()
         for queue_id in outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10):
             self.publisher.delete(queue_id)
 
@@ -182,30 +255,16 @@ class Dispatcher:
         return waiting or 0
 
     def end_dead_leases(self) -> None:
-        """Let queues go on whose worker died.
-
-        A lock that is free may only mean that its holder lost its connection and soon takes it again. So it counts
-        when it has been free for a while, and not shortly after this process lost its own: PostgreSQL may have ended
-        everybody's.
-        """
-        now = time.monotonic()
-        all_may_reconnect = now - self._lost_postgresql < SETTLED_SECONDS
-        doubted = {}
-        for queue_id, fence, expired in outbox.dead_leases(self.shard, WORKERS_LOCK_CLASS, SWEEPS_A_STEP):
-            since = now if all_may_reconnect else self._doubted.get((queue_id, fence), now)
-            if expired or now - since >= DEAD_SECONDS:
-                log.warning("a lease ended with its worker", queue=queue_id, fence=fence, expired=expired)
-                metrics.LEASES_ENDED.labels("expired" if expired else "dead").inc()
-                if recover(queue_id, fence):
-                    self.send_tokens([queue_id])
-            else:
-                doubted[queue_id, fence] = since
-        self._doubted = doubted
+        """Let queues go on whose worker died."""
+        self.send_tokens(self.dead_leases.end(SWEEPS_A_STEP))
 
     def _back_off(self, what: str, error: Exception, stop: threading.Event) -> None:
-        self._failures += 1
         metrics.SERVERS_AWAY.labels(what).inc()
+        log.warning("a server is away", what=what, error=str(error).strip())
+        self._rest(stop)
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Longer with each failure in a row."""
+        self._failures += 1
         jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
-        delay = min(LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * jitter
-        log.warning("a server is away", what=what, error=str(error).strip(), next_try_seconds=round(delay, 2))
-        stop.wait(delay)
+        stop.wait(min(LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * jitter)

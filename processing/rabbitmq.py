@@ -178,6 +178,12 @@ class Publisher(Channel):
         self._declared.difference_update(queue_id for queue_id, _ in gone)
         return gone
 
+    def answers(self) -> None:
+        """One question about no queue, and its answer. Raises BrokerUnavailable."""
+        channel = self.open()
+        with _ours():
+            channel.tx_commit()
+
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
         """Publish ready-made messages to the queue `name`. Raises BrokerUnavailable."""
         channel = self.open()

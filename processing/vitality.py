@@ -35,7 +35,8 @@ class DispatcherVitality:
     def _shard(self, dispatcher: Dispatcher, thread: threading.Thread) -> str:
         if not thread.is_alive():
             return "its thread ended"
-        return "ok" if time.monotonic() - dispatcher.looked < STUCK_SECONDS else "stuck"
+        looked = min(dispatcher.looked, dispatcher.sweeper.looked)
+        return "ok" if time.monotonic() - looked < STUCK_SECONDS else "stuck"
 
     def ready(self) -> dict[str, str]:
         return servers() | self.live()

@@ -24,6 +24,7 @@ from project.redis_client import RedisUnavailable, check_redis
 
 CACHED = 1.0
 TIMEOUT = 2.0
+SILENT_SECONDS = 10.0  # a leader is succeeded within 5
 NEEDED = ("postgresql", "migrations")
 
 log = structlog.get_logger(__name__)
@@ -123,17 +124,11 @@ def shipped_migrations() -> frozenset[tuple[str, str]]:
 
 
 def dispatcher() -> str:
-    """Whether every shard has a leader: each holds its shard's advisory lock."""
-    from processing.dispatcher import LOCK_CLASS
+    """Whether the leader of every shard has lately shown that it makes progress."""
+    from queues.lifecycle import leadership
 
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(DISTINCT l.objid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
-            " WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted"
-            " AND d.datname = current_database()",
-            [LOCK_CLASS],
-        )
-        return "ok" if cursor.fetchone()[0] >= settings.ENV.dispatch_shards else "down"
+    silent = leadership.last_sign(settings.ENV.dispatch_shards)
+    return "ok" if silent is not None and silent <= SILENT_SECONDS else "down"
 
 
 def rabbitmq() -> dict[str, str]:

@@ -115,10 +115,9 @@ class Installation:
 
 def standing_now() -> Standing:
     """How all queues stand, at most a few seconds ago."""
-    from processing.dispatcher import LOCK_CLASS as DISPATCHERS
     from processing.watch import LOCK_CLASS as WORKERS
 
-    return standing.recent.look(DISPATCHERS, WORKERS)
+    return standing.recent.look(WORKERS)
 
 
 def figures(found: Standing) -> Iterator[Metric]:

@@ -63,6 +63,8 @@ class Environment(BaseSettings):
     registrations_per_minute: int = Field(120, ge=1, description="Registrations from one address.")
     session_retention_days: float = Field(30, ge=0, description="How long sessions that are over stay listed.")
     audit_retention_days: float = Field(400, ge=0, description="How long the audit trail is kept; 0: for ever.")
+    request_retention_days: float = Field(90, ge=0, description="How long a finished request is kept; 0: for ever.")
+    admin_log_retention_days: float = Field(400, ge=0, description="How long operators' log is kept; 0: for ever.")
     trusted_proxies: int = Field(0, ge=0, le=10, description="Proxies in front that write X-Forwarded-For and -Proto.")
     cors_origins: str = Field("", description="Origins whose scripts may call the API, comma-separated.")
     body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of a request's body.")

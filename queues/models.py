@@ -262,3 +262,16 @@ class OperatorAction(models.Model):
 
     def __str__(self) -> str:
         return f"{self.by}: {self.command}"
+
+
+class Leadership(models.Model):
+    """Which dispatcher leads a shard, for as long as it does the work: a lease that only progress renews."""
+
+    shard = models.IntegerField(primary_key=True)
+    holder = models.CharField(max_length=200, help_text="The dispatcher: its machine, process and a random part.")
+    epoch = models.BigIntegerField(help_text="Grows each time the lead is taken.")
+    lead_until = models.DateTimeField(help_text="From then on another may take it; the database's clock.")
+    renewed_at = models.DateTimeField(null=True, blank=True, help_text="Its leader's last sign; empty: given up.")
+
+    def __str__(self) -> str:
+        return f"shard {self.shard}"

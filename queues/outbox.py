@@ -8,7 +8,6 @@ from queues import transitions
 from queues.statements import (
     DEAD_LEASES,
     ENTER_LINE,
-    LAPSED,
     MARK_PUBLISHED,
     REAP,
     STALE_READY,
@@ -39,10 +38,12 @@ class Parcel:
         return self.requests[-1][0]
 
 
-def unpublished(shard: Shard, after: int, queues: int, each: int) -> list[Parcel]:
-    """The next `each` requests of the next `queues` queues with an id above `after` that have any."""
+def unpublished(shard: Shard, after: int, queues: int, each: int, but: Sequence[int] = ()) -> list[Parcel]:
+    """The next `each` requests of the next `queues` queues with an id above `after` that have any, `but` for some."""
     parcels: list[Parcel] = []
-    for row in UNPUBLISHED.rows(shards=shard.of, shard=shard.number, after=after, queues=queues, each=each):
+    for row in UNPUBLISHED.rows(
+        shards=shard.of, shard=shard.number, after=after, queues=queues, each=each, but=list(but)
+    ):
         if not parcels or parcels[-1].queue_id != row.queue_id:
             parcels.append(Parcel(row.queue_id, row.published_seq))
         parcels[-1].requests.append((row.seq, row.id))
@@ -50,11 +51,22 @@ def unpublished(shard: Shard, after: int, queues: int, each: int) -> list[Parcel
 
 
 def mark_published(parcels: Sequence[Parcel]) -> list[int]:
-    """The broker has them. Returns the queues that woke up and want a token; those moved by another are left alone."""
+    """The broker has them. Returns the queues that woke up and want a token; those moved by another are left alone, as
+    are those whose row is locked.
+    """
+    return mark_unlocked(parcels)[0]
+
+
+def mark_unlocked(parcels: Sequence[Parcel]) -> tuple[list[int], list[Parcel]]:
+    """As `mark_published`; the second is what has to be marked later, because the queue's row is locked."""
     rows = MARK_PUBLISHED.rows(
         ids=[p.queue_id for p in parcels], before=[p.before for p in parcels], target=[p.target for p in parcels]
     )
-    return [row.id for row in rows if row.woken]
+    woken = [row.id for row in rows if row.woken]
+    if len(rows) == len(parcels):
+        return woken, []
+    had = {row.id for row in rows}
+    return woken, [parcel for parcel in parcels if parcel.queue_id not in had]
 
 
 def wake(shard: Shard, count: int) -> list[int]:
@@ -67,11 +79,6 @@ def enter_line(shard: Shard, count: int) -> int:
     rows = ENTER_LINE.rows(shards=shard.of, shard=shard.number, count=count)
     transitions.queued(rows)
     return len(rows)
-
-
-def lapsed(shard: Shard, count: int) -> list[UUID]:
-    """Requests whose time is over before they began."""
-    return [row.id for row in LAPSED.rows(shards=shard.of, shard=shard.number, count=count)]
 
 
 def dead_leases(shard: Shard, lock_class: int, count: int) -> list[tuple[int, int, bool]]:

@@ -10,11 +10,15 @@ from queues import kinds, transitions
 from queues.finishing import finished
 from queues.metrics import count_lost
 from queues.models import Attempt, Request, UserQueue
+from queues.sql import wait_at_most
 from queues.states import FINAL, AttemptOutcome, OnFailure, QueueState, Status
 
 
-def recover(queue_id: int, fence: int) -> bool:
+def recover(queue_id: int, fence: int, *, patience: float | None = None) -> bool:
     """Take the lease with that fence away and let the queue go on. Whether it wants a token; False: it moved meanwhile.
+
+    `patience` is how many seconds it waits for each row that somebody else has locked, then it raises OperationalError
+    (`queues.sql.left_out` tells it); None: as long as the connection does.
 
     If one request was claimed, it was running: that counts as an attempt, or a request that kills its worker would
     kill workers for ever. If several were, nobody knows which; they are run again one by one, and the next crash tells.
@@ -22,6 +26,8 @@ def recover(queue_id: int, fence: int) -> bool:
     is one more, alone.
     """
     with transaction.atomic():
+        if patience is not None:
+            wait_at_most(patience)
         queue = (
             UserQueue.objects.select_for_update()
             .filter(id=queue_id, fence=fence, state=QueueState.DRAINING)

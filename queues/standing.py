@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from django.conf import settings
+
 from queues.sql import Statement
 from queues.states import QueueState
 
@@ -36,7 +38,7 @@ BY_STATE = Statement("""
     GROUP BY q.state, q.paused
 """)
 
-# What else the dispatcher may be behind with, and who is alive: each leader and each worker process holds a lock.
+# What else the dispatcher may be behind with, and who is alive: each leader has a lease, each worker process a lock.
 AROUND = Statement("""
     WITH held AS MATERIALIZED (
         SELECT classid::bigint, objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
@@ -46,7 +48,8 @@ AROUND = Statement("""
                AS oldest_due,
            extract(epoch FROM now() - (SELECT min(wake_at) FROM queues_userqueue WHERE wake_at <= now()))::float8
                AS oldest_wake,
-           (SELECT count(DISTINCT objid) FROM held WHERE classid = %(dispatchers)s) AS dispatchers,
+           (SELECT count(*) FROM queues_leadership WHERE shard < %(shards)s AND lead_until > clock_timestamp())
+               AS dispatchers,
            (SELECT count(DISTINCT objid) FROM held WHERE classid = %(workers)s) AS workers
 """)
 
@@ -108,11 +111,11 @@ class Standing:
         }
 
 
-def look(dispatchers: int, workers: int) -> Standing:
-    """How they stand now. The arguments are the classes of the advisory locks that dispatchers and workers hold."""
+def look(workers: int) -> Standing:
+    """How they stand now. The argument is the class of the advisory locks that workers hold."""
     began = time.monotonic()
     rows = BY_STATE.rows()
-    around = AROUND.row(dispatchers=dispatchers, workers=workers)
+    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=workers)
     assert around is not None  # noqa: S101  (it has no WHERE)
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
     return Standing(
@@ -134,11 +137,11 @@ class Recent:
         self._newest: Standing | None = None
         self._until = 0.0
 
-    def look(self, dispatchers: int, workers: int) -> Standing:
+    def look(self, workers: int) -> Standing:
         """As `look` above, at most CACHED_SECONDS old, older only if looking takes long."""
         with self._lock:
             if self._newest is None or time.monotonic() >= self._until:
-                self._newest = look(dispatchers, workers)
+                self._newest = look(workers)
                 self._until = time.monotonic() + max(CACHED_SECONDS, CACHED_TIMES * self._newest.took)
             return self._newest
 

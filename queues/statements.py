@@ -66,7 +66,8 @@ OPEN_QUEUE = Statement("INSERT INTO queues_userqueue (user_id) VALUES (%(user)s)
 UNPUBLISHED = Statement("""
     SELECT q.id AS queue_id, q.published_seq, r.seq, r.id
     FROM (SELECT id, published_seq FROM queues_userqueue
-          WHERE unpublished AND id %% %(shards)s = %(shard)s AND id > %(after)s ORDER BY id LIMIT %(queues)s) q
+          WHERE unpublished AND id %% %(shards)s = %(shard)s AND id > %(after)s AND id <> ALL (%(but)s::bigint[])
+          ORDER BY id LIMIT %(queues)s) q
     CROSS JOIN LATERAL (
         SELECT seq, id FROM queues_request
         WHERE queue_id = q.id AND seq > q.published_seq AND seq <= q.published_seq + %(each)s
@@ -74,13 +75,12 @@ UNPUBLISHED = Statement("""
     ORDER BY q.id, r.seq
 """)
 
-# The broker has them. A queue that somebody else moved meanwhile gives no row; one that was idle wakes up. Two at once
-# lock in one order, and once, whatever join is planned.
+# The broker has them. A queue that was idle wakes up. One whose row is locked gives no row and has its turn later; one
+# that somebody else moved meanwhile gives one and is left alone.
 MARK_PUBLISHED = Statement("""
     WITH locked AS MATERIALIZED (
-        SELECT id FROM queues_userqueue WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE
-    )
-    UPDATE queues_userqueue q SET
+        SELECT id FROM queues_userqueue WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    ), marked AS (UPDATE queues_userqueue q SET
         published_seq = v.target,
         state = CASE WHEN state = 'idle' THEN 'ready' ELSE state END,
         state_since = CASE WHEN state = 'idle' THEN now() ELSE state_since END,
@@ -89,7 +89,8 @@ MARK_PUBLISHED = Statement("""
     FROM unnest(%(ids)s::bigint[], %(before)s::bigint[], %(target)s::bigint[]) AS v (id, before, target)
     JOIN locked USING (id)
     WHERE q.id = v.id AND q.published_seq = v.before
-    RETURNING q.id, (q.state = 'ready' AND q.state_since = now() AND NOT q.paused) AS woken
+    RETURNING q.id, (q.state = 'ready' AND q.state_since = now() AND NOT q.paused) AS woken)
+    SELECT locked.id, coalesce(marked.woken, false) AS woken FROM locked LEFT JOIN marked USING (id)
 """)
 
 # ready -> draining, and the head with it. The head is locked so that it is read as it is now, not as it was when the
@@ -232,23 +233,22 @@ DEAD_LEASES = Statement("""
 WAKE = Statement("""
     UPDATE queues_userqueue SET state = 'ready', state_since = now(), wake_at = NULL
     WHERE id IN (SELECT id FROM queues_userqueue WHERE wake_at <= now() AND id %% %(shards)s = %(shard)s
-                 ORDER BY wake_at LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+                 ORDER BY wake_at LIMIT %(count)s FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id, NOT paused AS woken
 """)
 
-# Scheduled, and due: into line, in the order of their moments.
+# Scheduled, and due: into line, in the order of their moments. Locked ones are passed over before they are counted:
+# however many one locked queue has, they keep out nobody else's.
 ENTER_LINE = Statement("""
-    WITH due AS (
+    WITH due AS MATERIALIZED (
         SELECT id, queue_id, row_number() OVER (PARTITION BY queue_id ORDER BY due_at, id) AS place
-        FROM (SELECT id, queue_id, due_at FROM queues_request
-              WHERE due_at <= now() AND queue_id %% %(shards)s = %(shard)s
-              ORDER BY due_at LIMIT %(count)s FOR UPDATE SKIP LOCKED) locked
-    ), locked AS MATERIALIZED (
-        SELECT id FROM queues_userqueue WHERE id IN (SELECT queue_id FROM due) ORDER BY id FOR NO KEY UPDATE
+        FROM (SELECT r.id, r.queue_id, r.due_at FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id
+              WHERE r.due_at <= now() AND r.queue_id %% %(shards)s = %(shard)s
+              ORDER BY r.due_at LIMIT %(count)s
+              FOR NO KEY UPDATE OF q SKIP LOCKED FOR NO KEY UPDATE OF r SKIP LOCKED) locked
     ), queue AS (
         UPDATE queues_userqueue q SET last_seq = last_seq + n.places
         FROM (SELECT queue_id, count(*) AS places FROM due GROUP BY queue_id) n
-        JOIN locked ON locked.id = n.queue_id
         WHERE q.id = n.queue_id
         RETURNING q.id, q.user_id, q.last_seq - n.places AS before
     )
@@ -257,19 +257,13 @@ ENTER_LINE = Statement("""
     RETURNING r.id, r.queue_id, queue.user_id, r.seq, r.kind, r.trace
 """)
 
-# Waiting for its first attempt, and its `expires_at` has passed.
-LAPSED = Statement("""
-    SELECT id FROM queues_request
-    WHERE lapses_at <= now() AND attempt = 0 AND queue_id %% %(shards)s = %(shard)s ORDER BY lapses_at LIMIT %(count)s
-""")
-
 # The longest ready, whose tokens may be lost. They get others, and are looked at again only after as long.
 STALE_READY = Statement("""
     UPDATE queues_userqueue SET state_since = now()
     WHERE id IN (SELECT id FROM queues_userqueue
                  WHERE active AND state = 'ready' AND NOT paused AND id %% %(shards)s = %(shard)s
                    AND state_since < now() - make_interval(secs => %(seconds)s)
-                 ORDER BY state_since LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+                 ORDER BY state_since LIMIT %(count)s FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id
 """)
 
@@ -278,7 +272,7 @@ REAP = Statement("""
     UPDATE queues_userqueue SET idle_since = NULL
     WHERE id IN (SELECT id FROM queues_userqueue
                  WHERE idle_since < now() - make_interval(secs => %(seconds)s) AND id %% %(shards)s = %(shard)s
-                 ORDER BY idle_since LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+                 ORDER BY idle_since LIMIT %(count)s FOR NO KEY UPDATE SKIP LOCKED)
       AND state = 'idle'
     RETURNING id
 """)

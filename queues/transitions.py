@@ -56,6 +56,17 @@ def queued(rows: Sequence[Any]) -> None:
         _line("queued", partial(_placed, row))
 
 
+def expired(rows: Sequence[Any]) -> None:
+    """Requests' time was over before they began; the rows are EXPIRE's, committed."""
+    for row in rows:
+        _line("expired", partial(_passed, row))
+
+
+def _passed(row: Any) -> dict[str, Any]:
+    told = _placed(row)
+    return told | {"attempt": row.attempt, "accepted_as": told.pop("request_id")}
+
+
 def _placed(row: Any) -> dict[str, Any]:
     return {
         "user": str(row.user_id),

@@ -68,6 +68,7 @@ def _empty_by_delete() -> Iterator[None]:
             cursor.execute(
                 "DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
                 " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM django_admin_log;"
+                " DELETE FROM queues_leadership; DELETE FROM django_session;"
                 " DELETE FROM accounts_session; DELETE FROM accounts_user_groups;"
                 " DELETE FROM accounts_user_user_permissions; DELETE FROM accounts_user"
             )

@@ -192,6 +192,7 @@ class Crew:
         """Each leads: two leaders at once cost duplicates, and are the harder case."""
         dispatcher = Dispatcher(Shard(0, 1))
         dispatcher.take_lead = lambda: True  # type: ignore[method-assign]
+        dispatcher.keep_lead = lambda: True  # type: ignore[method-assign]
         try:
             dispatcher.run(self.stop)
         except BaseException as error:

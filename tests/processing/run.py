@@ -1,6 +1,7 @@
 """manage.py with the tests' kinds, for the processes that tests start.
 
-`dispatch-and-die` is a dispatcher that is killed when RabbitMQ has the messages and PostgreSQL does not know yet.
+`dispatch-and-die` is a dispatcher that is killed when RabbitMQ has the messages and PostgreSQL does not know yet;
+`dispatch-with-a-defect-in-publishing` and `-in-sweeping` meet an error that nobody expects.
 """
 
 import os
@@ -14,6 +15,10 @@ def die(*_: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fail(*_: Any) -> Any:
+    raise KeyError("a defect")
+
+
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
@@ -23,12 +28,18 @@ def main() -> None:
 
     from django.core.management import execute_from_command_line
 
-    from queues import outbox
+    from queues import idempotency, outbox
     from tests.processing import kinds
 
     if sys.argv[1] == "dispatch-and-die":
         sys.argv[1] = "dispatch"
-        outbox.mark_published = die  # type: ignore[assignment]
+        outbox.mark_unlocked = die  # type: ignore[assignment]
+    if sys.argv[1] == "dispatch-with-a-defect-in-publishing":
+        sys.argv[1] = "dispatch"
+        outbox.unpublished = fail
+    if sys.argv[1] == "dispatch-with-a-defect-in-sweeping":
+        sys.argv[1] = "dispatch"
+        idempotency.prune = fail
     with kinds.registered():
         execute_from_command_line(sys.argv)
 

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection
 
 from accounts.models import User
-from processing import broker, dispatcher
+from processing import broker
 from processing.rabbitmq import queue_name
 from queues.models import Attempt
 from tests.processing.crew import (
@@ -45,11 +45,12 @@ class Service:
         self.dispatchers: list[subprocess.Popen[bytes]] = []
         self.start("work", "--processes", "2", "--threads", "2")
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, name: str = "") -> subprocess.Popen[bytes]:
+        """Start it; `name` is what PostgreSQL calls its connections."""
         with self.output.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, str(RUN), *arguments],
-                env={**os.environ, "TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": str(GRACE_SECONDS)},
+                env={**os.environ, "PGAPPNAME": name, "TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": str(GRACE_SECONDS)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -58,9 +59,9 @@ class Service:
 
     def dispatch(self) -> subprocess.Popen[bytes]:
         """A dispatcher that leads, or stands by if there is one already."""
-        known = self.asked_for_the_lead()
-        self.dispatchers.append(self.start("dispatch"))
-        until(lambda: self.asked_for_the_lead() > known, START_SECONDS, "the dispatcher did not start")
+        name = f"dispatcher {len(self.processes)}"
+        self.dispatchers.append(self.start("dispatch", name=name))
+        until(lambda: self.connected(name), START_SECONDS, "the dispatcher did not start")
         return self.dispatchers[-1]
 
     def lead(self) -> None:
@@ -74,16 +75,16 @@ class Service:
             process.kill()
             process.wait(20)
         self.dispatchers.clear()
-        until(lambda: self.asked_for_the_lead() == 0, 20)
+        until(lambda: self.connected("dispatcher") == 0, 20)
 
     @staticmethod
-    def asked_for_the_lead() -> int:
+    def connected(name: str) -> int:
+        """Connections to PostgreSQL of those whose name begins so: who has one has looked who leads."""
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity a WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                " AND (query LIKE %s AND query LIKE %s OR EXISTS (SELECT FROM pg_locks l"
-                "      WHERE l.pid = a.pid AND locktype = 'advisory' AND classid = %s))",
-                ["%pg_try_advisory_lock(%", f"%{dispatcher.LOCK_CLASS}%", dispatcher.LOCK_CLASS],
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query <> ''"
+                " AND starts_with(application_name, %s)",
+                [name],
             )
             (count,) = cursor.fetchone()
         return int(count)

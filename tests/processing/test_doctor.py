@@ -11,16 +11,16 @@ from django.utils import timezone
 
 from accounts.models import User
 from processing import broker, diagnosis
-from processing.dispatcher import LOCK_CLASS as DISPATCHERS
 from processing.handlers import HandlerRequest
 from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.watch import LOCK_CLASS as WORKERS
 from project import health
 from queues.management.operating import Exit, OperatorCommand
-from queues.models import OperatorAction, Request, UserQueue
+from queues.models import Leadership, OperatorAction, Request, UserQueue
 from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.api import Caller
 from tests.queues.commands import Ran, run
+from tests.queues.rows import a_leader
 
 Script = Callable[..., Any]
 
@@ -31,8 +31,9 @@ def _all_is_well(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Ite
     found = dict.fromkeys(("postgresql", "migrations", "rabbitmq", "redis", "dispatcher"), "ok")
     monkeypatch.setattr(health, "checks", lambda: found)
     monkeypatch.setattr(diagnosis, "DELIVERY_SECONDS", 0.0)
+    a_leader()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, 0), pg_advisory_lock(%s, 1)", [DISPATCHERS, WORKERS])
+        cursor.execute("SELECT pg_advisory_lock(%s, 1)", [WORKERS])
     yield
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_unlock_all()")
@@ -61,6 +62,7 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
         "checks",
         lambda: {"postgresql": "ok", "migrations": "ok", "rabbitmq": "down", "redis": "down", "dispatcher": "down"},
     )
+    Leadership.objects.all().delete()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_unlock_all()")
     ran = run("doctor", "--json")

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,6 @@ from tests.processing.crew import (
     Hand,
     Wire,
     all_done,
-    elsewhere,
     new_user,
     queue_of,
     requests_of,
@@ -347,25 +346,6 @@ def test_waking_and_sweeping_go_on_while_submissions_keep_coming(
 
     until(one_more, 5)
     assert swept
-
-
-@pytest.fixture
-def leading() -> Iterator[Dispatcher]:
-    leader = Dispatcher(Shard(0, 1))
-    yield leader
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_unlock_all()")
-
-
-def test_one_dispatcher_leads_and_the_next_takes_over_when_its_connection_ends(hand: Hand, leading: Dispatcher) -> None:
-    assert leading.take_lead()
-
-    def stand_by() -> bool:
-        return Dispatcher(Shard(0, 1)).take_lead()
-
-    assert not elsewhere(stand_by)
-    connection.close()
-    assert elsewhere(stand_by)
 
 
 def test_a_dispatcher_outlives_a_broker_that_is_away(

@@ -9,10 +9,11 @@ import pytest
 from django.db import OperationalError, connection
 
 from processing import rabbitmq
-from processing.dispatcher import LOCK_CLASS
 from project import health
 from project.redis_client import RedisUnavailable
+from queues.models import Leadership
 from tests.accounts.people import Api, at_once
+from tests.queues.rows import a_leader
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,11 +31,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def leader() -> Iterator[None]:
-    """Somebody leads the one shard, in a session of theirs."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, 0)", [LOCK_CLASS])
-        yield
-        cursor.execute("SELECT pg_advisory_unlock(%s, 0)", [LOCK_CLASS])
+    """Somebody leads the one shard."""
+    a_leader()
+    yield
+    Leadership.objects.all().delete()
 
 
 def ready() -> tuple[int, str, dict[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from accounts.models import User
-from queues.models import Request, UserQueue
+from queues.models import Leadership, Request, UserQueue
 from queues.states import FINAL, QueueState, Status
 
 _numbers = itertools.count(1)
@@ -21,6 +21,13 @@ def queue_of(user: User, **fields: Any) -> UserQueue:
         setattr(queue, name, value)
     queue.save()
     return queue
+
+
+def a_leader(shard: int = 0) -> Leadership:
+    """Somebody leads that shard, and has just shown it."""
+    now = timezone.now()
+    values = {"holder": "somebody", "epoch": 1, "lead_until": now + timedelta(seconds=60), "renewed_at": now}
+    return Leadership.objects.update_or_create(shard=shard, defaults=values)[0]
 
 
 def with_queues(count: int) -> list[User]:

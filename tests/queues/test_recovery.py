@@ -9,7 +9,8 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
-from processing import dispatcher, recording
+from processing import recording
+from processing.dispatch import dead_leases
 from processing.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.watch import LOCK_CLASS
@@ -193,8 +194,8 @@ def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """PostgreSQL may have ended everybody's connection, and with it the locks of workers that live."""
-    monkeypatch.setattr(dispatcher, "DEAD_SECONDS", 0.01)
-    monkeypatch.setattr(dispatcher, "SETTLED_SECONDS", 1000)
+    monkeypatch.setattr(dead_leases, "DEAD_SECONDS", 0.01)
+    monkeypatch.setattr(dead_leases, "SETTLED_SECONDS", 1000)
     user = new_user()
     leased(user, holder=12)
     losses = [OperationalError("as asked for")]
@@ -214,7 +215,7 @@ def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
     try:
         until(lambda: len(fences) >= 3, 10)
         assert set(fences) == {1}, "its lock is free, and that is not believed yet"
-        monkeypatch.setattr(dispatcher, "SETTLED_SECONDS", 0)
+        monkeypatch.setattr(dead_leases, "SETTLED_SECONDS", 0)
         until(lambda: fences[-1] == 2, 10)
     finally:
         stop.set()

@@ -6,19 +6,20 @@ nothing else may come of them: one wins, and the loser is told why.
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import combinations_with_replacement
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
 from queues import interventions, outbox
 from queues.interventions import NotPossible
 from queues.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.expiry import expire as expire_all
 from queues.models import Request, UserQueue
 from queues.outbox import Shard
 from queues.recovery import recover
@@ -125,11 +126,13 @@ def republish(at: Scene) -> str:
 
 
 def expire(at: Scene) -> str:
-    """As the dispatcher does it: what it found may be gone when it comes to it."""
-    if at.id in outbox.lapsed(ALL, 1000):
-        with suppress(NotPossible):
-            interventions.give_up(at.id, Status.EXPIRED)
+    """As the dispatcher does it: a row that is locked is passed over, and looked at again."""
+    until = time.monotonic() + 20
+    lapsed = Request.objects.filter(id=at.id, lapses_at__lte=Now(), attempt=0)
+    while lapsed.exclude(queue__state=QueueState.DRAINING).exists():
+        if expire_all(ALL, 1000):
             return "given up"
+        assert time.monotonic() < until, "it stays locked"
     return "too late"
 
 
@@ -174,7 +177,13 @@ def wake(at: Scene) -> str:
 
 
 def enter(at: Scene) -> str:
-    return str(outbox.enter_line(ALL, 1000) > 0)
+    """As the dispatcher does it, likewise."""
+    until = time.monotonic() + 20
+    while Request.objects.filter(id=at.id, due_at__lte=Now()).exists():
+        if outbox.enter_line(ALL, 1000):
+            return "True"
+        assert time.monotonic() < until, "it stays locked"
+    return "False"
 
 
 ALL = Shard(0, 1)

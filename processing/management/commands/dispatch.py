@@ -4,6 +4,7 @@ import threading
 from argparse import ArgumentParser
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
@@ -13,6 +14,8 @@ from processing.worker import stop_on_signals
 from project.metrics import exposition
 from project.probes import PortUnusable, Probes
 from queues.outbox import Shard
+
+log = structlog.get_logger()
 
 
 class Command(BaseCommand):
@@ -38,7 +41,10 @@ class Command(BaseCommand):
         stop = threading.Event()
         stop_on_signals(stop)
         dispatchers = [Dispatcher(Shard(number, shards)) for number in range(shards)]
-        threads = [threading.Thread(target=d.run, args=(stop,), name=f"shard {d.shard.number}") for d in dispatchers]
+        defects: list[Exception] = []
+        threads = [
+            threading.Thread(target=lead, args=(d, stop, defects), name=f"shard {d.shard.number}") for d in dispatchers
+        ]
         if health_port:
             vitality = DispatcherVitality(list(zip(dispatchers, threads, strict=True)))
             try:
@@ -49,3 +55,16 @@ class Command(BaseCommand):
             thread.start()
         for thread in threads:
             thread.join()
+        if defects:
+            raise CommandError("A dispatcher ended with a defect; the log has its traceback.", returncode=1)
+
+
+def lead(dispatcher: Dispatcher, stop: threading.Event, defects: list[Exception]) -> None:
+    """Run one shard's dispatcher. What it does not expect ends the process: whoever supervises it starts another."""
+    try:
+        dispatcher.run(stop)
+    except Exception as error:
+        log.exception("the dispatcher has a defect; the process ends", shard=dispatcher.shard.number)
+        defects.append(error)
+    finally:
+        stop.set()

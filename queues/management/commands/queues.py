@@ -99,7 +99,7 @@ def rows(sort: str, state: list[str], limit: int, paused: bool | None, **_: Any)
 
 def summary() -> dict[str, Any]:
     """All queues in a line."""
-    found = standing.look(0, 0)
+    found = standing.look(0)
     return {
         "depth": found.depth,
         "deepest": found.deepest,

@@ -1,0 +1,93 @@
+"""What the leader does beside publishing, in a thread and on a connection of its own: ends requests whose time is over,
+and deletes what was kept long enough. All in parts that leave out what is locked, with a rest as long after each.
+"""
+
+import random
+import threading
+import time
+
+import structlog
+from django.db import DataError, IntegrityError, connection
+from django.db import Error as DatabaseError
+
+from accounts import forgetting
+from processing import metrics
+from queues import idempotency, pruning
+from queues.lifecycle.expiry import expire
+from queues.outbox import Shard
+from queues.sql import left_out
+
+log = structlog.get_logger()
+
+SWEEP_SECONDS = 0.25
+PRUNE_SECONDS = 60.0  # how often what is old is looked for
+EXPIRE_A_STEP = 200  # so many requests of any users end together; their queues are locked for as long as it takes
+PRUNE_A_STEP = 500
+LONGEST_REST, LONGEST_BACKOFF = 0.25, 3.0
+
+
+class Sweeper:
+    """Works while its dispatcher leads. `defect` is what it died of, for the dispatcher to end with it."""
+
+    def __init__(self, shard: Shard, leading: threading.Event) -> None:
+        self.shard = shard
+        self.leading = leading
+        self.defect: Exception | None = None
+        self.looked = time.monotonic()  # it goes round its loop
+        self._requests = pruning.Sweep()
+        self._pruned = float("-inf")
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep until `stop` is set. PostgreSQL is waited for while it is away; any other failure is `defect`."""
+        failures = 0
+        try:
+            while not stop.is_set():
+                self.looked = began = time.monotonic()
+                try:
+                    more = self.leading.is_set() and self.step()
+                    failures = 0
+                except (IntegrityError, DataError):
+                    raise  # no server's fault
+                except DatabaseError as error:
+                    failures += 1
+                    self._back_off(error, failures, stop)
+                    continue
+                took = time.monotonic() - began
+                stop.wait(min(took, LONGEST_REST) if more else SWEEP_SECONDS)  # publishing has the other half
+        except Exception as error:
+            self.defect = error
+        finally:
+            connection.close()
+
+    def step(self) -> bool:
+        """Do a part of what is to be done; whether there is more of it."""
+        expired = expire(self.shard, EXPIRE_A_STEP)
+        if expired:
+            log.debug("expired", requests=expired)
+        if time.monotonic() - self._pruned < PRUNE_SECONDS:
+            return expired == EXPIRE_A_STEP
+        more = self.prune()
+        if not more:
+            self._pruned = time.monotonic()
+        return more or expired == EXPIRE_A_STEP
+
+    def prune(self) -> bool:
+        """Delete a part of what was kept long enough. Whether there may be more. The first shard's leader does so."""
+        if self.shard.number:
+            return False
+        keys = idempotency.prune(PRUNE_A_STEP)
+        of_accounts = forgetting.prune(PRUNE_A_STEP)
+        actions = pruning.prune_actions(PRUNE_A_STEP)
+        requests = self._requests.step(PRUNE_A_STEP)
+        return requests or max(keys, of_accounts, actions) >= PRUNE_A_STEP
+
+    def _back_off(self, error: Exception, failures: int, stop: threading.Event) -> None:
+        """A row that could not be had in time is left for later; what else PostgreSQL says ends its connection."""
+        if left_out(error):
+            log.warning("the sweep left out what is locked", error=str(error).strip())
+        else:
+            connection.close()
+            metrics.SERVERS_AWAY.labels("PostgreSQL").inc()
+            log.warning("the sweep lost PostgreSQL", error=str(error).strip())
+        jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
+        stop.wait(min(LONGEST_BACKOFF, 0.1 * 2 ** min(failures, 10)) * jitter)
