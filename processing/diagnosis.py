@@ -87,7 +87,8 @@ def told_by(name: str) -> str:
         return ""
     url, ask = ASKED[name]
     parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port or 'its usual port'}{parts.path}"
+    place = parts.netloc.rpartition("@")[2]  # perhaps several hosts
+    where = f"{place if ':' in place else f'{place}:its usual port'}{parts.path}"
     try:
         ask()
     except (DatabaseError, BrokerUnavailable, RedisUnavailable) as error:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pika
 import pika.exceptions
@@ -17,7 +17,8 @@ from project.local.postgresql import Postgresql
 from project.local.rabbitmq import Rabbitmq
 from tests.docker.compose import DOCKER
 
-PASSWORDS = {name: f"{name} secret" for name in ("owner", "service", "monitor")}
+ROLES = ("owner", "service", "monitor")
+SCRIPT = DOCKER / "postgres" / "roles.sql"
 
 # The whole way, beside a dispatcher and a worker: accepted, run, recorded, pruned, repaired, erased.
 WHOLE_WAY = """
@@ -77,26 +78,33 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgresql]:
-    """As compose.yml starts it: the roles made, then migrated by the owner."""
+def postgresql(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgresql]:
+    """As compose.yml starts it: roles with the passwords of docker/make-secrets, then migrated by the owner."""
     with Postgresql(tmp_path_factory.mktemp("roles") / "postgresql") as server:
-        make_roles(server)
-        migrate(url_of(server, "owner"))
+        make_roles(server, secrets)
+        migrate(url_of(server, secrets, "owner"))
         yield server
 
 
-def make_roles(server: Postgresql) -> None:
-    given = [word for name, password in PASSWORDS.items() for word in ("-v", f"{name}_password={password}")]
-    script = str(DOCKER / "postgres" / "roles.sql")
-    command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *given, "-f", script, server.url]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def make_roles(server: Postgresql, secrets: Path) -> None:
+    """With the passwords where the container has them."""
+    done = psql(server, text=SCRIPT.read_text().replace("/run/secrets", str(secrets)))
     assert done.returncode == 0, done.stderr
 
 
-def url_of(server: Postgresql, role: str) -> str:
+def psql(server: Postgresql, *words: str, text: str) -> subprocess.CompletedProcess[str]:
+    command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *words, server.url]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+def url_of(server: Postgresql, secrets: Path, role: str) -> str:
+    password = (secrets / f"postgres_{role}_password").read_text()
+    return at_role(server, role, password)
+
+
+def at_role(server: Postgresql, role: str, password: str) -> str:
     parts = urlsplit(server.url)
-    password = PASSWORDS[role].replace(" ", "%20")
-    return parts._replace(netloc=f"ordered_work_{role}:{password}@127.0.0.1:{parts.port}").geturl()
+    return parts._replace(netloc=f"ordered_work_{role}:{quote(password)}@127.0.0.1:{parts.port}").geturl()
 
 
 def migrate(url: str) -> None:
@@ -110,8 +118,8 @@ def manage(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_the_service_s_role_does_all_that_the_service_does(postgresql: Postgresql) -> None:
-    environment = {**os.environ, "DATABASE_URL": url_of(postgresql, "service"), "QUEUE_PREFIX": "roles."}
+def test_the_service_s_role_does_all_that_the_service_does(postgresql: Postgresql, secrets: Path) -> None:
+    environment = {**os.environ, "DATABASE_URL": url_of(postgresql, secrets, "service"), "QUEUE_PREFIX": "roles."}
     commands = [["dispatch"], ["work", "--processes", "1", "--threads", "2"]]
     running = [
         subprocess.Popen([sys.executable, "manage.py", *words], env=environment, cwd=ROOT, stderr=subprocess.PIPE)
@@ -136,8 +144,8 @@ def test_the_service_s_role_does_all_that_the_service_does(postgresql: Postgresq
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_the_service_s_role_cannot(postgresql: Postgresql, what: str) -> None:
-    with psycopg.connect(url_of(postgresql, "service")) as connection:
+def test_the_service_s_role_cannot(postgresql: Postgresql, secrets: Path, what: str) -> None:
+    with psycopg.connect(url_of(postgresql, secrets, "service")) as connection:
         connection.execute(
             "INSERT INTO accounts_securityevent (event, user_agent, request_id, detail) VALUES ('logout', '', '', '')"
         )
@@ -145,31 +153,35 @@ def test_the_service_s_role_cannot(postgresql: Postgresql, what: str) -> None:
             connection.execute(REFUSED[what])
 
 
-def test_the_service_s_role_cannot_migrate(postgresql: Postgresql) -> None:
-    assert "must be owner" in manage(url_of(postgresql, "service"), "migrate", "accounts", "zero").stderr
+def test_the_service_s_role_cannot_migrate(postgresql: Postgresql, secrets: Path) -> None:
+    assert "must be owner" in manage(url_of(postgresql, secrets, "service"), "migrate", "accounts", "zero").stderr
 
 
-def test_the_monitor_s_role_reads_statistics_and_no_row(postgresql: Postgresql) -> None:
-    with psycopg.connect(url_of(postgresql, "monitor"), autocommit=True) as connection:
+def test_the_monitor_s_role_reads_statistics_and_no_row(postgresql: Postgresql, secrets: Path) -> None:
+    with psycopg.connect(url_of(postgresql, secrets, "monitor"), autocommit=True) as connection:
         assert connection.execute("SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("SELECT * FROM accounts_user")
 
 
 def test_an_installation_of_one_role_is_handed_over(tmp_path: Path) -> None:
+    passwords = {name: f'{name}\'s "own" $ecret' for name in ROLES}
+    given = [word for name, password in passwords.items() for word in ("-v", f"{name}_password={password}")]
     with Postgresql(tmp_path / "postgresql") as server:
         migrate(server.url)
-        make_roles(server)
-        make_roles(server)  # again: nothing changes
-        with psycopg.connect(url_of(server, "service")) as connection:
+        for _ in range(2):  # the second time nothing changes
+            done = psql(server, *given, text=SCRIPT.read_text())
+            assert done.returncode == 0, done.stderr
+        owner, service = (at_role(server, role, passwords[role]) for role in ("owner", "service"))
+        with psycopg.connect(service) as connection:
             connection.execute("SELECT count(*) FROM queues_request")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(REFUSED["disable the guard"])
-        with psycopg.connect(url_of(server, "owner")) as connection:  # as a later migration does
+        with psycopg.connect(owner) as connection:  # as a later migration does
             connection.execute("ALTER TABLE queues_request ADD COLUMN later int")
             connection.execute("CREATE TABLE later (id bigint GENERATED BY DEFAULT AS IDENTITY)")
             connection.execute("ALTER FUNCTION accounts_securityevent_kept() RENAME TO later")
-        with psycopg.connect(url_of(server, "service")) as connection:
+        with psycopg.connect(service) as connection:
             connection.execute("INSERT INTO later DEFAULT VALUES")
 
 
