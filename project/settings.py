@@ -127,7 +127,7 @@ def read_environment() -> Environment:
 def database(url: str) -> dict[str, Any]:
     """Django's description of the PostgreSQL at `url`. Raises ImproperlyConfigured as `database_url.parse` does."""
     given = database_url.parse(url)
-    more_options = given.pop("options", "")
+    more_options = given.pop("options", "").strip()
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": given.pop("dbname"),
@@ -149,7 +149,7 @@ def database(url: str) -> dict[str, Any]:
             # Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues.
             "options": "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
             " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1 -c seq_page_cost=4 -c jit=off"
-            f" {more_options}",
+            + (f" {more_options}" if more_options else ""),  # PgBouncer refuses a space at the end
             **given,  # sslmode, connect_timeout ..: what the address says wins
         },
     }
