@@ -18,7 +18,7 @@ from processing import broker, rabbitmq
 from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.rebuilding import brought
 from processing.watch import LOCK_CLASS as WORKERS
-from project import health
+from project import health, pooling
 from project.redis_client import RedisUnavailable, check_redis
 from queues import interventions, mending, standing
 from queues.looking import by_key
@@ -72,6 +72,8 @@ def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
         yield Finding(name, grade, found[name] if well else f"{found[name]}{told_by(name)}", "" if well else advice)
     if found["postgresql"] != "ok" or found["migrations"] != "ok":
         return
+    borrowed = pooling.by_transaction()
+    yield _finding("sessions", borrowed, "a pooler lends them" if borrowed else "our own", pooling.REFUSAL)
     yield from moving()
     yield from counters(count, everywhere, progress)
     if found["rabbitmq"] == "ok":
@@ -84,7 +86,8 @@ def told_by(name: str) -> str:
         return ""
     url, ask = ASKED[name]
     parts = urlsplit(url)
-    where = f"{parts.hostname}:{parts.port or 'its usual port'}{parts.path}"
+    place = parts.netloc.rpartition("@")[2]  # perhaps several hosts
+    where = f"{place if ':' in place else f'{place}:its usual port'}{parts.path}"
     try:
         ask()
     except (DatabaseError, BrokerUnavailable, RedisUnavailable) as error:

@@ -12,12 +12,12 @@ from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 
+from project import database_url
 from project.start import extra_apps
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -128,21 +128,16 @@ def read_environment() -> Environment:
 
 
 def database(url: str) -> dict[str, Any]:
-    """Django's description of the PostgreSQL at `url`. Raises ImproperlyConfigured when it is no such address."""
-    parts = urlsplit(url)
-    try:
-        fits = parts.scheme in ("postgres", "postgresql") and parts.path.strip("/") and parts.port != 0
-    except ValueError:  # no number, or none that a port may have
-        fits = False
-    if not fits:  # it is not shown: it holds a password
-        raise ImproperlyConfigured("DATABASE_URL does not fit: write postgres://user:password@host:port/name.")
+    """Django's description of the PostgreSQL at `url`. Raises ImproperlyConfigured as `database_url.parse` does."""
+    given = database_url.parse(url)
+    more_options = given.pop("options", "").strip()
     return {
         "ENGINE": "django.db.backends.postgresql",
-        "NAME": unquote(parts.path.strip("/")),
-        "USER": unquote(parts.username or ""),
-        "PASSWORD": unquote(parts.password or ""),
-        "HOST": parts.hostname or "",
-        "PORT": parts.port or "",
+        "NAME": given.pop("dbname"),
+        "USER": given.pop("user", ""),
+        "PASSWORD": given.pop("password", ""),
+        "HOST": given.pop("host", ""),
+        "PORT": given.pop("port", ""),
         # One connection a thread, kept; the check finds it dead after PostgreSQL was restarted.
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
@@ -156,7 +151,9 @@ def database(url: str) -> dict[str, Any]:
             # is read as a whole four times as large.
             # Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues.
             "options": "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-            " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1 -c seq_page_cost=4 -c jit=off",
+            " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1 -c seq_page_cost=4 -c jit=off"
+            + (f" {more_options}" if more_options else ""),  # PgBouncer refuses a space at the end
+            **given,  # sslmode, connect_timeout ..: what the address says wins
         },
     }
 

@@ -1,6 +1,7 @@
 """RabbitMQ: found where it listens by custom, given a virtual host of our own, or started from installed programs."""
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from project.local.process import Process, launch
 VARIABLE = "RABBITMQ_URL"
 EXAMPLE = "amqp://user:password@host:5672/%2F"
 CUSTOM = "amqp://guest:guest@127.0.0.1:5672/%2F"
-MANAGEMENT_PORT = 15672
+MANAGEMENT_AFTER = 10_000  # by custom the management interface listens so many ports after the broker
 ANSWER_SECONDS = 5
 
 
@@ -106,11 +107,20 @@ def delete_queues(url: str, prefix: str, users: int) -> None:
             channel.queue_delete(prefix + name)
 
 
+def management_interface(url: str) -> str:
+    """Where the management interface of the broker at `url` listens by custom: 15672 for 5672."""
+    parts = urlsplit(url)
+    secure = parts.scheme == "amqps"
+    port = (parts.port or (5671 if secure else 5672)) + MANAGEMENT_AFTER
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{'https' if secure else 'http'}://{host}:{port}/api"
+
+
 def _manage(method: str, url: str, path: str, body: dict[str, str] | None = None) -> bool:
     parts = urlsplit(url)
     login = b64encode(f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}".encode()).decode()
-    request = urllib.request.Request(
-        f"http://{parts.hostname}:{MANAGEMENT_PORT}/api/{path}",
+    request = urllib.request.Request(  # noqa: S310  (http or https)
+        f"{management_interface(url)}/{path}",
         data=json.dumps(body or {}).encode(),
         method=method,
         headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
@@ -118,7 +128,7 @@ def _manage(method: str, url: str, path: str, body: dict[str, str] | None = None
     try:
         with urllib.request.urlopen(request, timeout=5):  # noqa: S310
             return True
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.InvalidURL, OverflowError):  # no such port, too
         return False
 
 

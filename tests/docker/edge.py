@@ -37,6 +37,13 @@ def placed(text: str, changes: Mapping[str, str]) -> str:
     return text
 
 
+def without_http2_directive(nginx: str) -> dict[str, str]:
+    """What is changed for an nginx (Debian 12's) that is older than the image's and has no directive `http2`."""
+    said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
+    version = tuple(int(number) for number in re.findall(r"\d+", said)[:3])
+    return {} if version >= (1, 25, 1) else {"ssl default_server;": "ssl http2 default_server;", "http2 on;": ""}
+
+
 class Edge:
     """One nginx. `more` are variables of its environment, `changes` replace text of the shipped files."""
 
@@ -47,7 +54,7 @@ class Edge:
         self.folder = folder
         self.http_port, self.port = free_port(), free_port()
         self.trust = ssl.create_default_context(cafile=secrets / "tls.crt")
-        self.changes = dict(changes)
+        self.changes = without_http2_directive(nginx) | dict(changes)
         self.given = variables() | {
             "HTTP_PORT": f"127.0.0.1:{self.http_port}",
             "HTTPS_PORT": f"127.0.0.1:{self.port}",
@@ -73,6 +80,7 @@ class Edge:
         command = [self.nginx, "-c", str(self.folder / "nginx.conf"), "-e", str(self.folder / "error.log")]
         checked = subprocess.run([*command, "-t"], capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
+        assert "[warn]" not in checked.stderr, checked.stderr
         running = "daemon off;" if os.geteuid() else "daemon off; user root;"  # the folder is its starter's alone
         with (self.folder / "output").open("wb") as output:
             self.process = launch([*command, "-g", running], environment={}, output=output, folder=self.folder)

@@ -15,7 +15,7 @@ import yaml
 from project.local.place import ROOT, free_port
 from project.local.process import launch
 from project.local.rabbitmq import Rabbitmq
-from tests.docker.compose import image_command, ours
+from tests.docker.compose import by_default, image_command, ours
 
 SHIPPED = ROOT / "docker" / "prometheus"
 
@@ -33,7 +33,10 @@ class WatchedRabbitmq(Rabbitmq):
 
 
 class System:
-    """Runs while the block does; `ports` are the scraped ones, by the job that the shipped configuration scrapes."""
+    """Runs while the block does, with what compose.yml sets; `ports` are the scraped ones, by their job.
+
+    Prometheus asks each process by its address, which is none of ALLOWED_HOSTS, over plain HTTP: as it does there.
+    """
 
     def __init__(self, programs: dict[str, str], folder: Path) -> None:
         self.programs = programs
@@ -72,7 +75,10 @@ class System:
         here = {"0.0.0.0": "127.0.0.1", "8000": str(port)}  # noqa: S104
         moved = [here.get(word, word) for word in words]
         command = [sys.executable, "-m", *moved] if moved[0] == "granian" else [sys.executable, *moved[1:]]
-        self._launch(name, command, {**os.environ, **places, "HEALTH_PORT": str(port)})
+        given = {variable: by_default(value) for variable, value in ours()[name]["environment"].items()}
+        given |= {"SECRETS_DIR": "", "HEALTH_PORT": str(port)}  # the secrets are in the environment here
+        kept = {variable: value for variable, value in os.environ.items() if variable != "DEBUG"}
+        self._launch(name, command, kept | given | places)
 
     def _start_exporter(self) -> None:
         exporter = self.programs["prometheus-postgres-exporter"]
@@ -123,7 +129,8 @@ class System:
             return set()
 
     def ask(self, method: str, path: str, body: Any = None, token: str = "") -> Any:
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers = {"Content-Type": "application/json", "Host": "localhost", "X-Forwarded-Proto": "https"}  # as nginx
+        headers |= {"Authorization": f"Bearer {token}"} if token else {}
         sent = None if body is None else orjson.dumps(body)
         request = Request(f"http://127.0.0.1:{self.ports['api']}{path}", sent, headers, method=method)
         with urlopen(request, timeout=60) as answer:  # noqa: S310  (http, above)

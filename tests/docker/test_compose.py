@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +23,12 @@ from tests.docker.compose import by_default, composition, image_command, image_e
 
 VARIABLES = {name.upper() for name in Environment.model_fields}
 EACH = pytest.mark.parametrize("name", services())
+
+
+def mounted_secrets(service: dict[str, Any]) -> dict[str, str]:
+    """The secrets that a service is given, and the name that each has there."""
+    given = service.get("secrets", [])
+    return dict((s, s) if isinstance(s, str) else (s["source"], s["target"]) for s in given)
 
 
 @pytest.mark.parametrize("name", ours())
@@ -58,7 +65,7 @@ def test_the_api_has_a_thread_for_all_that_it_takes_on() -> None:
 
 
 def test_the_secrets_that_are_made_are_settings_that_fit(secrets: Path) -> None:
-    given = {secret for service in ours().values() for secret in service["secrets"]}
+    given = {name for service in ours().values() for name in mounted_secrets(service).values()}
     assert {name.upper() for name in given} <= VARIABLES
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     show = "from project.settings import ENV; print(ENV.database_url, ENV.rabbitmq_url, ENV.redis_url, ENV.secret_key)"
@@ -74,13 +81,25 @@ def test_the_secrets_that_are_made_are_settings_that_fit(secrets: Path) -> None:
     assert said.returncode == 0, said.stderr
     urls = [urlsplit(word) for word in said.stdout.split()[:3]]
     assert [(url.hostname, url.port) for url in urls] == [("postgres", 5432), ("rabbitmq", 5672), ("redis", 6379)]
-    assert urls[0].password == (secrets / "postgres_password").read_text()
     assert f"default_pass = {urls[1].password}\n" in (secrets / "rabbitmq.conf").read_text()
+    assert f"default_vhost = {urls[1].path[1:]}\n" in (secrets / "rabbitmq.conf").read_text()
     assert f"requirepass {urls[2].password}\n" in (secrets / "redis.conf").read_text()
-    assert (urls[0].username, urls[0].path[1:]) == (
-        services()["postgres"]["environment"]["POSTGRES_USER"],
-        services()["postgres"]["environment"]["POSTGRES_DB"],
-    )
+
+
+def test_only_migrations_connect_as_the_owner_of_the_schema_and_nobody_as_its_superuser(secrets: Path) -> None:
+    roles = {}
+    for name, service in ours().items():
+        [source] = [source for source, target in mounted_secrets(service).items() if target == "database_url"]
+        url = urlsplit((secrets / source).read_text())
+        assert url.path[1:] == services()["postgres"]["environment"]["POSTGRES_DB"]
+        role = str(url.username)
+        assert url.password == (secrets / f"{role.replace('ordered_work', 'postgres')}_password").read_text()
+        roles[name] = role
+    assert roles.pop("migrate") == "ordered_work_owner"
+    assert set(roles.values()) == {"ordered_work_service"}
+    watched = services()["postgres-exporter"]["environment"]
+    assert watched["DATA_SOURCE_USER"] == "ordered_work_monitor"
+    assert services()["postgres"]["environment"]["POSTGRES_USER"] not in {*roles.values(), "ordered_work_owner"}
 
 
 def test_every_secret_is_made_and_nobody_else_can_read_them(secrets: Path) -> None:
@@ -90,7 +109,7 @@ def test_every_secret_is_made_and_nobody_else_can_read_them(secrets: Path) -> No
         assert (secrets / name).stat().st_size
         assert (secrets / name).stat().st_mode & 0o004  # by the users that the containers have
     assert secrets.stat().st_mode & 0o077 == 0
-    used = {s if isinstance(s, str) else s["source"] for one in services().values() for s in one.get("secrets", [])}
+    used = {name for service in services().values() for name in mounted_secrets(service)}
     assert used == set(declared)
 
 

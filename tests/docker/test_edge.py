@@ -133,14 +133,40 @@ def test_metrics_are_nobodys_outside_and_the_admin_is_for_the_networks_named(
 ) -> None:
     behind = f"stand-in:{stand_in.server_port}"
     edge = start_edge(API=behind, EVENTS=behind, ADMIN_FROM="192.0.2.0/24")
-    for path in ("/metrics", "/admin/", "/admin/queues/userqueue/", "//admin/", "/./admin/", "/%61dmin/"):
+    for path in (
+        "/metrics",
+        "//metrics",
+        "/%6detrics",
+        "/admin",
+        "/admin/",
+        "/admin/queues/userqueue/",
+        "//admin/",
+        "/./admin/",
+        "/%61dmin/",
+    ):
         refused = edge.ask("GET", path)
         assert (refused.status, problem(refused)["type"]) == (404, "/problems/not-found"), path
     assert stand_in.asked == []
 
 
-def test_the_admin_is_open_to_the_network_named(edge: Edge) -> None:
+def test_the_admin_is_open_to_the_network_named(edge: Edge, stand_in: StandIn) -> None:
     assert edge.ask("GET", "/admin/").status == 200  # as shipped: this machine
+    sent_on = edge.ask("GET", "/admin")
+    assert (sent_on.status, sent_on.headers["Location"]) == (301, "/admin/")  # on the port that the client asked
+    assert stand_in.asked == ["GET /admin/"]
+
+
+def test_clients_that_can_speak_http_2(edge: Edge) -> None:
+    edge.trust.set_alpn_protocols(["h2", "http/1.1"])
+    with raw(edge) as tls:
+        assert tls.selected_alpn_protocol() == "h2"
+
+
+def test_a_header_with_underscores_never_reaches_the_api(edge: Edge) -> None:
+    forged = {"X_Forwarded_For": "203.0.113.9", "Idempotency_Key": "one", "X_Request_ID": "two"}
+    headers = json.loads(edge.ask("GET", "/api/v1/queue", headers=forged).read())["headers"]
+    assert headers["x-forwarded-for"] == ["127.0.0.1"]
+    assert not any("_" in name for name in headers)
 
 
 def test_a_stream_arrives_piece_by_piece(edge: Edge, stand_in: StandIn) -> None:
@@ -160,11 +186,16 @@ def test_static_files_come_from_nginx_itself(edge: Edge, stand_in: StandIn) -> N
     assert b"worker_processes" not in edge.ask("GET", "/static/../nginx.conf").read()
 
 
-def test_plain_http_is_sent_to_https(edge: Edge, stand_in: StandIn) -> None:
+@pytest.mark.parametrize(("port", "shown"), [("443", ""), ("8443", ":8443")])
+def test_plain_http_is_sent_to_https_on_the_port_that_clients_know(
+    start_edge: StartEdge, stand_in: StandIn, port: str, shown: str
+) -> None:
+    behind = f"stand-in:{stand_in.server_port}"
+    edge = start_edge(API=behind, EVENTS=behind, PUBLIC_HTTPS_PORT=port)
     connection = HTTPConnection("127.0.0.1", edge.http_port, timeout=30)
-    connection.request("POST", "/api/v1/requests?a=b", b"{}", {"Host": HOST})
+    connection.request("POST", "/api/v1/requests?a=b", b"{}", {"Host": f"{HOST}:8080"})
     answer = connection.getresponse()
-    assert (answer.status, answer.headers["Location"]) == (308, f"https://{HOST}/api/v1/requests?a=b")
+    assert (answer.status, answer.headers["Location"]) == (308, f"https://{HOST}{shown}/api/v1/requests?a=b")
     assert stand_in.asked == []
 
 

@@ -34,6 +34,20 @@ def test_postgresql_keeps_its_rows_and_its_port(tmp_path: Path) -> None:
     assert port_taken(server.port) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "management"),
+    [
+        ("amqp://guest@127.0.0.1:5672/%2F", "http://127.0.0.1:15672/api"),
+        ("amqp://guest@broker/%2F", "http://broker:15672/api"),
+        ("amqp://guest@127.0.0.1:5673/%2F", "http://127.0.0.1:15673/api"),
+        ("amqps://guest@broker/%2F", "https://broker:15671/api"),
+        ("amqp://guest@[::1]:5672/%2F", "http://[::1]:15672/api"),
+    ],
+)
+def test_the_management_interface_asked_is_the_one_beside_the_broker_named(url: str, management: str) -> None:
+    assert rabbitmq.management_interface(url) == management
+
+
 def test_rabbitmq_keeps_its_persistent_messages_and_its_port(tmp_path: Path) -> None:
     with Rabbitmq(tmp_path / "server") as server:
         url = server.url

@@ -80,6 +80,14 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
     assert len(run("doctor", "--json").json) == len(diagnosis.SERVERS), "without PostgreSQL nothing else can be asked"
 
 
+def test_where_a_server_was_looked_for_is_told_without_its_password(monkeypatch: Any) -> None:
+    several = "postgres://me:secret@one:5432,two:5433/orders?sslmode=require"
+    monkeypatch.setitem(diagnosis.ASKED, "postgresql", (several, lambda: None))
+    assert diagnosis.told_by("postgresql") == ": one:5432,two:5433/orders: it answers just now"
+    monkeypatch.setitem(diagnosis.ASKED, "postgresql", ("postgres://me:secret@one/orders", lambda: None))
+    assert diagnosis.told_by("postgresql") == ": one:its usual port/orders: it answers just now"
+
+
 @pytest.mark.usefixtures("fine")
 def test_messages_that_rabbitmq_lost_are_published_again(hand: Hand, wire: Wire) -> None:
     user = new_user()

@@ -12,6 +12,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client
 from django.utils.module_loading import import_string
 
+from project import health
 from project.middleware import CrossOrigin
 from tests.accounts.people import Api
 
@@ -89,8 +90,19 @@ def test_answers_of_the_api_may_not_be_framed_sniffed_or_kept(db: None) -> None:
     assert int(answer["Content-Length"]) == len(answer.content)
 
 
-def test_health_is_answered_under_every_host_name() -> None:
-    assert Api().get("/health/live", HTTP_HOST="10.1.2.3:8000").status_code == 200
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+def test_probes_and_prometheus_may_ask_by_address(path: str, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("postgresql", "rabbitmq", "redis", "migrations", "dispatcher")
+    monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(names, "ok"))
+    assert Api().get(path, HTTP_HOST="10.1.2.3:8000").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/metrics/", "/metrics%0A", "/metricsx", "/x/metrics", "/health", "/api/v1/auth/me", "/admin/login/"]
+)
+def test_nothing_else_is_answered_under_a_host_name_that_is_not_served(path: str) -> None:
+    refused = Api().get(path, HTTP_HOST="10.1.2.3:8000")
+    assert (refused.status_code, refused.json()["type"]) == (400, "/problems/bad-host")
 
 
 def test_outside_development_http_is_sent_to_https_but_for_probes(settings: Any) -> None:

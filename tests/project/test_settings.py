@@ -31,6 +31,12 @@ def python(
         ({"SECRET_KEY": SECRET, "HTTP_CALL_ALLOW": "10.0.0.256"}, "instead of '10.0.0.256'"),
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "mysql://u:short@x/y"}, "DATABASE_URL does not fit: write postgres://"),
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:short@x:y/z"}, "DATABASE_URL does not fit: write"),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:sho%zzrt@x/z"}, "DATABASE_URL does not fit: write"),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:short@x:0/z"}, "DATABASE_URL does not fit: write"),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u:short@x/"}, "DATABASE_URL does not fit: write"),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?sslmod=require"}, "knows no parameter 'sslmod'."),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?sslmode=full"}, "sslmode is one of disable, allow,"),
+        ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?connect_timeout=2s"}, "a whole number of seconds."),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -39,6 +45,27 @@ def test_what_is_wrong_stops_the_start_with_a_sentence(settings: dict[str, str],
     assert started.returncode != 0
     assert sentence in started.stderr
     assert "short" not in started.stderr.splitlines()[-1]
+    assert "sho%zzrt" not in started.stderr.splitlines()[-1]
+
+
+def test_the_query_of_the_database_s_address_is_honoured() -> None:
+    from project.settings import database
+
+    query = "sslmode=verify-full&sslrootcert=/ca.pem&connect_timeout=3&application_name=me&options=-c%20work_mem%3D8MB"
+    found = database(f"postgres://me:p%40ss@one:5432,two:5433/orders?{query}&target_session_attrs=read-write")
+    assert [found[name] for name in ("NAME", "USER", "PASSWORD")] == ["orders", "me", "p@ss"]
+    assert (found["HOST"], found["PORT"]) == ("one,two", "5432,5433")
+    assert found["OPTIONS"] | {"options": ""} == {
+        **database("postgres:///orders")["OPTIONS"],
+        "sslmode": "verify-full",
+        "sslrootcert": "/ca.pem",
+        "connect_timeout": "3",
+        "application_name": "me",
+        "target_session_attrs": "read-write",
+        "options": "",
+    }
+    assert found["OPTIONS"]["options"].endswith("-c jit=off -c work_mem=8MB")  # the last one of a name counts
+    assert database("postgres:///orders")["OPTIONS"]["options"].endswith("-c jit=off")  # PgBouncer takes no space there
 
 
 def test_secrets_are_read_from_files_and_the_environment_wins(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from processing.dispatcher import Dispatcher
+from processing.sessions import refuse_borrowed_sessions
 from processing.vitality import DispatcherVitality
 from processing.worker import stop_on_signals
 from project.metrics import exposition
@@ -38,6 +39,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, shards: int, health_port: int, **options: Any) -> None:
         if shards < 1:
             raise CommandError("--shards is at least 1.")
+        refuse_borrowed_sessions()
         stop = threading.Event()
         stop_on_signals(stop)
         dispatchers = [Dispatcher(Shard(number, shards)) for number in range(shards)]

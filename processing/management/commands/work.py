@@ -67,6 +67,7 @@ class Command(BaseCommand):
     def run_supervisor(self, processes: int, threads: int, health_port: int) -> None:
         """The processes count, and give their signs of life, in files that they share with this one."""
         from processing.beat import Beat
+        from processing.sessions import refuse_borrowed_sessions
         from processing.supervisor import Supervisor
         from processing.vitality import WorkersVitality
         from processing.worker import stop_on_signals
@@ -74,6 +75,7 @@ class Command(BaseCommand):
         from project.probes import PortUnusable, Probes
         from project.sharing import VARIABLE, directory_of
 
+        refuse_borrowed_sessions()
         directory = directory_of("worker", os.getpid())
         if directory is None and health_port:
             raise CommandError("--health-port needs a temporary directory that can be written; set TMPDIR to one.")
