@@ -28,7 +28,7 @@ from django.urls import reverse
 from project.admin import FastAdmin
 from queues.accepting import QueueFull, SessionOver
 from queues.interventions import NotPossible
-from queues.looking import first_id, in_line
+from queues.looking import DEPTH, first_id, in_line
 from queues.models import Request, UserQueue
 
 MOST = 100_000  # targets of one action
@@ -180,8 +180,8 @@ class Steering(FastAdmin):
         """Of each user's queue, how many targets there are and how many requests without a final status."""
         found = targets.order_by()
         if targets.model is UserQueue:
-            counters = found.values_list("id", "last_seq", "done_seq")[: MOST + 1]
-            return {queue: (1, last - done) for queue, last, done in counters}
+            counters = found.annotate(waiting=DEPTH).values_list("id", "waiting")[: MOST + 1]
+            return {queue: (1, waiting) for queue, waiting in counters}
         try:
             chosen, values = found.values_list("queue_id")[: MOST + 1].query.sql_with_params()
         except EmptyResultSet:
