@@ -101,6 +101,14 @@ class Standing:
         return max((group.oldest_waiting or 0.0 for group in self.groups if among(group)), default=0.0)
 
     @property
+    def stuck_for(self) -> float:
+        """Seconds for which work that could begin has waited while no queue is drained; 0 where one is."""
+        if self.queues(QueueState.DRAINING):
+            return 0.0
+        could = (QueueState.IDLE, QueueState.READY)
+        return self.oldest_waiting(lambda group: not group.paused and group.state in could)
+
+    @property
     def ages(self) -> dict[str, float]:
         """The same of queues that are `moving`, `blocked` or `paused`: each queue is in one of the three."""
         return {

@@ -27,7 +27,7 @@ COUNT = """
 class Migration(migrations.Migration):
     atomic = False  # no lock is held from one step to the next
 
-    dependencies = [("queues", "0010_given_up_by_kind")]
+    dependencies = [("queues", "0011_attempt_traceback")]
 
     operations = [
         migrations.AddField(
