@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 from django.conf import settings
@@ -49,15 +50,22 @@ class Recording:
         """Whether the oldest unrecorded outcome has waited for as long as one may."""
         return self.passed > 0 and time.monotonic() - self._oldest >= settings.ENV.record_after_ms / 1000
 
-    def record(self, then: Next, claim: int = 0, delay: float | None = None, follow: int | None = None) -> Lease | None:
+    def record(
+        self,
+        then: Next,
+        claim: int = 0,
+        delay: float | None = None,
+        follow: int | None = None,
+        began: datetime | None = None,
+    ) -> Lease | None:
         """Write down what is over; if PostgreSQL is away, as soon as it is back. Raises FencedOut.
 
-        How the queue goes on, and which one is to follow, is told as to `Lease.record`.
+        How the queue goes on, which one is to follow and what runs meanwhile is told as to `Lease.record`.
         """
         patience = time.monotonic() + settings.ENV.lease_seconds
         with self.lock:
             done, outcomes = self.lease.done_seq, self.outcomes
-            while not self._recorded(then, claim, delay, follow, patience):
+            while not self._recorded(then, claim, delay, follow, began, patience):
                 follow = None
                 time.sleep(0.1)
             if not connection.in_atomic_block:
@@ -67,7 +75,9 @@ class Recording:
             followed, self._followed = self._followed, None
             return followed
 
-    def _recorded(self, then: Next, claim: int, delay: float | None, follow: int | None, patience: float) -> bool:
+    def _recorded(
+        self, then: Next, claim: int, delay: float | None, follow: int | None, began: datetime | None, patience: float
+    ) -> bool:
         """Try to record once. False: try again; `_unsure` whether an earlier try was committed before it failed."""
         if self.closed:
             raise FencedOut
@@ -78,7 +88,7 @@ class Recording:
                 self.passed = max(0, self.passed - moved)
                 self._unsure, self._asked = False, None
             if self.lease.state == QueueState.DRAINING:
-                self._followed = self.lease.record(self.passed, self.outcomes, then, claim, delay, follow)
+                self._followed = self.lease.record(self.passed, self.outcomes, then, claim, delay, follow, began)
         except (OperationalError, InterfaceError) as error:
             if connection.in_atomic_block or threading.get_ident() != self._thread_id or time.monotonic() > patience:
                 self._unsure = not connection.in_atomic_block

@@ -30,7 +30,7 @@ from processing.watch import Watch, raise_in
 from queues import transitions
 from queues.finishing import changed
 from queues.kinds import Kind
-from queues.lease import FencedOut, Lease, Next, Work
+from queues.lease import FencedOut, Lease, Next, Work, keep_beginning
 from queues.sql import drop_open_transaction
 from queues.states import QueueState
 
@@ -226,14 +226,13 @@ class Turn:
     def _run_one(self, work: Work) -> Verdict:
         """Run one request's handler, unless it was given up before."""
         self.ran += 1
-        started = self._now()
-        verdict = without_running(work, started)
+        verdict = without_running(work, self._now())
         if verdict is not None:
             return verdict
         try:
             kind, function = handlers.find(work.kind, work.version)
         except NoHandler as missing:
-            return raised(work, None, False, missing, started, started)
+            return raised(work, None, False, missing, self._began(work), self._now())
         request = HandlerRequest(
             work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
             queue_id=self.lease.queue_id,
@@ -244,6 +243,7 @@ class Turn:
             run = self._run_atomic
             self.narrowed = True  # recording it by itself leaves nothing else claimed
             self.recording.record(QueueState.DRAINING, 1)
+        started = self._began(work)
         try:
             began = time.monotonic()
             try:
@@ -258,6 +258,10 @@ class Turn:
             self._end_running()  # once more: a time limit may have come in the middle of it
             drop_open_transaction()
             return raised(work, kind, request.cancelled, error, started, self._now())
+
+    def _began(self, work: Work) -> datetime:
+        """When its attempt begins. The head's is the moment of its claim, as whoever looks at the queue is shown it."""
+        return self.lease.since if work.seq == self.lease.done_seq + 1 else self._now()
 
     def _run_handler(self, running: Running, function: handlers.Function) -> Verdict:
         result = handlers.call(function, running.kind, running.request, running.work.payload)
@@ -353,7 +357,7 @@ class Turn:
                 return
             if self.recording.is_due() or (slow and self.behind and not self.narrowed):
                 self.narrowed = True
-                self.recording.record(QueueState.DRAINING, 1)
+                self.recording.record(QueueState.DRAINING, 1, began=self.running.started_at)
             if self.running.overrun >= 0 and not self.running.interrupted:
                 self.running.interrupted = True
                 raise_in(self.thread_id, TimeLimitExceeded)
@@ -400,4 +404,6 @@ class Turn:
     def abandon(self) -> None:
         """The process ends before the handler does: give the queue back at once, with no attempt counted."""
         with self.recording.lock:
+            if self.running is not None:
+                keep_beginning(self.running.work.id, self.running.started_at)
             self._give_back(delay=0)

@@ -27,6 +27,7 @@ from queues.states import QueueState, Status
 Found = TypeVar("Found")
 
 PATIENCE = 0.15  # seconds for the checks of the servers; what they found before is shown after that
+STUCK_SECONDS = 10.0  # work that could begin has waited for so long, and nothing runs
 FAILED_WITHIN = timedelta(days=1)
 SERVERS = {"postgresql": "PostgreSQL", "rabbitmq": "RabbitMQ", "redis": "Redis", "migrations": "Schema"}
 MEANS = {
@@ -158,6 +159,24 @@ def _lights(found: dict[str, str], standing: Standing) -> list[Light]:
     )
     workers = f"{standing.workers} {'process' if standing.workers == 1 else 'processes'}"
     lights.append(Light("Workers", workers, standing.workers > 0, "Nothing runs: manage.py work."))
+    stuck = standing.stuck_for
+    lights.append(
+        Light(
+            "Queues",
+            f"work waits for {lasting(stuck)}" if stuck >= STUCK_SECONDS else "moving",
+            stuck < STUCK_SECONDS,
+            "Requests could begin, and none runs: are dispatchers and workers alive, do handlers hang?",
+        )
+    )
+    blocked = standing.queues(QueueState.BLOCKED)
+    lights.append(
+        Light(
+            "Blocked",
+            f"{blocked} {'queue' if blocked == 1 else 'queues'}" if blocked else "none",
+            not blocked,
+            "The head failed for good, and nothing behind it runs: retry, cancel or skip it.",
+        )
+    )
     return lights
 
 

@@ -1,8 +1,8 @@
 """Every error the API answers, as `application/problem+json` (RFC 9457).
 
 `type` is `/problems/<name>`, a URI reference that stays the same for the same cause; programs compare it and nothing
-else. Raise `Problem` or one of the classes below from anywhere under a request; `project/answers.py` makes them, and
-Django's, DRF's and the database's own errors, into answers.
+else, and people open it (`project/rest/pages.py`). Raise `Problem` or one of the classes below from anywhere under a
+request; `project/answers.py` makes them, and Django's, DRF's and the database's own errors, into answers.
 """
 
 from collections.abc import Iterable, Mapping

@@ -6,11 +6,17 @@ from django.urls import include, path
 from accounts.views import jwks
 from project import docs, health
 from project.metrics import metrics
+from project.rest import pages
 
 urlpatterns = [
     path("api/v1/", include("queues.urls")),  # first: what stands before a path is tried at each of its requests
     path("api/v1/", include("accounts.urls")),
     path("admin/", admin.site.urls),
+    path("", pages.home),
+    path("api/v1/", pages.places),
+    path("problems/<str:name>", pages.problem),
+    path("favicon.ico", pages.icon),
+    path("favicon.svg", pages.icon),
     path("api/schema", docs.schema),
     path("api/docs", docs.swagger),
     path("api/redoc", docs.redoc),

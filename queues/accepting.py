@@ -54,18 +54,19 @@ class Accepted:
     seq: int | None
     created_at: datetime
     done_seq: int
+    given_up_ahead: int
     seconds_each: float | None
-    paused: bool
+    stands: bool
 
     @property
     def position(self) -> int | None:
         """How many requests are ahead of it; None while it is scheduled."""
-        return None if self.seq is None else self.seq - self.done_seq - 1
+        return None if self.seq is None else max(0, self.seq - self.done_seq - 1 - self.given_up_ahead)
 
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until its turn at the queue's present pace; None when unknown."""
-        if self.position is None or self.seconds_each is None or self.paused:
+        if self.position is None or self.seconds_each is None or self.stands:
             return None
         return round(self.position * self.seconds_each, 3)
 
@@ -143,7 +144,10 @@ def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
 
 
 def _accepted(submission: Submission, row: Any) -> Accepted:
-    return Accepted(submission, row.queue_id, row.seq, row.created_at, row.done_seq, row.seconds_each, row.paused)
+    return Accepted(
+        submission, row.queue_id, row.seq, row.created_at, row.done_seq, row.given_up_ahead, row.seconds_each,
+        row.stands,
+    )  # fmt: skip
 
 
 def _accept(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> list[Any]:

@@ -36,7 +36,7 @@ OF_QUEUES = (
     ),
     Intervention(
         "skip", "Skip the request that blocks the selected queues", "It is given up, as failed; the next one runs.",
-        "skipped", lambda queue, _: interventions.skip_head(queue),
+        "skipped", lambda queue, _: interventions.skip_head(queue), heads=True,
     ),
     Intervention(
         "republish", "Bring all that waits to RabbitMQ again", "What is there twice is passed over.", "republished",
@@ -62,6 +62,6 @@ OF_REQUESTS = (
     ),
     Intervention(
         "skip", "Skip the selected requests, which block their queues", "As failed; the next ones run.", "skipped",
-         lambda request, _: interventions.skip(request),
+         lambda request, _: interventions.skip(request), heads=True,
     ),
 )  # fmt: skip

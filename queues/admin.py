@@ -57,8 +57,8 @@ class UserQueueAdmin(Steering):
     change_form_template = "admin/queues/queue.html"
     fields = (
         "waiting_limit", "reason", "id", "user", "state", "state_since", "depth", "oldest_waiting", "running_since",
-        "paused", "held", "paused_at", "paused_by", "last_seq", "published_seq", "done_seq", "fence", "holder",
-        "lease_until", "claimed", "careful_to", "wake_at", "seconds_each", "moved_at", "requests_of_it",
+        "paused", "held", "paused_at", "paused_by", "last_seq", "published_seq", "done_seq", "given_up_ahead", "fence",
+        "holder", "lease_until", "claimed", "careful_to", "wake_at", "seconds_each", "moved_at", "requests_of_it",
     )  # fmt: skip
     readonly_fields = tuple(name for name in fields if name not in ("waiting_limit", "reason"))
 
@@ -142,7 +142,7 @@ class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # it is gen
 
 @admin.register(Request)
 class RequestAdmin(Steering, ReadOnlyAdmin):
-    list_display = ("id", "owner", "seq", "kind", "current_status", "attempt", "created_at", "finished_at")
+    list_display = ("id", "owner", "seq", "kind", "current_status", "attempt_now", "created_at", "finished_at")
     list_select_related = ("queue__user",)
     list_filter = (StatusFilter, KindFilter, CreatedFilter)
     search_fields = ("id",)
@@ -151,8 +151,8 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
     change_form_template = "admin/queues/steered.html"
     inlines = (AttemptInline,)
     fields = (
-        "id", "owner", "seq", "kind", "version", "current_status", "attempt", "max_attempts", "on_failure",
-        "created_at", "not_before", "expires_at", "started_at", "finished_at", "cancel_asked_at", "retry_of_id",
+        "id", "owner", "seq", "kind", "version", "current_status", "attempt_now", "max_attempts", "on_failure",
+        "created_at", "not_before", "expires_at", "started", "finished_at", "cancel_asked_at", "retry_of_id",
         "trace", "payload_shown", "result_shown", "error_shown",
     )  # fmt: skip
     readonly_fields = fields
@@ -185,6 +185,14 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
     @admin.display(description="status")
     def current_status(self, request: Request) -> str:
         return request.status_now.value
+
+    @admin.display(description="attempt")
+    def attempt_now(self, request: Request) -> int:
+        return request.attempt_now
+
+    @admin.display(description="started at")
+    def started(self, request: Request) -> datetime | None:
+        return request.started
 
     @admin.display(description="retry of")
     def retry_of_id(self, request: Request) -> str:

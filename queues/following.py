@@ -16,7 +16,14 @@ from project.renderers import OPTIONS
 from queues import presenting
 from queues.accepting import SessionOver, open_queue
 from queues.models import Request, UserQueue
-from queues.reading import QUEUE_COLUMNS, REQUEST_COLUMNS, TEXT_COLUMNS, queue_of, request_of
+from queues.reading import (
+    QUEUE_COLUMNS,
+    REQUEST_COLUMNS,
+    TEXT_COLUMNS,
+    count_given_up_between,
+    queue_of,
+    request_of,
+)
 from queues.sql import Statement
 from queues.states import FINAL, Status
 from queues.summary import Summary, summary
@@ -167,9 +174,9 @@ class Follower:
         )
         full = len(rows) >= self.rows
         self.rows = ROWS
-        for row in rows:
-            request = request_of(row, queue)
-            assert request is not None  # noqa: S101  (it is not joined)
+        found = [one for row in rows if (one := request_of(row, queue))]  # none is missing: it is not joined
+        count_given_up_between(queue, found)
+        for request in found:
             place, news = self._tell(place, queue, request)
             events += news
             if len(events) > LARGEST_BYTES:
@@ -202,7 +209,8 @@ class Follower:
             return place, b""
         shown = presenting.one(request)
         if seq == queue.done_seq + 1 and not final:
-            head = (seq, request.status_now, request.attempt, request.max_attempts, shown["progress"])
+            asked = request.cancel_asked_at is not None
+            head = (seq, request.status_now, request.attempt, request.max_attempts, asked, shown["progress"])
             if head == self.told.head:
                 return place, b""
             self.told.head = head

@@ -53,7 +53,7 @@ def give_up(request_id: UUID, status: Status) -> None:
                 Request.objects.filter(id=request_id).update(cancel_asked_at=Now())
                 transitions.intervened("cancel asked", queue, request)
             return
-        end(queue.requests.filter(id=request_id), status)
+        _end_ahead(queue, queue.requests.filter(id=request_id), status)
         go_on(queue)
         transitions.intervened(status.value, queue, request)
 
@@ -92,7 +92,7 @@ def skip(request_id: UUID) -> None:
         request = Request.objects.get(id=request_id)
         if not _blocks(queue, request):
             raise NotPossible(f"The request is {request.status_now} and does not block its queue.")
-        end(queue.requests.filter(id=request_id), Status.FAILED)
+        _end_ahead(queue, queue.requests.filter(id=request_id), Status.FAILED)
         go_on(queue)
         transitions.intervened("skipped", queue, request)
 
@@ -161,7 +161,8 @@ def purge(queue_id: int) -> int:
     scheduled = Request.objects.filter(queue=queue_id, status=Status.SCHEDULED)
     count = end(scheduled, Status.CANCELLED)
     with locked(queue_id) as queue:
-        count += end(queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None), Status.CANCELLED)
+        waiting = queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None)
+        count += _end_ahead(queue, waiting, Status.CANCELLED)
         go_on(queue)
         transitions.intervened("purged", queue, requests=count)
     return count
@@ -180,8 +181,8 @@ def locked(queue_id: int) -> Iterator[Any]:
             queue.state_since = now
         queue.save(
             update_fields=[
-                "done_seq", "published_seq", "state", "state_since", "paused", "held", "paused_at", "paused_by",
-                "wake_at", "idle_since", "moved_at",
+                "done_seq", "given_up_ahead", "published_seq", "state", "state_since", "paused", "held", "paused_at",
+                "paused_by", "wake_at", "idle_since", "moved_at",
             ]
         )  # fmt: skip
         transaction.on_commit(work_waits)
@@ -195,6 +196,13 @@ def _claimed_to(queue: UserQueue) -> int:
 
 def _blocks(queue: UserQueue, request: Request) -> bool:
     return queue.state == QueueState.BLOCKED and request.seq == queue.done_seq + 1
+
+
+def _end_ahead(queue: UserQueue, requests: QuerySet[Request], status: Status) -> int:
+    """End some that are in line and no worker has; how many. done_seq does not move: they are counted as given up."""
+    count = end(requests, status)
+    queue.given_up_ahead += count
+    return count
 
 
 def end(requests: QuerySet[Request], status: Status, **more: Any) -> int:
@@ -215,6 +223,7 @@ def go_on(queue: Any) -> None:
     done = queue.last_seq if head is None else head - 1
     if done == queue.done_seq:
         return
+    queue.given_up_ahead = max(0, queue.given_up_ahead - (done - queue.done_seq))  # all that is passed was given up
     queue.done_seq, queue.published_seq, queue.moved_at = done, max(done, queue.published_seq), queue.now
     if queue.published_seq == done:
         queue.state, queue.wake_at, queue.idle_since = QueueState.IDLE, None, queue.now

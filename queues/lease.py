@@ -9,7 +9,17 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 
-from queues.statements import CLAIMED, LEASE, LEASED, LET_GO_OF_NEXT, RECORD, RECORD_AND_LEASE, RENEW, REPUBLISH
+from queues.statements import (
+    CLAIMED,
+    KEEP_BEGINNING,
+    LEASE,
+    LEASED,
+    LET_GO_OF_NEXT,
+    RECORD,
+    RECORD_AND_LEASE,
+    RENEW,
+    REPUBLISH,
+)
 from queues.states import AttemptOutcome, QueueState, Status
 
 Next = Literal[QueueState.DRAINING, QueueState.READY, QueueState.WAITING, QueueState.BLOCKED]
@@ -73,6 +83,7 @@ class Lease:
         self.careful_to: int = row.careful_to
         self.taken_at: datetime = row.claimed_at
         self.received = time.monotonic()  # that was then
+        self.since = self.taken_at  # when the head was claimed: its attempt begins with that
         self.state = QueueState.DRAINING
         self.paused = False
         self.head = None if row.id is None else _work(row)
@@ -117,20 +128,24 @@ class Lease:
         claim: int = 0,
         delay: float | None = None,
         follow: int | None = None,
+        began: datetime | None = None,
     ) -> "Lease | None":
         """Write `outcomes`, move done_seq on by `passed` and say how the queue goes on, in one transaction.
 
         `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left
-        goes idle when `then` is draining or ready; `state` tells. Unless it goes on, the queue `follow` is taken in the
-        same transaction: its lease; None where it is not ready, or locked, or a worker died there. Raises FencedOut.
+        goes idle when `then` is draining or ready; `state` tells. `began` is when the attempt began that runs already,
+        of what is the head then; None: it begins now. Unless it goes on, the queue `follow` is taken in the same
+        transaction: its lease; None where it is not ready, or locked, or a worker died there. Raises FencedOut.
         """
         values = {
             "queue": self.queue_id,
             "fence": self.fence,
             "done": self.done_seq,
             "passed": passed,
+            "final": passed - sum(outcome.status != Status.RETRYING for outcome in outcomes),
             "then": then.value,
             "claim": claim,
+            "began": began,
             "delay": delay,
             "seconds": settings.ENV.lease_seconds,
             "outcomes": orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
@@ -145,6 +160,7 @@ class Lease:
         self.published_seq = row.published
         self.state = QueueState(row.state)
         self.paused = row.paused
+        self.since = row.since
         return None if follow is None or row.queue_id is None else Lease(row, self.holder)
 
     def catch_up(self, follow: int | None = None) -> int:
@@ -159,7 +175,7 @@ class Lease:
             raise FencedOut
         moved: int = row.done_seq - self.done_seq
         self.done_seq, self.published_seq = row.done_seq, row.published_seq
-        self.state, self.paused = QueueState(row.state), row.paused
+        self.state, self.paused, self.since = QueueState(row.state), row.paused, row.since
         return moved
 
     def republish(self) -> bool:
@@ -173,6 +189,11 @@ class Lease:
         if row is None:
             raise FencedOut
         return bool(row.cancelled)
+
+
+def keep_beginning(request_id: UUID, began: datetime) -> None:
+    """Keep when its first attempt began, although no outcome of that attempt will be recorded."""
+    KEEP_BEGINNING.rows(request=request_id, began=began)
 
 
 def _work(row: Any) -> Work:

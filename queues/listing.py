@@ -18,12 +18,14 @@ from django.db.models import QuerySet
 from project.problems import FieldError, Invalid
 from queues.models import Request, UserQueue
 from queues.presenting import as_text
+from queues.reading import count_given_up_between
 from queues.states import QueueState, Status
 
 AT_A_TIME = 32
 LARGEST_PAGE_BYTES = 8 * 1024 * 1024  # of payloads and results; the page ends early, and next goes on
 CLOCK_STEP = timedelta(minutes=1)  # PostgreSQL's clock may have been set back by so much
-IN_LINE_ONLY = {Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.SUCCEEDED, Status.FAILED}
+IN_LINE_ONLY = {Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.BLOCKED, Status.SUCCEEDED, Status.FAILED}
+HEAD_IN = {Status.RUNNING: QueueState.DRAINING, Status.BLOCKED: QueueState.BLOCKED}  # the head while its queue is so
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,7 @@ def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, 
     more, found = len(found) > limit or left < 0, found[:limit]
     if back:
         found.reverse()
-    for request in found:
-        request.queue = queue
+    count_given_up_between(queue, found)
     if not found:
         return Page([], None, None)
     return Page(
@@ -170,12 +171,12 @@ def _matching(queue: UserQueue, filters: Filters) -> QuerySet[Request]:
     match filters.status:
         case None:
             pass
-        case Status.RUNNING:
-            if queue.state != QueueState.DRAINING:
+        case Status.RUNNING | Status.BLOCKED:
+            if queue.state != HEAD_IN[filters.status]:
                 return requests.none()
             wanted |= {"seq": head, "finished_at": None}
         case Status.QUEUED | Status.RETRYING:
-            first = head + (queue.state == QueueState.DRAINING)
+            first = head + (queue.state in HEAD_IN.values())
             wanted |= {"status": filters.status, "seq__gte": first}
         case Status.FAILED | Status.CANCELLED | Status.EXPIRED:
             wanted["given_up"] = filters.status

@@ -13,9 +13,10 @@ from accounts.models import User
 from queues.models import Request, UserQueue
 from queues.states import GIVEN_UP, QueueState, Status
 
+DEPTH = Greatest(F("last_seq") - F("done_seq") - F("given_up_ahead"), 0)  # as UserQueue.depth
 Order = Literal["depth", "age", "pace"]
 ORDERS: dict[Order, Any] = {
-    "depth": (F("last_seq") - F("done_seq")).desc(),
+    "depth": DEPTH.desc(),
     "age": F("oldest_waiting_at").asc(nulls_last=True),
     "pace": F("seconds_each").desc(nulls_last=True),  # the slowest first
 }
@@ -89,8 +90,10 @@ def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     heads = busy.filter(seq=F("queue__done_seq") + 1)
     if status == Status.RUNNING:
         return heads.filter(queue__state=QueueState.DRAINING)
+    if status == Status.BLOCKED:
+        return heads.filter(queue__state=QueueState.BLOCKED)
     if status == Status.RETRYING:
-        return heads.filter(status=status)
+        return heads.filter(status=status).exclude(queue__state__in=(QueueState.DRAINING, QueueState.BLOCKED))
     if status == Status.QUEUED:
         return busy.filter(status=status, seq__gt=F("queue__done_seq"))
     if status == Status.SCHEDULED:
@@ -102,9 +105,9 @@ LOOKED_AT = 5_000
 
 # The heads of all lines first, read from the queues that are not at rest: among millions of finished requests a search
 # by status, or backwards by id, might read all of them. The limits keep the planner from doing so.
-BUSY = """(SELECT id, done_seq FROM queues_userqueue WHERE active
+BUSY = """(SELECT id, done_seq, state FROM queues_userqueue WHERE active
      UNION ALL
-     SELECT id, done_seq FROM queues_userqueue WHERE unpublished AND NOT active)"""
+     SELECT id, done_seq, state FROM queues_userqueue WHERE unpublished AND NOT active)"""
 QUEUED = f"""
     SELECT r.id FROM {BUSY} q
     CROSS JOIN LATERAL (SELECT id FROM queues_request
@@ -117,6 +120,13 @@ RETRYING = f"""
     SELECT r.id FROM {BUSY} q
     CROSS JOIN LATERAL (SELECT id FROM queues_request
                         WHERE queue_id = q.id AND seq = q.done_seq + 1 AND status = 'retrying' OFFSET 0) r
+    WHERE q.state NOT IN ('draining', 'blocked')
+    LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
+BLOCKED = f"""
+    SELECT r.id FROM queues_userqueue q
+    CROSS JOIN LATERAL (SELECT id FROM queues_request
+                        WHERE queue_id = q.id AND seq = q.done_seq + 1 AND finished_at IS NULL OFFSET 0) r
+    WHERE q.active AND q.state = 'blocked'
     LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
 
 
@@ -149,6 +159,8 @@ def newest_having(requests: QuerySet[Request], status: Status, kind: str) -> Que
         requests = requests.filter(id__in=_ids(QUEUED))
     elif status == Status.RETRYING:
         requests = requests.filter(id__in=_ids(RETRYING))
+    elif status == Status.BLOCKED:
+        requests = requests.filter(id__in=_ids(BLOCKED))
     elif kind and status == Status.SUCCEEDED:
         newest = Request.objects.order_by("-id").filter(kind=kind)
         requests = requests.filter(id__in=newest.values("id")[:LOOKED_AT], status=status)

@@ -24,10 +24,10 @@ MOST_MISSING = 10_000  # rows of a queue that are stood in for; where more lack,
 # In one statement, so that what is compared is of one moment. Queues at rest are looked at only if `all`.
 COMPARED = Statement("""
     SELECT q.id, q.done_seq, q.last_seq, q.last_seq - q.done_seq AS owed, ahead.rows, ahead.newest,
-           behind.rows AS passed, behind.first
+           q.given_up_ahead, ahead.final, behind.rows AS passed, behind.first
     FROM queues_userqueue q CROSS JOIN LATERAL (
-        SELECT count(*) AS rows, coalesce(max(r.seq), q.done_seq) AS newest FROM queues_request r
-        WHERE r.queue_id = q.id AND r.seq > q.done_seq) ahead
+        SELECT count(*) AS rows, coalesce(max(r.seq), q.done_seq) AS newest, count(r.finished_at) AS final
+        FROM queues_request r WHERE r.queue_id = q.id AND r.seq > q.done_seq) ahead
     CROSS JOIN LATERAL (
         SELECT count(*) AS rows, (array_agg(r.id ORDER BY r.seq))[1] AS first FROM queues_request r
         WHERE r.queue_id = q.id AND r.seq <= q.done_seq AND r.finished_at IS NULL
@@ -40,7 +40,8 @@ COMPARED = Statement("""
 class Mismatch:
     """A queue whose counters promise `owed` requests while `rows` are there, the newest with the number `newest`.
 
-    Or one that has passed `passed` requests, `first` before the others, although they have no outcome.
+    Or one that says that `given_up_ahead` of them are final while `final` are; or one that has passed `passed`
+    requests, `first` before the others, although they have no outcome.
     """
 
     queue_id: int
@@ -49,12 +50,15 @@ class Mismatch:
     owed: int
     rows: int
     newest: int
+    given_up_ahead: int
+    final: int
     passed: int
     first: UUID | None
 
     @property
     def wrong(self) -> bool:
-        return self.owed != self.rows or self.newest > self.last_seq or self.passed > 0
+        counted = self.owed == self.rows and self.newest <= self.last_seq and self.given_up_ahead == self.final
+        return not counted or self.passed > 0
 
     def __str__(self) -> str:
         told = []
@@ -62,6 +66,8 @@ class Mismatch:
             told.append(f"last_seq is {self.last_seq}, but a request has the number {self.newest}")
         elif self.owed != self.rows:
             told.append(f"{self.owed} requests should be there, {self.rows} rows are")
+        if self.given_up_ahead != self.final:
+            told.append(f"given_up_ahead is {self.given_up_ahead}, but of what is ahead {self.final} are final")
         if self.passed:
             also = f" and {self.passed - 1} more" if self.passed > 1 else ""
             told.append(f"it has passed request {self.first}{also} without an outcome (done_seq is {self.done_seq})")
@@ -81,7 +87,7 @@ def compare(count: int, everywhere: bool = False) -> Iterator[tuple[int, list[Mi
 
 
 def mend(queue_id: int) -> None:
-    """End what the queue has passed without an outcome, correct last_seq, and fill each gap with a cancelled request.
+    """End what the queue has passed without an outcome, correct its counters, and fill each gap with a cancelled one.
 
     Raises NotPossible while a worker has the queue (but for what it has passed), or where so much is missing that
     somebody has to look.
@@ -93,13 +99,19 @@ def mend(queue_id: int) -> None:
             _end_passed(queue, first)
     with locked(queue_id) as queue:
         newest = max(queue.done_seq, queue.requests.aggregate(newest=Max("seq"))["newest"] or 0)
-        if newest <= queue.last_seq and queue.depth == queue.requests.filter(seq__gt=queue.done_seq).count():
-            return
-        if queue.state == QueueState.DRAINING:
-            raise NotPossible("A worker has the queue; pause it, and try again when its turn is over.")
-        _correct_last_seq(queue, newest)
-        _fill_gaps(queue)
+        ahead = queue.requests.filter(seq__gt=queue.done_seq)
+        if newest > queue.last_seq or _owed(queue) != ahead.count():
+            if queue.state == QueueState.DRAINING:
+                raise NotPossible("A worker has the queue; pause it, and try again when its turn is over.")
+            _correct_last_seq(queue, newest)
+            _fill_gaps(queue)
+        queue.given_up_ahead = ahead.filter(finished_at__isnull=False).count()
         go_on(queue)
+
+
+def _owed(queue: UserQueue) -> int:
+    """How many rows the counters promise ahead of done_seq."""
+    return queue.last_seq - queue.done_seq
 
 
 def _end_passed(queue: UserQueue, first: int) -> None:
@@ -123,7 +135,7 @@ def _correct_last_seq(queue: UserQueue, newest: int) -> None:
 
 def _fill_gaps(queue: UserQueue) -> None:
     there = set(queue.requests.filter(seq__gt=queue.done_seq).values_list("seq", flat=True))
-    lacking = queue.depth - len(there)
+    lacking = _owed(queue) - len(there)
     if lacking > MOST_MISSING:
         raise NotPossible(
             f"{lacking} rows are missing between done_seq, {queue.done_seq}, and the newest request, {queue.last_seq}:"

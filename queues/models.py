@@ -12,6 +12,7 @@ from django.db import models
 from django.db.models import Case, ExpressionWrapper, F, Q, When
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from queues.fields import JSONText
 from queues.states import FINAL, GIVEN_UP, AttemptOutcome, OnFailure, QueueState, Status
@@ -24,6 +25,9 @@ class UserQueue(models.Model):
     last_seq = models.BigIntegerField(default=0, db_default=0, help_text="Given to the newest accepted request.")
     published_seq = models.BigIntegerField(default=0, db_default=0, help_text="The newest that RabbitMQ has.")
     done_seq = models.BigIntegerField(default=0, db_default=0, help_text="All up to this one have a final outcome.")
+    given_up_ahead = models.BigIntegerField(
+        default=0, db_default=0, help_text="Beyond done_seq so many are final already: cancelled, purged or expired."
+    )
 
     state = models.CharField(max_length=10, choices=QueueState, default=QueueState.IDLE, db_default=QueueState.IDLE)
     state_since = models.DateTimeField(db_default=Now(), default=timezone.now)
@@ -73,6 +77,8 @@ class UserQueue(models.Model):
                 name="counters_in_order",
                 condition=Q(done_seq__gte=0, published_seq__gte=F("done_seq"), last_seq__gte=F("published_seq")),
             ),
+            # Not held to `last_seq - done_seq` here: a release that does not know the column moves done_seq alone.
+            models.CheckConstraint(name="given_up_ahead_counts", condition=Q(given_up_ahead__gte=0)),
             models.CheckConstraint(
                 name="wakes_only_from_waiting",
                 condition=Q(state=QueueState.WAITING, wake_at__isnull=False)
@@ -96,8 +102,13 @@ class UserQueue(models.Model):
 
     @property
     def depth(self) -> int:
-        """How many requests have a sequence number and no final outcome yet."""
-        return self.last_seq - self.done_seq
+        """How many requests have a sequence number and no final outcome yet; what was given up amid them is not."""
+        return max(0, self.last_seq - self.done_seq - self.given_up_ahead)
+
+    @property
+    def stands(self) -> bool:
+        """Whether nobody can say when the next request begins: it is paused, or its head blocks it."""
+        return self.paused or self.state == QueueState.BLOCKED
 
     @property
     def limit(self) -> int:
@@ -185,25 +196,49 @@ class Request(models.Model):
     @property
     def running(self) -> bool:
         """Whether a worker has it in hand: it is the head of a queue that is being drained."""
+        return self._head_while(QueueState.DRAINING)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether its queue stands until it is tried again, skipped or cancelled."""
+        return self._head_while(QueueState.BLOCKED)
+
+    def _head_while(self, state: QueueState) -> bool:
         queue = self.queue
-        return self.finished_at is None and queue.state == QueueState.DRAINING and self.seq == queue.done_seq + 1
+        return self.finished_at is None and queue.state == state and self.seq == queue.done_seq + 1
 
     @property
     def status_now(self) -> Status:
         """Its status as the API tells it."""
-        return Status.RUNNING if self.running else Status(self.status)
+        if self.running:
+            return Status.RUNNING
+        return Status.BLOCKED if self.blocks else Status(self.status)
+
+    @property
+    def attempt_now(self) -> int:
+        """The attempt that runs, or ran last; 0 before the first."""
+        return self.attempt + 1 if self.running else self.attempt
+
+    @cached_property
+    def given_up_between(self) -> int:
+        """How many ahead of it, in line, are final already; a list counts them for all of its rows at once."""
+        queue = self.queue
+        if not queue.given_up_ahead or self.finished_at is not None or self.seq is None:
+            return 0
+        ahead = Request.objects.filter(queue=queue, seq__gt=queue.done_seq, seq__lt=self.seq)
+        return ahead.filter(given_up__in=GIVEN_UP).count()
 
     @property
     def position(self) -> int | None:
-        """How many requests are ahead of it; None when it is final or not yet in the queue."""
+        """How many requests that are not final are ahead of it; None when it is final or not yet in the queue."""
         if self.finished_at is not None or self.seq is None:
             return None
-        return max(0, self.seq - self.queue.done_seq - 1)
+        return max(0, self.seq - self.queue.done_seq - 1 - self.given_up_between)
 
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until its turn at the queue's present pace; None when unknown."""
-        if self.position is None or self.queue.seconds_each is None or self.queue.paused:
+        if self.position is None or self.queue.seconds_each is None or self.queue.stands:
             return None
         return round(self.position * self.queue.seconds_each, 3)
 

@@ -61,7 +61,7 @@ def shown(queue_id: str, after: str) -> Page | None:
         waiting[A_PAGE - 1].seq if len(waiting) > A_PAGE else None,
         not behind,
         _pace(newest, queue.now),
-        None if queue.seconds_each is None or queue.paused else round(queue.depth * queue.seconds_each, 1),
+        None if queue.seconds_each is None or queue.stands else round(queue.depth * queue.seconds_each, 1),
         newest[:HISTORY],
     )
 

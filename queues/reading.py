@@ -37,6 +37,18 @@ OWN_REQUEST = Statement(f"""
     LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
 """)  # noqa: S608  (columns' names)
 
+# How many requests between the head and each of some places in line are final already: what lies between two of these
+# places is read once, from the index.
+GIVEN_UP_BETWEEN = Statement("""
+    SELECT v.seq, (sum(v.count) OVER (ORDER BY v.seq))::bigint AS count FROM (
+        SELECT place.seq, (SELECT count(*) FROM queues_request r
+                           WHERE r.queue_id = %(queue)s AND r.given_up IN ('failed', 'cancelled', 'expired')
+                           AND r.seq > place.behind AND r.seq < place.seq)
+        FROM (SELECT seq, lag(seq, 1, %(done)s::bigint) OVER (ORDER BY seq) AS behind
+              FROM unnest(%(places)s::bigint[]) seq) place
+    ) v
+""")
+
 OWN_QUEUE = Statement(f"""
     SELECT {QUEUE_COLUMNS} FROM {LIVING_SESSION} LEFT JOIN queues_userqueue q ON q.user_id = u.id
 """)  # noqa: S608
@@ -77,6 +89,18 @@ def request_of(values: Any, queue: UserQueue | None) -> Request | None:
     request.payload_text, request.result_text, request.error_text = values[len(REQUEST) :]
     found: Request = request
     return found
+
+
+def count_given_up_between(queue: UserQueue, requests: list[Request]) -> None:
+    """Have requests of that queue know it, and how many ahead of each are final: in one statement, or in none."""
+    for request in requests:
+        request.queue = queue
+    if not queue.given_up_ahead:
+        return
+    waiting = {request.seq: request for request in requests if request.seq is not None and request.finished_at is None}
+    places = [seq for seq in waiting if seq > queue.done_seq]
+    for row in GIVEN_UP_BETWEEN.rows(queue=queue.id, done=queue.done_seq, places=places) if places else ():
+        waiting[row.seq].given_up_between = row.count
 
 
 def queue_of(values: Any) -> UserQueue | None:

@@ -44,6 +44,9 @@ def recover(queue_id: int, fence: int, *, patience: float | None = None) -> bool
             head = queue.requests.filter(seq=queue.done_seq + 1).exclude(status__in=FINAL).first()
             if head is not None and not (first_crash and 1 < head.attempt + 1 == head.max_attempts):
                 _count_lost_attempt(queue, head)
+        if queue.claimed:  # to whoever looked on, the head had begun
+            begun = queue.requests.filter(seq=queue.done_seq + 1, started_at=None, finished_at=None)
+            begun.update(started_at=queue.claimed_at)
         if queue.state != QueueState.BLOCKED and queue.published_seq == queue.done_seq:
             queue.state, queue.idle_since, queue.wake_at = QueueState.IDLE, queue.now, None
         queue.save()

@@ -105,20 +105,23 @@ class RequestShown(serializers.Serializer[Any]):
     status = serializers.ChoiceField(Status.choices)
     sequence = serializers.IntegerField(allow_null=True, help_text="1, 2, 3 ..: its place; null while scheduled.")
     position = serializers.IntegerField(
-        allow_null=True, help_text="Requests ahead of it; null when final or scheduled."
+        allow_null=True, help_text="Requests ahead of it that are not final; null when final or scheduled."
     )
-    eta_seconds = serializers.FloatField(allow_null=True, help_text="Until its turn at the present pace, if known.")
+    eta_seconds = serializers.FloatField(
+        allow_null=True, help_text="Until its turn at the present pace; null where nobody knows, as in a blocked queue."
+    )
     payload = JSONValue()
-    attempt = serializers.IntegerField(help_text="How many attempts have ended.")
+    attempt = serializers.IntegerField(help_text="The one that runs, or ran last; 0 before the first.")
     max_attempts = serializers.IntegerField()
     progress = ProgressShown(allow_null=True, help_text="While it runs, if its handler tells.")
     result = JSONValue(help_text="What the handler returned; null until it has succeeded.")
     error = ErrorShown(allow_null=True, help_text="Of the last attempt, if it failed.")
     retry_of = serializers.UUIDField(allow_null=True)
+    cancel_requested = serializers.BooleanField(help_text="Its handler was asked to stop.")
     created_at = serializers.DateTimeField()
     not_before = serializers.DateTimeField(allow_null=True)
     expires_at = serializers.DateTimeField(allow_null=True)
-    started_at = serializers.DateTimeField(allow_null=True, help_text="When its first attempt began.")
+    started_at = serializers.DateTimeField(allow_null=True, help_text="When its first attempt began; it never changes.")
     finished_at = serializers.DateTimeField(allow_null=True)
 
 

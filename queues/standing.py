@@ -17,13 +17,15 @@ CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: l
 # the planner from reading that table as a whole.
 BY_STATE = Statement("""
     WITH queue AS MATERIALIZED (
-        SELECT id, state, paused, last_seq, published_seq, done_seq FROM queues_userqueue WHERE active
+        SELECT id, state, paused, last_seq, published_seq, done_seq,
+               greatest(0, last_seq - done_seq - given_up_ahead) AS depth FROM queues_userqueue WHERE active
         UNION ALL
-        SELECT id, state, paused, last_seq, published_seq, done_seq FROM queues_userqueue
+        SELECT id, state, paused, last_seq, published_seq, done_seq,
+               greatest(0, last_seq - done_seq - given_up_ahead) FROM queues_userqueue
         WHERE unpublished AND NOT active
     )
-    SELECT q.state, q.paused, count(*) AS queues, sum(q.last_seq - q.done_seq)::bigint AS depth,
-           max(q.last_seq - q.done_seq) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
+    SELECT q.state, q.paused, count(*) AS queues, sum(q.depth)::bigint AS depth,
+           max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
            extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
            extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
     FROM queue q
@@ -100,6 +102,14 @@ class Standing:
     def oldest_waiting(self, among: Callable[[Group], bool]) -> float:
         """Age in seconds of the oldest waiting request in such queues; 0 when none waits."""
         return max((group.oldest_waiting or 0.0 for group in self.groups if among(group)), default=0.0)
+
+    @property
+    def stuck_for(self) -> float:
+        """Seconds for which work that could begin has waited while no queue is drained; 0 where one is."""
+        if self.queues(QueueState.DRAINING):
+            return 0.0
+        could = (QueueState.IDLE, QueueState.READY)
+        return self.oldest_waiting(lambda group: not group.paused and group.state in could)
 
     @property
     def ages(self) -> dict[str, float]:

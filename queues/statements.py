@@ -1,7 +1,9 @@
 """The hot statements, by name. Each is one transaction, guarded by its WHERE: the number of rows says who won.
 
-Nothing else moves a counter or a state, and each moves as `docs/architecture.md` draws it. They run on the database's
-clock: now() is when the statement began, clock_timestamp() when it got the row's lock.
+Nothing else moves a counter or a state, and each moves as `docs/architecture.md` draws it. Who makes a request final
+without moving done_seq past it adds one to given_up_ahead, and who moves done_seq past such a request takes one away,
+in the same transaction. They run on the database's clock: now() is when the statement began, clock_timestamp() when it
+got the row's lock.
 """
 
 from queues.sql import Statement
@@ -19,8 +21,8 @@ _REQUESTS = """
             on_failure text, not_before timestamptz, expires_at timestamptz, retry_of uuid, trace text) USING (user_id)
         RETURNING id, queue_id, seq, created_at
     )
-    SELECT request.id, request.seq, request.created_at, queue.id AS queue_id, queue.done_seq, queue.seconds_each,
-           queue.paused
+    SELECT request.id, request.seq, request.created_at, queue.id AS queue_id, queue.done_seq, queue.given_up_ahead,
+           queue.seconds_each, queue.stands
     FROM request JOIN queue ON queue.id = request.queue_id
 """
 
@@ -32,10 +34,11 @@ ACCEPT = Statement(f"""
         WHERE q.user_id = %(user)s AND u.id = q.user_id AND u.is_active
           AND (%(session)s::uuid IS NULL OR EXISTS (
               SELECT FROM accounts_session s WHERE s.id = %(session)s AND s.user_id = u.id AND s.ended_at IS NULL))
-          AND q.last_seq - q.done_seq + %(places)s <= coalesce(q.waiting_limit, %(limit)s)
+          AND q.last_seq - q.done_seq - q.given_up_ahead + %(places)s <= coalesce(q.waiting_limit, %(limit)s)
           AND (%(scheduled)s = 0 OR %(scheduled)s <= coalesce(q.waiting_limit, %(limit)s) - (
               SELECT count(*) FROM queues_request r WHERE r.queue_id = q.id AND r.due_at IS NOT NULL))
-        RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.seconds_each, q.paused
+        RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
+                  q.paused OR q.state = 'blocked' AS stands
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
 
@@ -54,8 +57,9 @@ ACCEPT_TOGETHER = Statement(f"""
         UPDATE queues_userqueue q SET last_seq = last_seq + v.places
         FROM unlocked v
         WHERE q.id = v.id AND q.id = ANY (ARRAY (SELECT id FROM unlocked)) -- bounds the scan, whatever join is planned
-          AND q.last_seq - q.done_seq + v.places <= coalesce(q.waiting_limit, %(limit)s)
-        RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.seconds_each, q.paused
+          AND q.last_seq - q.done_seq - q.given_up_ahead + v.places <= coalesce(q.waiting_limit, %(limit)s)
+        RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
+                  q.paused OR q.state = 'blocked' AS stands
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
 
@@ -131,10 +135,13 @@ CLAIMED = Statement("""
 """)
 
 # Outcomes, done_seq, and where the queue goes from here. No row: the fence has moved on, and nothing was written.
+# `final` of those that are passed were given up before their turn. A wrong count must not hold up a queue: it is kept
+# within what is ahead. The head that is claimed began at `began`, or begins now.
 _RECORD = """
     queue AS (
         UPDATE queues_userqueue SET
             done_seq = done_seq + %(passed)s,
+            given_up_ahead = greatest(0, least(given_up_ahead - %(final)s, last_seq - done_seq - %(passed)s)),
             published_seq = greatest(published_seq, done_seq + %(passed)s),
             state = CASE WHEN %(then)s::text IN ('waiting', 'blocked') THEN %(then)s
                          WHEN published_seq <= done_seq + %(passed)s THEN 'idle'
@@ -144,14 +151,14 @@ _RECORD = """
             idle_since = CASE WHEN %(then)s IN ('draining', 'ready') AND published_seq <= done_seq + %(passed)s
                               THEN now() END,
             wake_at = clock_timestamp() + make_interval(secs => %(delay)s),
-            claimed = %(claim)s, claimed_at = clock_timestamp(),
+            claimed = %(claim)s, claimed_at = coalesce(%(began)s::timestamptz, clock_timestamp()),
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
             seconds_each = CASE WHEN %(passed)s = 0 THEN seconds_each ELSE
                 (SELECT coalesce(seconds_each + (1 - power(0.9, least(%(passed)s, 100))) * (pace - seconds_each), pace)
                  FROM (SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 / %(passed)s AS pace) p) END,
             moved_at = CASE WHEN %(passed)s = 0 THEN moved_at ELSE clock_timestamp() END
         WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND done_seq = %(done)s
-        RETURNING id, published_seq, state, paused
+        RETURNING id, published_seq, state, paused, claimed_at
     ), outcome AS (
         SELECT v.* FROM queue, json_to_recordset(%(outcomes)s::json) AS v (
             seq bigint, status text, result text, error text, attempt int, outcome text,
@@ -172,7 +179,9 @@ _RECORD = """
     )
 """
 
-RECORD = Statement(f"WITH {_RECORD} SELECT published_seq AS published, state, paused FROM queue")  # noqa: S608  # of constants
+RECORD = Statement(f"""
+    WITH {_RECORD} SELECT published_seq AS published, state, paused, claimed_at AS since FROM queue
+""")  # noqa: S608  # of constants
 
 # The same, and, unless this queue goes on, the lease of the next one: in one commit. It waits for no lock of the next:
 # who has it may be waiting for one of this queue's. A head that is locked is read with the claim that is recorded here.
@@ -184,7 +193,7 @@ RECORD_AND_LEASE = Statement(f"""
           AND (SELECT count(*) FROM recorded) >= 0 -- waits, if need be, before anything else is locked
         FOR NO KEY UPDATE SKIP LOCKED
     ), {_LEASE.format(queue="(SELECT id FROM next)", wait="SKIP LOCKED")}
-    SELECT queue.published_seq AS published, queue.state, queue.paused, lease.*, head.*
+    SELECT queue.published_seq AS published, queue.state, queue.paused, queue.claimed_at AS since, lease.*, head.*
     FROM queue LEFT JOIN lease ON true LEFT JOIN head ON true
 """)  # noqa: S608  # of constants
 
@@ -199,7 +208,14 @@ LET_GO_OF_NEXT = Statement("""
 
 # Where a lease stands whose holder is not sure. No row: fenced out.
 LEASED = Statement("""
-    SELECT done_seq, published_seq, state, paused FROM queues_userqueue WHERE id = %(queue)s AND fence = %(fence)s
+    SELECT done_seq, published_seq, state, paused, claimed_at AS since FROM queues_userqueue
+    WHERE id = %(queue)s AND fence = %(fence)s
+""")
+
+# The first attempt is given back with its queue; to whoever looked on, it had begun.
+KEEP_BEGINNING = Statement("""
+    UPDATE queues_request SET started_at = %(began)s
+    WHERE id = %(request)s AND started_at IS NULL AND finished_at IS NULL
 """)
 
 # RabbitMQ was empty twice although PostgreSQL says otherwise: it lost them. Idle, so that they are published again.

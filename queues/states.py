@@ -14,14 +14,13 @@ class QueueState(TextChoices):
 
 
 class Status(TextChoices):
-    """What has become of a request. `running` is never stored: it follows from the queue (see Request.status_now)."""
+    """What has become of a request. `running` and `blocked` are never stored: see Request.status_now."""
 
     SCHEDULED = "scheduled"  # accepted with `not_before`; the dispatcher gives it a sequence number when due
     QUEUED = "queued"  # accepted; has its sequence number
     RUNNING = "running"  # the head of a draining queue
-    RETRYING = (
-        "retrying"  # at the head after a failed attempt, waiting for the next one (or for a decision, if blocked)
-    )
+    RETRYING = "retrying"  # at the head after a failed attempt, waiting for the next one
+    BLOCKED = "blocked"  # the head of a blocked queue: failed for good, and nothing runs until somebody decides
     SUCCEEDED = "succeeded"  # final: the handler returned; its result is recorded
     FAILED = "failed"  # final: the last attempt failed, or the handler rejected it, or a blocked head was skipped
     CANCELLED = "cancelled"  # final: its owner or an operator gave it up

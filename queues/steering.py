@@ -20,7 +20,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core import signing
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Case, F, QuerySet, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -28,8 +28,9 @@ from django.urls import reverse
 from project.admin import FastAdmin
 from queues.accepting import QueueFull, SessionOver
 from queues.interventions import NotPossible
-from queues.looking import first_id, in_line
+from queues.looking import DEPTH, first_id, in_line
 from queues.models import Request, UserQueue
+from queues.states import QueueState
 
 MOST = 100_000  # targets of one action
 STEP, STEP_SECONDS = 500, 1.0
@@ -83,6 +84,7 @@ class Intervention:
     form: type[Why] = Why
     right: str = "operate"
     targets: Callable[[QuerySet[Any]], QuerySet[Any]] | None = None  # others than the rows that are selected
+    heads: bool = False  # touches nothing but the request that blocks each queue
 
     def action(self) -> Callable[..., HttpResponse | None]:
         """As Django's admin wants it."""
@@ -157,7 +159,7 @@ class Steering(FastAdmin):
     def _ask(
         self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, salt: str, form: Why
     ) -> HttpResponse:
-        whose = self._whose(targets)
+        whose = self._whose(targets, what.heads)
         total = sum(count for count, _ in whose.values())
         if not total:
             self.message_user(request, "There is nothing that this could be done to.", messages.WARNING)
@@ -171,17 +173,22 @@ class Steering(FastAdmin):
             "users": len(whose),
             "whose": [(names.get(queue, "-"), *whose[queue]) for queue in first],
             "left_out": len(whose) - len(first),
+            "heads": blocking(targets)[:USERS_NAMED] if what.heads else [],
             "form": form,
             "progress": signing.dumps(asdict(Progress(total, time.time())), salt=salt),
         }
         return self._page(request, what, "admin/queues/confirmation.html", context)
 
-    def _whose(self, targets: QuerySet[Any]) -> dict[int, tuple[int, int]]:
-        """Of each user's queue, how many targets there are and how many requests without a final status."""
+    def _whose(self, targets: QuerySet[Any], heads: bool = False) -> dict[int, tuple[int, int]]:
+        """Of each user's queue, how many targets there are and how many requests without a final status.
+
+        `heads`: how many requests of it are touched, which is the one that blocks it or none.
+        """
         found = targets.order_by()
         if targets.model is UserQueue:
-            counters = found.values_list("id", "last_seq", "done_seq")[: MOST + 1]
-            return {queue: (1, last - done) for queue, last, done in counters}
+            blocked = Case(When(state=QueueState.BLOCKED, then=1), default=0)
+            counters = found.annotate(waiting=blocked if heads else DEPTH).values_list("id", "waiting")[: MOST + 1]
+            return {queue: (1, waiting) for queue, waiting in counters}
         try:
             chosen, values = found.values_list("queue_id")[: MOST + 1].query.sql_with_params()
         except EmptyResultSet:
@@ -287,6 +294,15 @@ class Steering(FastAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
         return super().render_change_form(request, {**context, "steers": self.steers(request)}, *args, **more)
+
+
+def blocking(targets: QuerySet[Any]) -> QuerySet[Request]:
+    """Those of these requests, or of these queues' requests, that block their queue."""
+    found: QuerySet[Request] = targets.order_by()
+    if targets.model is UserQueue:
+        found = Request.objects.filter(queue__in=targets.order_by().values("pk"))
+    heads = found.filter(queue__state=QueueState.BLOCKED, seq=F("queue__done_seq") + 1, finished_at=None)
+    return heads.select_related("queue__user").defer("payload", "result").order_by("queue_id")
 
 
 def _place(one: Any) -> list[Any]:

@@ -15,7 +15,8 @@ from queues.states import QueueState
 LOOK_BACK = 100  # outcomes; where more fell into the last minute, their pace is carried on
 
 SUMMARY = Statement(f"""
-    SELECT q.state, q.paused, q.last_seq - q.done_seq AS depth, q.waiting_limit, q.seconds_each, head.id AS head,
+    SELECT q.state, q.paused, greatest(0, q.last_seq - q.done_seq - q.given_up_ahead) AS depth, q.waiting_limit,
+           q.seconds_each, head.id AS head,
            (SELECT created_at FROM queues_request r
             WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
             ORDER BY r.seq LIMIT 1) AS oldest_waiting_at,

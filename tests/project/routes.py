@@ -131,6 +131,11 @@ ROUTES: dict[str, dict[str, Served]] = {
     "api/v1/queue/pause": post(200),
     "api/v1/queue/resume": post(200),
     "api/v1/queue/purge": post(200),
+    "": read(public=True),
+    "api/v1/": read(public=True),
+    "problems/<str:name>": read(404, public=True),  # the walk names none that there is
+    "favicon.ico": read(public=True),
+    "favicon.svg": read(public=True),
     "api/schema": read(public=True),
     "api/docs": read(public=True),
     "api/redoc": read(public=True),

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,22 @@ def test_it_shows_queues_requests_and_processes(operator: Client) -> None:
     assert told.standing.depth == 3
     assert "0 of 1 shard led" in page.content.decode()
     assert "Nothing runs: manage.py work." in page.content.decode()
+
+
+def test_it_is_red_when_a_queue_is_blocked_or_work_waits_and_nothing_moves(operator: Client) -> None:
+    def wrong() -> dict[str, str]:
+        standing.recent._until = 0.0
+        return {light.name: light.state for light in operator.get(BOARD).context["board"].wrong}
+
+    waiting = queue_of(User.objects.create_user("waiting"), last_seq=1, published_seq=1, state=QueueState.READY)
+    request_in(waiting, 1, Status.QUEUED, timezone.now() - timedelta(minutes=3))
+    assert wrong()["Queues"] == "work waits for 3 min"
+    assert "Blocked" not in wrong()
+    queue_of(waiting.user, state=QueueState.DRAINING, claimed=1)
+    assert "Queues" not in wrong()
+    queue_of(waiting.user, state=QueueState.BLOCKED)
+    assert wrong()["Blocked"] == "1 queue"
+    assert "Queues" not in wrong()
 
 
 def test_it_shows_what_was_accepted_and_finished_in_each_minute(

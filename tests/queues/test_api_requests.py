@@ -25,8 +25,8 @@ def test_an_accepted_request_is_answered_with_its_place_and_where_to_look(alice:
     shown = answer.json
     assert list(shown) == [
         "id", "kind", "version", "status", "sequence", "position", "eta_seconds", "payload", "attempt", "max_attempts",
-        "progress", "result", "error", "retry_of", "created_at", "not_before", "expires_at", "started_at",
-        "finished_at",
+        "progress", "result", "error", "retry_of", "cancel_requested", "created_at", "not_before", "expires_at",
+        "started_at", "finished_at",
     ]  # fmt: skip
     assert (shown["status"], shown["sequence"], shown["position"], shown["attempt"]) == ("queued", 2, 1, 0)
     assert shown["created_at"].endswith("Z")

@@ -133,8 +133,14 @@ def test_operators_steer_with_the_verbs_of_the_api(operator: Client, bob: User) 
 
 def test_a_blocked_queue_is_skipped_by_its_head(operator: Client, bob: User) -> None:
     queue = queue_of(bob, last_seq=2, published_seq=2, state=QueueState.BLOCKED)
-    head = request_in(queue, 1, Status.RETRYING, attempt=3)
+    error = {"type": "PaperJam", "message": "The <printer> is jammed.", "at": "2026-11-28T12:00:00+00:00"}
+    head = request_in(queue, 1, Status.RETRYING, attempt=3, error=error)
     request_in(queue, 2, Status.QUEUED)
+    page = ask(operator, QUEUES, "skip", queue)
+    assert page.context["whose"] == [("bob-the-builder", 1, 1)], "the head alone, whatever waits behind it"
+    for told in (str(head.pk), "demo.echo", "PaperJam: The &lt;printer&gt; is jammed."):
+        assert told in page.content.decode()
+    assert str(head.pk) in ask(operator, REQUESTS, "skip", head).content.decode()
     assert "1 skipped" in act(operator, QUEUES, "skip", queue)
     head.refresh_from_db()
     assert head.status == "failed"

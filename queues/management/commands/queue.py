@@ -6,10 +6,10 @@ from itertools import islice
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.db.models import Count, F, Sum
+from django.db.models import Count, Sum
 
 from queues import interventions
-from queues.looking import busy, by_key, find_queue
+from queues.looking import DEPTH, busy, by_key, find_queue
 from queues.management.operating import OperatorCommand, batches, counted
 from queues.models import UserQueue
 from queues.states import QueueState
@@ -58,7 +58,7 @@ class Command(OperatorCommand):
     def _in_state(self, state: str) -> Chosen:
         """Each as it is its turn: one that has left the state meanwhile is not meant any more."""
         found = busy([state])
-        told = found.aggregate(queues=Count("id"), waiting=Sum(F("last_seq") - F("done_seq"), default=0))
+        told = found.aggregate(queues=Count("id"), waiting=Sum(DEPTH, default=0))
         return islice(by_key(found, "id", self.batch_size), told["queues"]), told["queues"], told["waiting"]
 
 

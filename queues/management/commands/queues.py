@@ -49,7 +49,7 @@ class Command(OperatorCommand):
                 "sequence": request.seq,
                 "kind": request.kind,
                 "status": request.status_now.value,
-                "attempt": request.attempt,
+                "attempt": request.attempt_now,
                 "created_at": request.created_at,
             }
             for request in waiting.select_related("queue").defer("payload", "result", "error")[:NEXT_REQUESTS]
@@ -64,6 +64,7 @@ class Command(OperatorCommand):
             "last_seq": found.last_seq,
             "published_seq": found.published_seq,
             "done_seq": found.done_seq,
+            "given_up_ahead": found.given_up_ahead,
             "wake_at": found.wake_at,
             "lease_until": found.lease_until if found.state == QueueState.DRAINING else None,
         }

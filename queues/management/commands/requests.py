@@ -124,7 +124,7 @@ def row(request: Request) -> dict[str, Any]:
         "sequence": request.seq,
         "kind": request.kind,
         "status": request.status_now.value,
-        "attempt": request.attempt,
+        "attempt": request.attempt_now,
         "created_at": request.created_at,
         "finished_at": request.finished_at,
     }

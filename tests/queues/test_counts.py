@@ -1,0 +1,308 @@
+"""What is shown is true: depth, room, places and times count what really waits, whatever was given up amid the line."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.db.models import F
+from django.db.models.functions import Now
+
+from processing.recording import Recording
+from processing.verdict import Verdict
+from queues import interventions, mending
+from queues.accepting import Ask, QueueFull, Submission, accept_together
+from queues.interventions import NotPossible
+from queues.kinds import find
+from queues.lease import Lease, Outcome
+from queues.models import Request, UserQueue
+from queues.reading import count_given_up_between
+from queues.recovery import recover
+from queues.states import AttemptOutcome, QueueState, Status
+from tests.processing import kinds
+from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
+from tests.processing.crew import Hand, new_user, submit, until
+from tests.queues.api import Caller
+from tests.queues.rows import queue_of, request_in
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def _patient(transactional_db: None) -> Iterator[None]:
+    with kinds.registered():
+        yield
+
+
+def running(caller: Caller, waiting: int) -> UserQueue:
+    """A queue whose head runs, with so many behind it, full."""
+    submit(caller.user, *range(waiting + 1), kind="test.patient")
+    UserQueue.objects.filter(user=caller.user).update(
+        state="ready", published_seq=F("last_seq"), waiting_limit=waiting + 1, seconds_each=2
+    )
+    queue = UserQueue.objects.get(user=caller.user)
+    assert Lease.take(queue.pk, holder=1)
+    return queue
+
+
+def test_a_purge_behind_a_running_request_makes_room_at_once() -> None:
+    alice = Caller()
+    queue = running(alice, 4)
+    assert alice.post("requests", {"kind": "demo.echo", "payload": 1}).status == 429
+    purged = alice.post("queue/purge").json
+    assert (purged["depth"], purged["eta_seconds"]) == (1, 2)
+    told = [alice.submit(n) for n in range(4)]
+    assert [(one["sequence"], one["position"], one["eta_seconds"]) for one in told] == [
+        (6, 1, 2), (7, 2, 4), (8, 3, 6), (9, 4, 8),
+    ]  # fmt: skip
+    refused = alice.post("requests", {"kind": "demo.echo", "payload": 1})
+    assert (refused.status, refused.json["detail"]) == (429, "5 requests are waiting; your queue holds 5.")
+    assert [alice.get(f"requests/{one['id']}").json["position"] for one in told] == [1, 2, 3, 4]
+    page = alice.get("requests?order=asc").json["results"]
+    assert [one["position"] for one in page] == [0, None, None, None, None, 1, 2, 3, 4]
+    assert UserQueue.objects.get(id=queue.pk).given_up_ahead == 4
+
+
+def test_a_cancel_behind_a_running_request_brings_those_behind_it_forward() -> None:
+    alice = Caller()
+    queue = running(alice, 4)
+    interventions.cancel(Request.objects.get(queue=queue, seq=3).id)
+    page = alice.get("requests?order=asc&limit=3").json
+    assert [one["position"] for one in page["results"]] == [0, 1, None]
+    second = alice.get(page["next"].partition("/api/v1/")[2]).json["results"]
+    assert [one["position"] for one in second] == [2, 3]
+    assert alice.submit("fits again")["position"] == 4
+
+
+def test_room_that_a_purge_made_is_there_for_those_accepted_together() -> None:
+    alice = Caller()
+    running(alice, 2)
+    interventions.purge(UserQueue.objects.get(user=alice.user).pk)
+    session = alice.user.sessions.get().pk
+    asks = [Ask(alice.user.pk, session, Submission(find("test.patient"), "1"), "") for _ in range(3)]
+    taken = accept_together(asks[:2])
+    assert [one.position for one in taken.values()] == [1, 2]
+    assert not accept_together(asks[2:]), "full again"
+
+
+class Life:
+    """A user's queue to which everything happens, in an order that a seed chooses. One worker, who may die."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311
+        self.user = new_user()
+        submit(self.user, 0, kind="test.patient")
+        self.queue_id = self.row().pk
+        self.recording: Recording | None = None
+        UserQueue.objects.filter(id=self.queue_id).update(waiting_limit=8)
+
+    def row(self) -> UserQueue:
+        return UserQueue.objects.get(user=self.user)
+
+    def one(self, *statuses: str) -> Any:
+        found = Request.objects.filter(queue=self.queue_id, status__in=statuses).order_by("seq")
+        return self.random.choice(list(found)).id if found else None
+
+    def step(self) -> str:
+        verbs: dict[Callable[[], Any], int] = {
+            self.accept: 6, self.publish: 8, self.lease: 12, self.run: 24, self.cancel: 6, self.expire: 2,
+            self.purge: 1, self.skip: 2, self.retry: 2, self.die: 1, self.republish: 1, self.wake: 6,
+        }  # fmt: skip
+        (verb,) = self.random.choices([*verbs], [*verbs.values()])
+        with suppress(NotPossible, QueueFull):
+            verb()
+        return verb.__name__
+
+    def accept(self) -> None:
+        submit(self.user, *range(self.random.randint(1, 3)), kind="test.patient")
+        Request.objects.filter(queue=self.queue_id, attempt=0).update(
+            on_failure=self.random.choice(["block", "continue"]), max_attempts=2
+        )
+
+    def publish(self) -> None:
+        queue = UserQueue.objects.filter(id=self.queue_id, last_seq__gt=F("published_seq"))
+        queue.filter(state="idle").update(state="ready", published_seq=F("last_seq"))
+        queue.update(published_seq=F("last_seq"))
+
+    def lease(self) -> None:
+        lease = None if self.recording else Lease.take(self.queue_id, holder=1)
+        if lease:
+            self.recording = Recording(lease)
+            if lease.careful:
+                self.recording.record(QueueState.DRAINING, 1)
+            self.left()
+
+    def left(self) -> None:
+        if self.recording and self.recording.lease.state != QueueState.DRAINING:
+            self.recording = None
+
+    def run(self) -> None:
+        """A claim: some requests over, how each ended by chance; the answer to the record may be lost."""
+        if self.recording is None:
+            return
+        lease = self.recording.lease
+        then: Any = QueueState.DRAINING
+        for work in lease.claimed(self.random.randint(0, self.row().claimed)):
+            chance = self.random.random()
+            if work.finished_at is not None:
+                self.recording.over(Verdict(None))
+            elif chance < 0.8:
+                self.recording.over(Verdict(self.outcome(work.seq, Status.SUCCEEDED, work.attempt + 1)))
+            elif chance < 0.9:
+                self.recording.over(Verdict(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=lease.since)))
+            else:
+                then = self.random.choice([QueueState.WAITING, QueueState.BLOCKED])
+                self.recording.over(Verdict(self.outcome(work.seq, Status.RETRYING, work.attempt + 1), then))
+                break
+        lost = self.random.random() < 0.2
+        if lost:
+            self.lose_the_answer(lease)
+        delay = 60 if then == QueueState.WAITING else None
+        self.recording.record(then, 0 if then != QueueState.DRAINING else self.random.randint(1, 5), delay)
+        self.left()
+
+    def outcome(self, seq: int, status: Status, attempt: int) -> Outcome:
+        how = AttemptOutcome.FAILED if status == Status.RETRYING else AttemptOutcome.SUCCEEDED
+        (now,) = UserQueue.objects.filter(id=self.queue_id).values_list(Now(), flat=True)
+        return Outcome(seq, status, attempt, how, "1", None, now, now)
+
+    @staticmethod
+    def lose_the_answer(lease: Lease) -> None:
+        record = lease.record
+        done = lease.done_seq
+
+        def committed_and_lost(*args: Any) -> Any:
+            lease.record = record  # type: ignore[method-assign]
+            record(*args)
+            lease.done_seq, lease.state = done, QueueState.DRAINING
+            raise OperationalError("the connection broke")
+
+        lease.record = committed_and_lost  # type: ignore[method-assign]
+
+    def cancel(self) -> None:
+        if request := self.one("queued", "retrying"):
+            interventions.cancel(request)
+
+    def expire(self) -> None:
+        if request := self.one("queued"):
+            interventions.give_up(request, Status.EXPIRED)
+
+    def purge(self) -> None:
+        interventions.purge(self.queue_id)
+
+    def skip(self) -> None:
+        interventions.skip_head(self.queue_id)
+
+    def retry(self) -> None:
+        head = Request.objects.filter(queue=self.queue_id, seq=self.row().done_seq + 1, finished_at=None).first()
+        if head and head.blocks:
+            interventions.retry(head.id)
+
+    def die(self) -> None:
+        if self.recording:
+            recover(self.queue_id, self.recording.lease.fence)
+            self.recording = None
+
+    def republish(self) -> None:
+        interventions.republish(self.queue_id)
+
+    def wake(self) -> None:
+        UserQueue.objects.filter(id=self.queue_id, state="waiting").update(state="ready", wake_at=None)
+
+    def check(self, steps: list[str]) -> None:
+        """The counters agree with the rows, and each place with who is ahead."""
+        queue = self.row()
+        assert [wrong for _, found in mending.compare(100, everywhere=True) for wrong in found] == [], steps
+        unfinished = list(Request.objects.filter(queue=queue, finished_at=None).order_by("seq"))
+        assert queue.depth == len(unfinished), steps
+        assert [one.position for one in unfinished] == list(range(len(unfinished))), steps
+        again = list(Request.objects.filter(queue=queue, finished_at=None).order_by("-seq"))
+        count_given_up_between(queue, again)
+        assert [one.position for one in reversed(again)] == list(range(len(unfinished))), steps
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_depth_and_places_count_what_waits_whatever_happens_to_a_queue(seed: int) -> None:
+    life, steps = Life(seed), []
+    for _ in range(100):
+        steps.append(life.step())
+        life.check(steps)
+
+
+def test_a_count_that_a_hand_made_wrong_is_found_and_mended_and_stops_no_queue() -> None:
+    alice = Caller()
+    queue = running(alice, 3)
+    interventions.cancel(Request.objects.get(queue=queue, seq=3).id)
+    for wrong in (0, 7):
+        UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=wrong)
+        ((_, (found,)),) = mending.compare(10)
+        assert str(found).endswith(f"given_up_ahead is {wrong}, but of what is ahead 1 are final")
+        mending.mend(queue.pk)  # also while a worker has it
+        assert UserQueue.objects.get(id=queue.pk).given_up_ahead == 1
+    UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=7)
+    assert UserQueue.objects.get(id=queue.pk).depth == 0
+    recover(queue.pk, 1)
+    lease = Lease.take(queue.pk, holder=2)
+    assert lease
+    lease.record(0, [], QueueState.DRAINING, 4)
+    lease.record(4, [], QueueState.DRAINING, 1)
+    assert UserQueue.objects.get(id=queue.pk).given_up_ahead == 0
+
+
+# The head
+
+
+def test_a_blocked_head_is_shown_as_blocked_and_nobody_behind_it_is_told_a_time() -> None:
+    alice = Caller()
+    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED, seconds_each=1)
+    head = request_in(queue, 1, Status.RETRYING, attempt=3, on_failure="block")
+    request_in(queue, 2, Status.QUEUED)
+    shown = alice.get(f"requests/{head.id}").json
+    assert (shown["status"], shown["attempt"], shown["position"], shown["eta_seconds"]) == ("blocked", 3, 0, None)
+    assert [one["id"] for one in alice.get("requests?status=blocked").json["results"]] == [str(head.id)]
+    assert alice.get("requests?status=retrying").json["results"] == []
+    assert alice.get("queue").json["eta_seconds"] is None
+    behind = alice.submit("behind it")
+    assert (behind["position"], behind["eta_seconds"]) == (2, None)
+    assert alice.get(f"requests/{behind['id']}").json["eta_seconds"] is None
+    interventions.retry(head.id)
+    assert alice.get(f"requests/{head.id}").json["status"] == "retrying"
+    assert alice.get("requests?status=blocked").json["results"] == []
+    again = alice.get("requests?status=retrying").json["results"]
+    assert [one["id"] for one in again] == [str(head.id)]
+
+
+def test_what_runs_shows_its_attempt_that_it_is_to_end_and_when_it_began_for_good(
+    hand: Hand,  # noqa: F811
+    script: Callable[..., Any],  # noqa: F811
+) -> None:
+    alice, seen = Caller(), []
+
+    @script
+    def looked_at(request: Any) -> str:
+        interventions.cancel(request.id)
+        seen.append(alice.get(f"requests/{request.id}").json)
+        if request.attempt == 1:
+            raise RuntimeError("once more")
+        return "done"
+
+    @script
+    def slow(request: Any) -> None:
+        """Behind fast ones in a claim, until the watch has recorded those."""
+        until(lambda: alice.get(f"requests/{request.id}").json["status"] == "running")
+        seen.append(alice.get(f"requests/{request.id}").json)
+
+    @script
+    def fast(request: Any) -> None: ...
+
+    submit(alice.user, "fast", "fast", "slow", "fast", "looked_at")
+    hand.settle()
+    assert len(seen) >= 2
+    for then in seen:
+        now = alice.get(f"requests/{then['id']}").json
+        assert then["status"] == "running"
+        assert then["started_at"] == now["started_at"] is not None
+    assert [one["attempt"] for one in seen[:2]] == [1, 1]
+    assert [one["cancel_requested"] for one in seen[:2]] == [False, True]
