@@ -32,6 +32,7 @@ EXPIRE = Statement("""
 PASS_OVER = Statement("""
     UPDATE queues_userqueue q SET
         done_seq = h.done, published_seq = greatest(q.published_seq, h.done),
+        given_up_ahead = greatest(0, q.given_up_ahead + h.ended - (h.done - q.done_seq)),
         moved_at = CASE WHEN h.done > q.done_seq THEN now() ELSE q.moved_at END,
         state = h.state,
         state_since = CASE WHEN h.state <> q.state THEN now() ELSE q.state_since END,

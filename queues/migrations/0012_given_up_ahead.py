@@ -14,7 +14,7 @@ STATUSES = [
 ]
 
 # Only such queues can have anything ahead. While the release before still runs, what it gives up or passes is not
-# counted: such a queue's count is right again once it has been empty, or when `doctor --mend` looked at it.
+# counted: such a queue's count is right again once it has been empty, or when `doctor --repair` looked at it.
 COUNT = """
     UPDATE queues_userqueue q SET given_up_ahead = n.count
     FROM (SELECT q.id, (SELECT count(*) FROM queues_request r

@@ -35,7 +35,7 @@ def variables(name: str) -> dict[str, str]:
 
 
 def test_the_same_processes_run_as_composed() -> None:
-    assert set(units()) == set(ours()) - {"migrate"} | {"prune"}
+    assert set(units()) == set(ours()) - {"migrate"}
     for name, service in ours().items():
         composed = service.get("command", image_command())
         if composed[0] == "granian":
@@ -57,7 +57,7 @@ def test_every_variable_is_a_setting_and_every_port_somebody_s_own() -> None:
     assert variables("api")["API_STREAMS"] == image_environment()["API_STREAMS"]
 
 
-@pytest.mark.parametrize("name", ["dispatcher", "worker", "prune"])
+@pytest.mark.parametrize("name", ["dispatcher", "worker"])
 def test_every_command_can_be_given(name: str) -> None:
     python, script, command, *arguments = words(name)
     assert (python, script) == ("python", "manage.py")
