@@ -104,5 +104,5 @@ def send_token(queue_id: int) -> None:
     """Have somebody drain the queue, after those who wait already. Raises BrokerUnavailable."""
     if not hasattr(_thread, "tokens"):
         _thread.tokens = TokenSender()
-    _thread.tokens.send(broker.TOKEN_QUEUE, broker.token(queue_id), broker.TOKEN_PROPERTIES)
+    _thread.tokens.send(broker.token_queue(), broker.token(queue_id), broker.TOKEN_PROPERTIES)
     TOKENS_SENT.inc()
