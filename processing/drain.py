@@ -12,7 +12,8 @@ from django.db import connection
 
 from processing import broker, metrics
 from processing.isolation import Isolation
-from processing.rabbitmq import BrokerUnavailable, Reader, TokenSender
+from processing.rabbitmq import BrokerUnavailable, TokenSender
+from processing.reader import Reader
 from processing.turn import Line, Turn
 from processing.watch import Watch
 from queues.lease import FencedOut, Lease

@@ -6,7 +6,6 @@ Every call ends by our clock. Nothing in an HTTP request calls this.
 
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,6 @@ from uuid import UUID
 
 import pika
 from django.conf import settings
-from pika import spec
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from processing.amqp import Answered, Blocked, Link, NoAnswer
@@ -23,7 +21,6 @@ from processing.amqp import Answered, Blocked, Link, NoAnswer
 POINTER = struct.Struct(">q16s")
 NOT_FOUND, LOCKED, OTHER_ARGUMENTS = 404, 405, 406
 STALE_SECONDS = 20.0
-MOST_AHEAD = 1000
 ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
 MESSAGES_A_SECOND = 10_000  # fewer than RabbitMQ takes; a large batch has more time
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
@@ -96,7 +93,7 @@ def names_of(queue_id: int, generation: int) -> list[str]:
 
 
 @contextmanager
-def _ours() -> Iterator[None]:
+def as_unavailable() -> Iterator[None]:
     """Turn pika's and the socket's errors into BrokerUnavailable."""
     try:
         yield
@@ -106,7 +103,7 @@ def _ours() -> Iterator[None]:
 
 def ping(timeout: float = 2) -> None:
     """Connect and say goodbye. `timeout` in seconds, for each address. Raises BrokerUnavailable."""
-    with _ours():
+    with as_unavailable():
         Link(settings.ENV.rabbitmq_url, timeout).close()
 
 
@@ -128,7 +125,7 @@ class Channel:
         self._used = now
         if self._channel is None or not self._channel.is_open or self._link is None or not self._link.is_open:
             self.close()
-            with _ours():
+            with as_unavailable():
                 self._link = Link(settings.ENV.rabbitmq_url, heartbeat=self.heartbeat)
                 self._channel = self._link.channel(ANSWER_SECONDS)
                 self._prepare(self._link, self._channel)
@@ -147,7 +144,7 @@ class Channel:
     def keep_alive(self) -> None:
         """Answer the broker's heartbeats; to be called at least every half minute by one who keeps a channel."""
         if self._link is not None:
-            with _ours():
+            with as_unavailable():
                 self._link.look()
 
     def close(self) -> None:
@@ -184,7 +181,7 @@ class Publisher(Channel):
 
     def answers(self) -> None:
         """Ask RabbitMQ for a sign of life: one round trip. Raises BrokerUnavailable."""
-        with _ours():
+        with as_unavailable():
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
 
     def publish(self, queues: Iterable[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
@@ -209,7 +206,7 @@ class Publisher(Channel):
     def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
         """Publish; the part of the batch whose queues were gone."""
         channel = self.open()
-        with _ours():
+        with as_unavailable():
             self._returned.clear()
             for name, pointers in batch:
                 if name not in self._declared:
@@ -242,7 +239,7 @@ class Publisher(Channel):
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
         """Publish ready-made messages to the queue `name`. Raises BrokerUnavailable."""
         channel = self.open()
-        with _ours():
+        with as_unavailable():
             for body in bodies:
                 channel.basic_publish("", name, body, pika.BasicProperties(**properties))
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
@@ -253,7 +250,7 @@ class Publisher(Channel):
         Raises BrokerUnavailable and QueueUnavailable.
         """
         try:
-            with _ours():
+            with as_unavailable():
                 answer = self._ask(partial(_declare, name, arguments=arguments))
             return int(answer.method.message_count)
         except BrokerUnavailable:
@@ -286,149 +283,10 @@ class TokenSender(Channel):
 
     def send(self, name: str, body: bytes, properties: dict[str, Any]) -> None:
         """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable."""
-        with _ours():
+        with as_unavailable():
             self.open().basic_publish("", name, body, pika.BasicProperties(**properties))
             assert self._link is not None  # noqa: S101  (opened)
             self._link.flush(ANSWER_SECONDS)
-
-
-class Reader(Channel):
-    """Reads one user's queue after another. A turn of one message gets it; a longer one consumes.
-
-    What was received and is `done` is acked by `settle`, all at once; the rest goes back to its place when it stops.
-    While messages stream in that waits until no more come: RabbitMQ sends others for those that are acked, and the turn
-    may be over before it gets to them.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._consumer = ""  # the tag of the one whose messages stream in
-        self._come: deque[Delivery] = deque()
-        self._empty = False  # RabbitMQ's answer to `get`
-        self._ahead = 0  # how many that are not acked RabbitMQ sends while they stream in
-        self._received = self._done = self._acked = 0
-
-    def _prepare(self, link: Link, channel: Any) -> None:
-        channel.add_callback(self._note_empty, [spec.Basic.GetEmpty], one_shot=False)
-        channel.add_on_cancel_callback(self._note_cancelled)
-
-    def get(self, name: str) -> Delivery | None:
-        """The next message now in the queue, or None: it is empty.
-
-        Raises BrokerUnavailable, QueueGone and QueueUnavailable.
-        """
-        channel = self.open()
-        self.stop()
-        with self._gone_or_ours():
-            self._empty = False
-            channel.basic_get(name, self._note)
-            assert self._link is not None  # noqa: S101  (opened)
-            self._link.wait(channel, self._got, ANSWER_SECONDS)
-        return self._take()
-
-    def consume(self, name: str, ahead: int, patience: float = 0.2) -> Delivery | None:
-        """The next message as they stream in, at most `ahead` unacked, or None: none came for `patience` seconds.
-
-        Raises as `get` does.
-        """
-        channel = self.open()
-        if not self._consumer:
-            self._begin(channel, name, max(1, min(ahead, MOST_AHEAD)))
-        elif self._received - self._acked >= self._ahead:
-            self._ack_what_is_done()
-        if not self._come:
-            with self._gone_or_ours():
-                assert self._link is not None  # noqa: S101  (opened)
-                self._link.wait_for_some_time(channel, self._streamed, patience)
-        return self._take()
-
-    def _begin(self, channel: Any, name: str, ahead: int) -> None:
-        with self._gone_or_ours():
-            self._ahead = ahead
-            channel.basic_qos(prefetch_count=ahead)
-            answer = self._ask(lambda channel, answered: channel.basic_consume(name, self._note, callback=answered))
-            self._consumer = answer.method.consumer_tag
-
-    def done(self, tag: int) -> None:
-        """Everything received up to `tag` is done with; RabbitMQ hears of it when it is settled."""
-        self._done = tag
-
-    def settle(self) -> None:
-        """Ack what is done, unless messages stream in. Raises BrokerUnavailable."""
-        if not self._consumer:
-            self._ack_what_is_done()
-
-    def _ack_what_is_done(self) -> None:
-        if self._done > self._acked:
-            self._acked = self._done
-            with _ours():
-                assert self._link is not None  # noqa: S101  (something was received)
-                self._channel.basic_ack(self._done, multiple=True)
-                self._link.flush(ANSWER_SECONDS)
-
-    def stop(self) -> None:
-        """Stop consuming; what was received but not acked goes back to its place. Raises BrokerUnavailable."""
-        consumer, self._consumer = self._consumer, ""
-        if consumer or self._come:
-            with _ours():
-                if consumer:
-                    self._ask(lambda channel, answered: channel.basic_cancel(consumer, callback=answered))
-                while self._come:
-                    self._channel.basic_reject(self._come.pop().tag, requeue=True)
-
-    def give_back(self) -> None:
-        """Put everything received and not done back to its place. Raises BrokerUnavailable."""
-        self.stop()
-        if self._received > self._done:
-            self.settle()
-            self._done = self._acked = self._received
-            with _ours():
-                self._channel.basic_nack(0, multiple=True, requeue=True)
-
-    def close(self) -> None:
-        self._consumer = ""
-        self._come.clear()
-        self._received = self._done = self._acked = 0
-        super().close()
-
-    def _take(self) -> Delivery | None:
-        if not self._come:
-            return None
-        delivery = self._come.popleft()
-        self._received = delivery.tag
-        return delivery
-
-    def _note(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
-        self._come.append(Delivery.decode(body, method.delivery_tag))
-
-    def _note_empty(self, _frame: Any) -> None:
-        self._empty = True
-
-    def _note_cancelled(self, _frame: Any) -> None:
-        """The queue was deleted, or its node died: RabbitMQ sends no more."""
-        self._consumer = ""
-
-    def _got(self) -> bool:
-        return self._empty or bool(self._come)
-
-    def _streamed(self) -> bool:
-        return bool(self._come) or not self._consumer
-
-    @contextmanager
-    def _gone_or_ours(self) -> Iterator[None]:
-        try:
-            yield
-        except NoAnswer as error:
-            self.close()
-            self.open()  # the others' queues go on; where nobody lets us in it is not the queue's fault
-            raise QueueUnavailable(str(error)) from error
-        except ChannelClosedByBroker as error:
-            self.close()  # the channel went with it, and with the channel every tag
-            if error.reply_code == NOT_FOUND:
-                raise QueueGone from error
-            raise QueueUnavailable(str(error), error.reply_code) from error
-        except (AMQPError, OSError) as error:
-            raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
 
 
 def apart(questions: Mapping[str, Question], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
@@ -440,7 +298,7 @@ def apart(questions: Mapping[str, Question], seconds: float = ANSWER_SECONDS) ->
     found: dict[str, Any] = {}
     for at in range(0, len(names), ASKED_AT_ONCE):
         part = names[at : at + ASKED_AT_ONCE]
-        with _ours():
+        with as_unavailable():
             answers = Link(settings.ENV.rabbitmq_url).apart([questions[name] for name in part], seconds)
         for name, answer in zip(part, answers, strict=True):
             code = answer.reply_code if isinstance(answer, ChannelClosedByBroker) else 0

@@ -23,7 +23,8 @@ from processing.handlers import (
     TransactionLeftBroken,
     TransactionLeftOpen,
 )
-from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, QueueUnavailable, Reader, queue_name
+from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, QueueUnavailable, queue_name
+from processing.reader import Reader
 from processing.recording import Recording
 from processing.verdict import Verdict, raised, returned, without_running
 from processing.watch import Watch, raise_in

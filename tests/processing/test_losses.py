@@ -15,7 +15,8 @@ from accounts.models import User
 from processing import broker, dispatcher, drain, recording
 from processing.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, Reader, queue_name
+from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, queue_name
+from processing.reader import Reader
 from queues import outbox
 from queues.models import UserQueue
 from queues.outbox import Shard

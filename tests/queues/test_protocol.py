@@ -30,7 +30,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from processing.rabbitmq import Pointer, Publisher, Reader, queue_name
+from processing.rabbitmq import Pointer, Publisher, queue_name
+from processing.reader import Reader
 from queues import interventions, outbox, statements
 from queues import lease as lease_module
 from queues.interventions import NotPossible
