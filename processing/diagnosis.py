@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
+from itertools import islice
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -19,8 +20,9 @@ from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.rebuilding import brought
 from processing.watch import LOCK_CLASS as WORKERS
 from project import health, pooling
+from project.addresses import amqp_urls
 from project.redis_client import RedisUnavailable, check_redis
-from queues import interventions, mending, standing
+from queues import interventions, mending, outbox, standing
 from queues.looking import by_key
 from queues.models import UserQueue
 from queues.states import QueueState
@@ -85,14 +87,18 @@ def told_by(name: str) -> str:
     if name not in ASKED:
         return ""
     url, ask = ASKED[name]
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]  # perhaps several hosts
-    where = f"{place if ':' in place else f'{place}:its usual port'}{parts.path}"
+    where = ", ".join(_place(one) for one in (amqp_urls(url) if name == "rabbitmq" else [url]))
     try:
         ask()
     except (DatabaseError, BrokerUnavailable, RedisUnavailable) as error:
         return f": {where}: {str(error).strip().partition(chr(10))[0]}"
     return f": {where}: it answers just now"
+
+
+def _place(url: str) -> str:
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]  # perhaps several hosts
+    return f"{place if ':' in place else f'{place}:its usual port'}{parts.path}"
 
 
 def moving() -> Iterator[Finding]:
@@ -150,28 +156,26 @@ def contents(count: int, progress: Callable[[str], None]) -> Iterator[Finding]:
     """Whether RabbitMQ has what PostgreSQL says it was brought. A worker would repair it at the queue's next turn."""
     publisher = Publisher()
     try:
-        if publisher.waiting_in(broker.TOKEN_QUEUE) is None:
+        broker.learn(outbox.token_generation())
+        if not isinstance(publisher.waiting_in([broker.token_queue()])[broker.token_queue()], int):
             yield Finding(
                 "tokens",
                 Grade.FAULT,
-                "RabbitMQ has no queue for them",
+                "RabbitMQ has no queue for them, or no word of it",
                 "manage.py doctor --repair",
                 broker.declare_token_queue,
             )
         looked, more = 0, 0
         suspects: list[UserQueue] = []
-        for queue in by_key(_resting(), "id", count):
-            looked += 1
-            if _lacks(publisher, queue):
-                if len(suspects) < NAMED:
-                    suspects.append(queue)
-                else:
-                    more += 1
-            if looked % count == 0:
-                progress(f"broker: {looked} queues compared")
+        for queues in _pages(by_key(_resting(), "id", count), count):
+            lacking = _lacking(publisher, queues)
+            more += max(0, len(suspects) + len(lacking) - NAMED)
+            suspects += lacking[: NAMED - len(suspects)]
+            looked += len(queues)
+            progress(f"broker: {looked} queues compared")
         if suspects:
             time.sleep(DELIVERY_SECONDS)
-        lost = [queue for queue in suspects if _still(queue) and _lacks(publisher, queue)]
+        lost = _lacking(publisher, [queue for queue in suspects if _still(queue)])
     except BrokerUnavailable as error:
         yield Finding("broker", Grade.FAULT, str(error), SERVERS["rabbitmq"])
         return
@@ -193,9 +197,21 @@ def _resting() -> QuerySet[UserQueue]:
     return brought().exclude(state=QueueState.DRAINING)
 
 
-def _lacks(publisher: Publisher, queue: UserQueue) -> bool:
-    waiting = publisher.waiting_in(queue_name(queue.pk))
-    return waiting is None or waiting < queue.published_seq - queue.done_seq
+def _pages(queues: Iterator[UserQueue], count: int) -> Iterator[list[UserQueue]]:
+    while page := list(islice(queues, count)):
+        yield page
+
+
+def _lacking(publisher: Publisher, queues: list[UserQueue]) -> list[UserQueue]:
+    """Those whose messages RabbitMQ does not have, or says nothing of."""
+    names = {queue_name(queue.pk, queue.generation): queue for queue in queues}
+    waiting = publisher.waiting_in(list(names))
+
+    def lacks(name: str, queue: UserQueue) -> bool:
+        found = waiting[name]
+        return not isinstance(found, int) or found < queue.published_seq - queue.done_seq
+
+    return [queue for name, queue in names.items() if lacks(name, queue)]
 
 
 def _still(queue: UserQueue) -> bool:

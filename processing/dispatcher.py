@@ -16,10 +16,12 @@ from django.db import DataError, IntegrityError, connection
 from django.db import Error as DatabaseError
 
 from processing import broker, metrics
+from processing.dispatch.beside import Deletion, Search
 from processing.dispatch.dead_leases import DeadLeases
+from processing.dispatch.set_aside import SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
 from processing.dispatch.unmarked import Unmarked
-from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher
+from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueUnavailable, names_of, queue_name
 from queues import outbox
 from queues.hints import Listener
 from queues.lifecycle.leadership import Leadership
@@ -66,6 +68,10 @@ class Dispatcher:
         self._woke = self._swept = 0.0
         self._failures = 0
         self._token_queue_exists = False
+        self._set_aside: SetAside[int] = SetAside()  # queues that RabbitMQ has no word of
+        self._search = Search(shard)
+        self._deletion = Deletion()
+        self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)  # to be deleted
         self._crowded = False  # as the last sweep saw it
         self.looked = time.monotonic()  # it goes round its loop
 
@@ -168,7 +174,7 @@ class Dispatcher:
     def step(self) -> bool:
         """Do a part of all that is to be done now; whether there is more of it."""
         if not self._token_queue_exists:
-            broker.declare_token_queue()
+            broker.hold_token_queue(self.publisher)
             self._token_queue_exists = True
         more_to_wake = False
         if time.monotonic() - self._woke >= WAKE_SECONDS:
@@ -199,13 +205,41 @@ class Dispatcher:
         if not parcels:
             starts_over, self._after = self._after > 0, 0
             return starts_over
-        self.publisher.publish((p.queue_id, [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
-        count = sum(len(parcel.requests) for parcel in parcels)
-        metrics.PUBLISHED.inc(count)
-        log.debug("published", requests=count, queues=len(parcels))
+        due = [parcel for parcel in parcels if not self._set_aside.holds(parcel.queue_id)]
+        published = self._publish(due) if due else []
         self._after = parcels[-1].queue_id
-        self.mark(parcels)
-        return True
+        self.mark(published)
+        return self._behind or bool(published)
+
+    def _publish(self, parcels: list[Parcel]) -> list[Parcel]:
+        """Publish; those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
+        named = {queue_name(parcel.queue_id, parcel.generation): parcel for parcel in parcels}
+        failed = self.publisher.publish(
+            (name, [Pointer(seq, id_) for seq, id_ in parcel.requests]) for name, parcel in named.items()
+        )
+        published = [parcel for name, parcel in named.items() if name not in failed]
+        count = sum(len(parcel.requests) for parcel in published)
+        metrics.PUBLISHED.inc(count)
+        log.debug("published", requests=count, queues=len(published))
+        for parcel in published:
+            self._set_aside.forget(parcel.queue_id)
+        if failed:
+            self._rename({named[name]: why for name, why in failed.items()})
+        return published
+
+    def _rename(self, failed: dict[Parcel, QueueUnavailable]) -> None:
+        for parcel, why in failed.items():
+            self._set_aside.add(parcel.queue_id)
+            log.warning("a queue is set aside", queue=parcel.queue_id, generation=parcel.generation, error=str(why))
+        metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+        queues = [(p.queue_id, p.generation) for p, why in failed.items() if why.helps_to_rename]
+        renamed = set(outbox.rename(queues))
+        metrics.QUEUES_RENAMED.labels("dispatcher").inc(len(renamed))
+        for queue in queues:
+            if queue[0] in renamed:
+                self._leftovers.add(queue_name(*queue))
+        if any(why.may_be_its_node for why in failed.values()):
+            self._search.begin()
 
     def mark(self, parcels: list[Parcel]) -> None:
         """Mark what is published, and send tokens to the queues that woke. What is locked has its turn later."""
@@ -232,7 +266,11 @@ class Dispatcher:
         size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // enough))
         tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
         if tokens:
-            self.publisher.send(broker.TOKEN_QUEUE, tokens, broker.TOKEN_PROPERTIES)
+            try:
+                self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
+            except BrokerUnavailable:
+                self.publisher.close()
+                self._hold_token_queue()  # if it was that one's fault, all that is ready gets its token again
             TOKENS_SENT.inc(len(tokens))
 
     def sweep(self) -> None:
@@ -242,17 +280,40 @@ class Dispatcher:
         # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
         count = DOUBTFUL_A_SWEEP if self._tokens_waiting() else SWEEPS_A_STEP
         self.send_tokens(outbox.stale_ready(self.shard, STALE_SECONDS, count))
-        for queue_id in outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10):
-            self.publisher.delete(queue_id)
+        self._delete_queues()
+        self._set_aside.forget_old()
+        metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+
+    def _delete_queues(self) -> None:
+        """Those of idle users, and earlier names, once RabbitMQ has a word of them again."""
+        if self._deletion.busy:
+            return
+        for name in self._deletion.names:
+            if name in self._deletion.left:
+                self._leftovers.add(name)
+            else:
+                self._leftovers.forget(name)
+        self._deletion.names = []
+        idle = outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10)
+        names = [name for queue in idle for name in names_of(*queue)]
+        names += self._leftovers.due(SWEEPS_A_STEP // 10)
+        if names:
+            self._deletion.begin(names)
 
     def _tokens_waiting(self) -> int:
         """How many tokens RabbitMQ has; if somebody deleted their queue, there is one again."""
-        waiting = self.publisher.waiting_in(broker.TOKEN_QUEUE)
-        if waiting is None:
-            broker.declare_token_queue()
-        metrics.TOKENS_WAITING.set(waiting or 0)
-        self._crowded = (waiting or 0) >= CROWD_OF_TOKENS
-        return waiting or 0
+        waiting = self._hold_token_queue()
+        metrics.TOKENS_WAITING.set(waiting)
+        self._crowded = waiting >= CROWD_OF_TOKENS
+        return waiting
+
+    def _hold_token_queue(self) -> int:
+        """How many tokens wait. If their queue has another name now, those in the old one are lost: sent again."""
+        before = broker.token_queue()
+        waiting = broker.hold_token_queue(self.publisher)
+        if broker.token_queue() != before:
+            self.send_tokens(outbox.stale_ready(self.shard, 0, SWEEPS_A_STEP))
+        return waiting
 
     def end_dead_leases(self) -> None:
         """Let queues go on whose worker died."""

@@ -12,7 +12,8 @@ from django.db import connection
 
 from processing import broker, metrics
 from processing.isolation import Isolation
-from processing.rabbitmq import BrokerUnavailable, Reader, TokenSender
+from processing.rabbitmq import BrokerUnavailable, TokenSender
+from processing.reader import Reader
 from processing.turn import Line, Turn
 from processing.watch import Watch
 from queues.lease import FencedOut, Lease
@@ -104,5 +105,5 @@ def send_token(queue_id: int) -> None:
     """Have somebody drain the queue, after those who wait already. Raises BrokerUnavailable."""
     if not hasattr(_thread, "tokens"):
         _thread.tokens = TokenSender()
-    _thread.tokens.send(broker.TOKEN_QUEUE, broker.token(queue_id), broker.TOKEN_PROPERTIES)
+    _thread.tokens.send(broker.token_queue(), broker.token(queue_id), broker.TOKEN_PROPERTIES)
     TOKENS_SENT.inc()

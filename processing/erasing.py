@@ -13,7 +13,7 @@ from django.db import connection
 
 from accounts import forgetting
 from accounts.models import User
-from processing.rabbitmq import Publisher
+from processing.rabbitmq import Publisher, names_of
 from queues import erasing
 from queues.interventions import NotPossible
 from queues.models import UserQueue
@@ -56,7 +56,7 @@ def _erase(user: User, patience: float, count: int, by: str, tell: Callable[[str
         for removed in _parts(partial(erasing.remove_requests, queue.id, count)):
             requests += removed
             tell(f"{requests} requests removed")
-        _remove_from_rabbitmq(queue.id)
+        _remove_from_rabbitmq(queue, tell)
     for step in (erasing.remove_keys, forgetting.remove_sessions, forgetting.make_nameless):
         deque(_parts(partial(step, user.id, count)), maxlen=0)
     if not erasing.remove_limits(user.id):
@@ -72,10 +72,11 @@ def _parts(step: Callable[[], int]) -> Iterator[int]:
         yield found
 
 
-def _remove_from_rabbitmq(queue_id: int) -> None:
+def _remove_from_rabbitmq(queue: UserQueue, tell: Callable[[str], None]) -> None:
     """Nobody else would: the dispatcher removes the queues of idle users, and soon this one is no user's."""
     publisher = Publisher()
     try:
-        publisher.delete(queue_id)
+        for name in publisher.delete(names_of(queue.id, queue.generation)):
+            tell(f"RabbitMQ says nothing of its queue {name}; once that answers again, delete it by hand.")
     finally:
         publisher.close()

@@ -8,6 +8,13 @@ TOKENS_WAITING = Gauge(
     "ordered_work_tokens_waiting", "Drain tokens in RabbitMQ, as the leader's last sweep saw it.",
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
+QUEUES_SET_ASIDE = Gauge(
+    "ordered_work_queues_set_aside", "RabbitMQ queues that the leader could not publish to and tries again later.",
+    multiprocess_mode="livesum",
+)  # fmt: skip
+QUEUES_RENAMED = Counter(
+    "ordered_work_queues_renamed", "Queues that got another name in RabbitMQ. By: who; tokens: it was theirs.", ["by"]
+)
 LEADING = Gauge(
     "ordered_work_dispatcher_leads", "1 while this process leads the shard.", ["shard"],
     multiprocess_mode="livemax",

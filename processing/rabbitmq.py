@@ -1,13 +1,14 @@
-"""All that is said to RabbitMQ about user queues, with pika; its errors become BrokerUnavailable here.
+"""All that is said to RabbitMQ about user queues; pika's errors become BrokerUnavailable here, or one queue's.
 
 User queues are durable and classic, their messages small transient pointers: PostgreSQL can publish them again.
-Nothing in an HTTP request calls this.
+Every call ends by our clock. Nothing in an HTTP request calls this.
 """
 
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,14 +16,43 @@ import pika
 from django.conf import settings
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from processing.amqp import Answered, Blocked, Link, NoAnswer
+
 POINTER = struct.Struct(">q16s")
-NOT_FOUND = 404
+NOT_FOUND, LOCKED, OTHER_ARGUMENTS = 404, 405, 406
 STALE_SECONDS = 20.0
-MOST_AHEAD = 1000
+ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
+MESSAGES_A_SECOND = 10_000  # fewer than RabbitMQ takes; a large batch has more time
+ASKED_AT_ONCE = 500  # queues, each on a channel of its own
+OLD_NAMES = 8  # how many earlier names of a queue are deleted with it
+CLASSIC = {"x-queue-type": "classic"}  # said aloud: a virtual host may have another default
+
+Question = Callable[[Any, Answered], object]  # put to a channel; it says what becomes of the answer
 
 
 class BrokerUnavailable(Exception):
     """RabbitMQ is not there, refuses us, or does not answer in time."""
+
+
+class QueueUnavailable(Exception):
+    """RabbitMQ answers, but not about this queue: its node is down, or it was declared with other arguments.
+
+    `code` is RabbitMQ's reply code; 0: it said nothing.
+    """
+
+    def __init__(self, why: str, code: int = 0) -> None:
+        super().__init__(why)
+        self.code = code
+
+    @property
+    def may_be_its_node(self) -> bool:
+        """Whether other queues may have gone the same way."""
+        return self.code in (0, NOT_FOUND)
+
+    @property
+    def helps_to_rename(self) -> bool:
+        """Whether another name may do: not where RabbitMQ forbids it, or has no room for a queue."""
+        return self.code in (0, NOT_FOUND, LOCKED, OTHER_ARGUMENTS)
 
 
 class QueueGone(Exception):
@@ -52,13 +82,18 @@ class Delivery(NamedTuple):
         return cls(POINTER.unpack(body)[0] if len(body) == POINTER.size else 0, tag)
 
 
-def queue_name(queue_id: int) -> str:
-    """The RabbitMQ queue of a user's queue."""
-    return f"{settings.ENV.queue_prefix}user.{queue_id}"
+def queue_name(queue_id: int, generation: int = 0) -> str:
+    """The RabbitMQ queue of a user's queue; it gets a new name when the one it had cannot be used."""
+    return f"{settings.ENV.queue_prefix}user.{queue_id}{f'.{generation}' if generation else ''}"
+
+
+def names_of(queue_id: int, generation: int) -> list[str]:
+    """The queue's name and those that it had before it."""
+    return [queue_name(queue_id, g) for g in range(max(0, generation - OLD_NAMES), generation + 1)]
 
 
 @contextmanager
-def _ours() -> Iterator[None]:
+def as_unavailable() -> Iterator[None]:
     """Turn pika's and the socket's errors into BrokerUnavailable."""
     try:
         yield
@@ -66,27 +101,19 @@ def _ours() -> Iterator[None]:
         raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
 
 
-def _parameters(timeout: float) -> pika.URLParameters:
-    parameters = pika.URLParameters(settings.ENV.rabbitmq_url)
-    parameters.socket_timeout = timeout
-    parameters.stack_timeout = timeout
-    parameters.blocked_connection_timeout = 30
-    parameters.heartbeat = 60
-    parameters.connection_attempts = 1
-    return parameters
-
-
 def ping(timeout: float = 2) -> None:
-    """Connect and say goodbye. `timeout` in seconds. Raises BrokerUnavailable."""
-    with _ours():
-        pika.BlockingConnection(_parameters(timeout)).close()
+    """Connect and say goodbye. `timeout` in seconds, for each address. Raises BrokerUnavailable."""
+    with as_unavailable():
+        Link(settings.ENV.rabbitmq_url, timeout).close()
 
 
 class Channel:
     """One connection with one channel, for one thread; opened when needed and again after a failure."""
 
+    heartbeat = 60  # seconds; a thread that runs a long handler serves none meanwhile
+
     def __init__(self) -> None:
-        self._connection: Any = None
+        self._link: Link | None = None
         self._channel: Any = None
         self._used = time.monotonic()
 
@@ -96,12 +123,12 @@ class Channel:
         if now - self._used > STALE_SECONDS:
             self._look_whether_alive()
         self._used = now
-        if self._channel is None or not self._channel.is_open:
+        if self._channel is None or not self._channel.is_open or self._link is None or not self._link.is_open:
             self.close()
-            with _ours():
-                self._connection = pika.BlockingConnection(_parameters(10))
-                self._channel = self._connection.channel()
-                self._prepare(self._channel)
+            with as_unavailable():
+                self._link = Link(settings.ENV.rabbitmq_url, heartbeat=self.heartbeat)
+                self._channel = self._link.channel(ANSWER_SECONDS)
+                self._prepare(self._link, self._channel)
         return self._channel
 
     def _look_whether_alive(self) -> None:
@@ -111,104 +138,144 @@ class Channel:
         except BrokerUnavailable:
             self.close()
 
-    def _prepare(self, channel: Any) -> None:
+    def _prepare(self, link: Link, channel: Any) -> None:
         """What a fresh channel is told first."""
 
     def keep_alive(self) -> None:
         """Answer the broker's heartbeats; to be called at least every half minute by one who keeps a channel."""
-        if self._connection is not None:
-            with _ours():
-                self._connection.process_data_events(0)
+        if self._link is not None:
+            with as_unavailable():
+                self._link.look()
 
     def close(self) -> None:
         """Let go of the connection; what was not acked goes back to its place in its queue."""
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None and connection.is_open:
-            try:
-                connection.close()
-            except (AMQPError, OSError):
-                return  # it was gone already: the broker requeues all the same
+        link, self._link, self._channel = self._link, None, None
+        if link is not None:
+            link.close()
+
+    def _ask(self, question: Callable[[Any, Answered], object], seconds: float = ANSWER_SECONDS) -> Any:
+        """RabbitMQ's answer. Raises pika's errors."""
+        channel = self.open()
+        assert self._link is not None  # noqa: S101  (opened)
+        return self._link.ask(channel, partial(question, channel), seconds)
 
 
 class Publisher(Channel):
     """Publishes and waits for the broker's word. A transaction for many messages costs one round trip."""
 
+    heartbeat = 5
+
     def __init__(self) -> None:
         super().__init__()
-        self._declared: set[int] = set()
+        self._declared: set[str] = set()
         self._returned: set[str] = set()
         self._pointer = pika.BasicProperties(delivery_mode=2 if settings.ENV.persistent_messages else 1)
 
-    def _prepare(self, channel: Any) -> None:
+    def _prepare(self, link: Link, channel: Any) -> None:
         self._declared.clear()
-        channel.tx_select()
-        channel.add_on_return_callback(
-            lambda _channel, method, _properties, _body: self._returned.add(method.routing_key)
-        )
+        link.ask(channel, lambda answered: channel.tx_select(callback=answered), ANSWER_SECONDS)
+        channel.add_on_return_callback(self._note_returned)
 
-    def publish(self, queues: Iterable[tuple[int, list[Pointer]]]) -> None:
-        """Bring each queue its pointers, in order; once it returns the broker has them. Raises BrokerUnavailable.
-
-        A queue that somebody deleted gives its messages back (mandatory): it is declared again and gets all of them.
-        """
-        batch = list(queues)
-        for _ in range(3):
-            batch = self._publish_once(batch)
-            if not batch:
-                return
-        raise BrokerUnavailable(f"{len(batch)} queues vanish as often as they are declared")
-
-    def _publish_once(self, batch: list[tuple[int, list[Pointer]]]) -> list[tuple[int, list[Pointer]]]:
-        """Publish; the part of the batch whose queues were gone."""
-        channel = self.open()
-        with _ours():
-            self._returned.clear()
-            for queue_id, pointers in batch:
-                name = queue_name(queue_id)
-                if queue_id not in self._declared:
-                    channel.queue_declare(name, durable=True)
-                    self._declared.add(queue_id)
-                for pointer in pointers:
-                    # The channel below the blocking one: that would send each message by itself, at twice the price for
-                    # both sides. The commit sends them all.
-                    channel._impl.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
-            channel.tx_commit()
-            self._connection.process_data_events(0)  # only here does pika hand over what came back
-        gone = [(queue_id, pointers) for queue_id, pointers in batch if queue_name(queue_id) in self._returned]
-        self._declared.difference_update(queue_id for queue_id, _ in gone)
-        return gone
+    def _note_returned(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
+        self._returned.add(method.routing_key)
 
     def answers(self) -> None:
-        """One question about no queue, and its answer. Raises BrokerUnavailable."""
+        """Ask RabbitMQ for a sign of life: one round trip. Raises BrokerUnavailable."""
+        with as_unavailable():
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
+
+    def publish(self, queues: Iterable[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
+        """Bring each queue its pointers, in order; once it returns the broker has them. Raises BrokerUnavailable.
+
+        Returns the queues of which it cannot be said, and why: all others have theirs. A queue that somebody deleted
+        gives its messages back (mandatory): it is declared again and gets all of them.
+        """
+        batch = list(queues)
+        self.open()  # where that fails it is no queue's fault
+        try:
+            for _ in range(3):
+                if not batch:
+                    return {}
+                batch = self._publish_together(batch)
+        except BrokerUnavailable as error:
+            self.close()
+            if isinstance(error.__cause__, Blocked):
+                raise
+        return self._publish_apart(batch)
+
+    def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
+        """Publish; the part of the batch whose queues were gone."""
         channel = self.open()
-        with _ours():
-            channel.tx_commit()
+        with as_unavailable():
+            self._returned.clear()
+            for name, pointers in batch:
+                if name not in self._declared:
+                    self._ask(partial(_declare, name))
+                    self._declared.add(name)
+                for pointer in pointers:
+                    channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered), _seconds_for(batch))
+        gone = [(name, pointers) for name, pointers in batch if name in self._returned]
+        self._declared.difference_update(name for name, _ in gone)
+        return gone
+
+    def _publish_apart(self, batch: list[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
+        """Something is wrong with one or many of them: each on a channel of its own, so that it harms no other."""
+
+        def publish(name: str, pointers: list[Pointer], channel: Any, answered: Answered) -> None:
+            def send(_: Any) -> None:
+                for pointer in pointers:
+                    channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
+                channel.tx_commit(callback=answered)
+
+            channel.add_on_return_callback(lambda *_: answered(NoAnswer("it vanishes as soon as it is declared")))
+            channel.tx_select()
+            _declare(name, channel, send)
+
+        questions = {name: partial(publish, name, pointers) for name, pointers in batch}
+        answers = apart(questions, _seconds_for(batch))
+        return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
         """Publish ready-made messages to the queue `name`. Raises BrokerUnavailable."""
         channel = self.open()
-        with _ours():
+        with as_unavailable():
             for body in bodies:
                 channel.basic_publish("", name, body, pika.BasicProperties(**properties))
-            channel.tx_commit()
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
 
-    def delete(self, queue_id: int) -> None:
-        """Delete a user's queue, whatever is in it: PostgreSQL has it all. Raises BrokerUnavailable."""
-        self._declared.discard(queue_id)
-        channel = self.open()
-        with _ours():
-            channel.queue_delete(queue_name(queue_id))
+    def hold(self, name: str, arguments: dict[str, Any]) -> int:
+        """Make sure that the queue `name` is there; how many messages are ready in it.
 
-    def waiting_in(self, name: str) -> int | None:
-        """How many messages are ready in the queue `name`; None: there is no such queue. Raises BrokerUnavailable."""
-        channel = self.open()
+        Raises BrokerUnavailable and QueueUnavailable.
+        """
         try:
-            with _ours():
-                return int(channel.queue_declare(name, passive=True).method.message_count)
-        except BrokerUnavailable as error:
-            if isinstance(error.__cause__, ChannelClosedByBroker) and error.__cause__.reply_code == NOT_FOUND:
-                return None
-            raise
+            with as_unavailable():
+                answer = self._ask(partial(_declare, name, arguments=arguments))
+            return int(answer.method.message_count)
+        except BrokerUnavailable:
+            self.close()
+        answers = apart({name: partial(_declare, name, arguments=arguments)})
+        return int(_answer(answers[name]).method.message_count)
+
+    def delete(self, names: Sequence[str]) -> list[str]:
+        """Delete queues, whatever is in them: PostgreSQL has it all. Returns those of which RabbitMQ says nothing.
+
+        Raises BrokerUnavailable.
+        """
+        self._declared.difference_update(names)
+        return [name for name, answer in apart({name: partial(_delete, name) for name in names}).items()
+                if isinstance(answer, QueueUnavailable) and answer.code != NOT_FOUND]  # fmt: skip
+
+    def waiting_in(self, names: Sequence[str]) -> dict[str, int | QueueUnavailable | None]:
+        """How many messages are ready in each queue; None: there is no such queue. Raises BrokerUnavailable."""
+        found: dict[str, int | QueueUnavailable | None] = {}
+        for name, answer in apart({name: partial(_declare, name, passive=True) for name in names}).items():
+            if isinstance(answer, QueueUnavailable):
+                found[name] = None if answer.code == NOT_FOUND else answer
+            else:
+                found[name] = int(answer.method.message_count)
+        return found
 
 
 class TokenSender(Channel):
@@ -216,98 +283,48 @@ class TokenSender(Channel):
 
     def send(self, name: str, body: bytes, properties: dict[str, Any]) -> None:
         """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable."""
-        with _ours():
+        with as_unavailable():
             self.open().basic_publish("", name, body, pika.BasicProperties(**properties))
+            assert self._link is not None  # noqa: S101  (opened)
+            self._link.flush(ANSWER_SECONDS)
 
 
-class Reader(Channel):
-    """Reads one user's queue after another. A turn of one message gets it; a longer one consumes.
+def apart(questions: Mapping[str, Question], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    """Ask something of each queue, each on a channel of its own of one connection: a silent one keeps none waiting.
 
-    What was received and is `done` is acked by `settle`, all at once; the rest goes back to its place when it stops.
-    While messages stream in that waits until no more come: RabbitMQ sends others for those that are acked, and the turn
-    may be over before it gets to them.
+    For each its answer, or QueueUnavailable. Raises BrokerUnavailable, which is nobody's fault alone.
     """
+    names = list(questions)
+    found: dict[str, Any] = {}
+    for at in range(0, len(names), ASKED_AT_ONCE):
+        part = names[at : at + ASKED_AT_ONCE]
+        with as_unavailable():
+            answers = Link(settings.ENV.rabbitmq_url).apart([questions[name] for name in part], seconds)
+        for name, answer in zip(part, answers, strict=True):
+            code = answer.reply_code if isinstance(answer, ChannelClosedByBroker) else 0
+            found[name] = QueueUnavailable(str(answer), code) if isinstance(answer, BaseException) else answer
+    return found
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._messages: Iterator[Delivery | None] | None = None
-        self._ahead = 0  # how many that are not acked RabbitMQ sends while they stream in
-        self._received = self._done = self._acked = 0
 
-    def get(self, queue_id: int) -> Delivery | None:
-        """The next message now in the queue, or None: it is empty. Raises BrokerUnavailable and QueueGone."""
-        channel = self.open()
-        self.stop()
-        with self._gone_or_ours():
-            method, _, body = channel.basic_get(queue_name(queue_id))
-        return None if method is None else self._take(body, method.delivery_tag)
+def _answer(answer: Any) -> Any:
+    if isinstance(answer, QueueUnavailable):
+        raise answer
+    return answer
 
-    def consume(self, queue_id: int, ahead: int, patience: float = 0.2) -> Delivery | None:
-        """The next message as they stream in, at most `ahead` unacked, or None: none came for `patience` seconds.
 
-        Raises as `get` does.
-        """
-        channel = self.open()
-        if self._messages is None:
-            self._messages = self._stream(channel, queue_id, max(1, min(ahead, MOST_AHEAD)), patience)
-        elif self._received - self._acked >= self._ahead:
-            self._ack_what_is_done()
-        return next(self._messages, None)
+def _declare(
+    name: str,
+    channel: Any,
+    answered: Answered,
+    arguments: dict[str, Any] = CLASSIC,
+    passive: bool = False,
+) -> None:
+    channel.queue_declare(name, durable=True, passive=passive, arguments=arguments, callback=answered)
 
-    def _stream(self, channel: Any, queue_id: int, ahead: int, patience: float) -> Iterator[Delivery | None]:
-        with self._gone_or_ours():  # once, not for each of them
-            self._ahead = ahead
-            channel.basic_qos(prefetch_count=ahead)
-            for method, _, body in channel.consume(queue_name(queue_id), inactivity_timeout=patience):
-                yield None if method is None else self._take(body, method.delivery_tag)
 
-    def done(self, tag: int) -> None:
-        """Everything received up to `tag` is done with; RabbitMQ hears of it when it is settled."""
-        self._done = tag
+def _delete(name: str, channel: Any, answered: Answered) -> None:
+    channel.queue_delete(name, callback=answered)
 
-    def settle(self) -> None:
-        """Ack what is done, unless messages stream in. Raises BrokerUnavailable."""
-        if self._messages is None:
-            self._ack_what_is_done()
 
-    def _ack_what_is_done(self) -> None:
-        if self._done > self._acked:
-            self._acked = self._done
-            with _ours():
-                self._channel.basic_ack(self._done, multiple=True)
-
-    def stop(self) -> None:
-        """Stop consuming; what was received but not acked goes back to its place. Raises BrokerUnavailable."""
-        if self._messages is not None:
-            self._messages = None
-            with _ours():
-                self._channel.cancel()
-
-    def give_back(self) -> None:
-        """Put everything received and not done back to its place. Raises BrokerUnavailable."""
-        self.stop()
-        if self._received > self._done:
-            self.settle()
-            self._done = self._acked = self._received
-            with _ours():
-                self._channel.basic_nack(0, multiple=True, requeue=True)
-
-    def close(self) -> None:
-        self._messages = None
-        self._received = self._done = self._acked = 0
-        super().close()
-
-    def _take(self, body: Any, tag: int) -> Delivery:
-        self._received = tag
-        return Delivery.decode(body, tag)
-
-    @contextmanager
-    def _gone_or_ours(self) -> Iterator[None]:
-        try:
-            with _ours():
-                yield
-        except BrokerUnavailable as error:
-            if isinstance(error.__cause__, ChannelClosedByBroker) and error.__cause__.reply_code == NOT_FOUND:
-                self.close()  # the channel went with it, and with the channel every tag
-                raise QueueGone from error
-            raise
+def _seconds_for(batch: Sequence[tuple[str, list[Pointer]]]) -> float:
+    return ANSWER_SECONDS + sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND

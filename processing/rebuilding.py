@@ -1,14 +1,18 @@
 """RabbitMQ made anew from PostgreSQL: after its disk was lost, its queues crashed, or another broker took its place."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
+import structlog
 from django.db.models import F, QuerySet
 
 from processing import broker
-from processing.rabbitmq import Publisher
-from queues import interventions
+from processing.rabbitmq import Publisher, queue_name
+from queues import interventions, outbox
 from queues.interventions import NotPossible
 from queues.models import UserQueue
+
+log = structlog.get_logger()
 
 
 def brought() -> QuerySet[UserQueue]:
@@ -20,7 +24,7 @@ def rebuild(count: int) -> Iterator[tuple[int, int]]:
     """Delete each user's queue there and have it published again, `count` at a time; begun again, it does no harm.
 
     Yields how many of a batch are published again, and how many a worker has, which finds out itself what is missing.
-    Raises BrokerUnavailable.
+    A queue that RabbitMQ has no word of gets another name. Raises BrokerUnavailable.
     """
     publisher = Publisher()
     try:
@@ -28,19 +32,24 @@ def rebuild(count: int) -> Iterator[tuple[int, int]]:
         after = 0
         while ids := list(brought().filter(id__gt=after).values_list("id", flat=True)[:count]):
             after = ids[-1]
-            left = sum(not _again(publisher, queue_id) for queue_id in ids)
-            yield len(ids) - left, left
+            done = _again(publisher, ids)
+            yield done, len(ids) - done
     finally:
         publisher.close()
 
 
-def _again(publisher: Publisher, queue_id: int) -> bool:
-    """False: a worker has it. One that takes it between the two steps meets no queue, and has it published again."""
-    if not brought().filter(id=queue_id).exclude(state="draining").exists():
-        return False
-    publisher.delete(queue_id)
-    try:
-        interventions.republish(queue_id)
-    except NotPossible:
-        return False
-    return True
+def _again(publisher: Publisher, ids: list[int]) -> int:
+    """How many were; a worker has the others. One that takes one between the two steps meets no queue, and has it
+    published again.
+    """
+    resting = brought().filter(id__in=ids).exclude(state="draining")
+    queues = {queue_name(*queue): queue for queue in resting.values_list("id", "generation")}
+    silent = publisher.delete(list(queues))
+    if silent:
+        log.warning("RabbitMQ has no word of queues; they get other names", names=silent)
+    done = len(outbox.rename([queues.pop(name) for name in silent]))
+    for queue_id, _ in queues.values():
+        with suppress(NotPossible):
+            interventions.republish(queue_id)
+            done += 1
+    return done

@@ -23,11 +23,12 @@ from processing.handlers import (
     TransactionLeftBroken,
     TransactionLeftOpen,
 )
-from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, Reader
+from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, QueueUnavailable, queue_name
+from processing.reader import Reader
 from processing.recording import Recording
 from processing.verdict import Verdict, raised, returned, without_running
 from processing.watch import Watch, raise_in
-from queues import transitions
+from queues import outbox, transitions
 from queues.finishing import changed
 from queues.kinds import Kind
 from queues.lease import FencedOut, Lease, Next, Work, keep_beginning
@@ -86,6 +87,7 @@ class Turn:
         line: Line | None,
     ) -> None:
         self.lease = lease
+        self.name = queue_name(lease.queue_id, lease.generation)
         self.reader = reader
         self.watch = watch
         self.most = most  # requests that it runs
@@ -116,6 +118,10 @@ class Turn:
             metrics.FENCED_OUT.inc()
             log.warning("fenced out: somebody else has the queue, nothing was recorded", queue=self.lease.queue_id)
             self.reader.close()
+        except QueueUnavailable as error:
+            log.warning("RabbitMQ has no word of a queue; it gets another name", name=self.name, error=str(error))
+            self.reader.close()
+            self._rename()
         except BrokerUnavailable as error:
             log.warning("a turn lost RabbitMQ", queue=self.lease.queue_id, error=str(error))
             self.reader.close()
@@ -201,8 +207,8 @@ class Turn:
         """
         for passed_over in itertools.count(1):
             try:
-                message = self.reader.consume(self.lease.queue_id, self._worth_fetching()) if streaming else None
-                message = message or self.reader.get(self.lease.queue_id)
+                message = self.reader.consume(self.name, self._worth_fetching()) if streaming else None
+                message = message or self.reader.get(self.name)
             except QueueGone:
                 self.tag = 0
                 return None
@@ -222,6 +228,17 @@ class Turn:
             metrics.REPUBLICATIONS.inc()
             log.warning("RabbitMQ lost messages; they are published again", queue=self.lease.queue_id)
             self.lease.state = QueueState.IDLE
+
+    def _rename(self) -> None:
+        """Let go of the queue and have it published under another name. No attempt is counted."""
+        try:
+            self.recording.record(QueueState.READY)
+        except FencedOut:
+            metrics.FENCED_OUT.inc()
+            return
+        if outbox.rename([(self.lease.queue_id, self.lease.generation)]):
+            metrics.QUEUES_RENAMED.labels("worker").inc()
+            self.lease.state = QueueState.IDLE  # publishing wakes it, with a token
 
     def _run_one(self, work: Work) -> Verdict:
         """Run one request's handler, unless it was given up before."""

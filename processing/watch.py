@@ -13,7 +13,9 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import InterfaceError, OperationalError, connection
 
+from processing import broker
 from processing.beat import Beat
+from queues import outbox
 from queues.lease import FencedOut
 
 log = structlog.get_logger()
@@ -132,7 +134,7 @@ class Watch:
         """Hold the lock, or take it (again): it goes with its connection."""
         with connection.cursor() as cursor:
             if self._locked.is_set():
-                cursor.execute("SELECT 1")
+                broker.learn(outbox.token_generation())
                 return
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self.holder])
             (taken,) = cursor.fetchone()

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 
 from project import database_url
+from project.addresses import amqp_urls
 from project.start import extra_apps
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -35,7 +36,10 @@ class Environment(BaseSettings):
     secrets_dir: str = Field("", description="Folder of files named for settings: secret_key .. The environment wins.")
     allowed_hosts: str = Field("localhost,127.0.0.1,[::1]", description="Host names served, comma-separated.")
     database_url: str = Field("postgres://postgres@127.0.0.1:5432/ordered_work", description="PostgreSQL.")
-    rabbitmq_url: str = Field("amqp://guest:guest@127.0.0.1:5672/%2F", description="RabbitMQ; the path is the vhost.")
+    rabbitmq_url: str = Field(
+        "amqp://guest:guest@127.0.0.1:5672/%2F",
+        description="RabbitMQ; the path is the vhost. Nodes of a cluster: amqp://user:password@a:5672,b:5672/vhost.",
+    )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis; the path is the database number.")
     redis_prefix: str = Field("", pattern=r"^[A-Za-z0-9._:-]{0,80}$", description="Before every key and channel there.")
 
@@ -93,6 +97,12 @@ class Environment(BaseSettings):
     health_host: str = Field("127.0.0.1", description="Where dispatchers and workers answer probes; 0.0.0.0: all.")
     health_port: int = Field(0, ge=0, le=65535, description="Their port for probes and /metrics; 0: none.")
     http_call_allow: str = Field("", description="Not public, yet open to http.call: names, addresses, networks.")
+
+    @field_validator("rabbitmq_url")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        amqp_urls(value)
+        return value
 
     @field_validator("http_call_allow")
     @classmethod

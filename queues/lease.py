@@ -77,6 +77,7 @@ class Lease:
         self.holder = holder
         self.queue_id: int = row.queue_id
         self.user_id: UUID = row.user_id
+        self.generation: int = row.generation
         self.fence: int = row.fence
         self.done_seq: int = row.done_seq
         self.published_seq: int = row.published_seq

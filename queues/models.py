@@ -52,6 +52,11 @@ class UserQueue(models.Model):
     careful_to = models.BigIntegerField(default=0, db_default=0, help_text="Up to this one: one request, one commit.")
     wake_at = models.DateTimeField(null=True, blank=True, help_text="Only while waiting: when the head is tried again.")
 
+    generation = models.BigIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Grows when RabbitMQ's queue gets another name, because the one it had cannot be used.",
+    )
     idle_since = models.DateTimeField(
         null=True, blank=True, help_text="Set while an idle user's RabbitMQ queue exists."
     )
@@ -280,6 +285,16 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of {self.user_id}"
+
+
+class TokenQueue(models.Model):
+    """Each name after the first that the queue of drain tokens had; the newest is used. None: the first is."""
+
+    generation = models.BigIntegerField(primary_key=True)
+    since = models.DateTimeField(db_default=Now(), default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"tokens {self.generation}"
 
 
 class OperatorAction(models.Model):

@@ -68,8 +68,8 @@ OPEN_QUEUE = Statement("INSERT INTO queues_userqueue (user_id) VALUES (%(user)s)
 
 # What RabbitMQ lacks: for each of some queues the next requests in order. Reads only the partial index of such queues.
 UNPUBLISHED = Statement("""
-    SELECT q.id AS queue_id, q.published_seq, r.seq, r.id
-    FROM (SELECT id, published_seq FROM queues_userqueue
+    SELECT q.id AS queue_id, q.published_seq, q.generation, r.seq, r.id
+    FROM (SELECT id, published_seq, generation FROM queues_userqueue
           WHERE unpublished AND id %% %(shards)s = %(shard)s AND id > %(after)s AND id <> ALL (%(but)s::bigint[])
           ORDER BY id LIMIT %(queues)s) q
     CROSS JOIN LATERAL (
@@ -90,11 +90,43 @@ MARK_PUBLISHED = Statement("""
         state_since = CASE WHEN state = 'idle' THEN now() ELSE state_since END,
         moved_at = CASE WHEN state = 'idle' THEN now() ELSE moved_at END,
         idle_since = NULL
-    FROM unnest(%(ids)s::bigint[], %(before)s::bigint[], %(target)s::bigint[]) AS v (id, before, target)
+    FROM unnest(%(ids)s::bigint[], %(generations)s::bigint[], %(before)s::bigint[], %(target)s::bigint[])
+         AS v (id, generation, before, target)
     JOIN locked USING (id)
-    WHERE q.id = v.id AND q.published_seq = v.before
+    WHERE q.id = v.id AND q.published_seq = v.before AND q.generation = v.generation
     RETURNING q.id, (q.state = 'ready' AND q.state_since = now() AND NOT q.paused) AS woken)
     SELECT locked.id, coalesce(marked.woken, false) AS woken FROM locked LEFT JOIN marked USING (id)
+""")
+
+# RabbitMQ says nothing of the queue, or refuses it: another name, to which all that waits is published again. Its
+# worker, if it has one, meets the same and lets it go first. What is locked is left for another time.
+RENAME = Statement("""
+    WITH unlocked AS MATERIALIZED (
+        SELECT id FROM queues_userqueue WHERE id = ANY (%(ids)s::bigint[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE queues_userqueue q SET
+        generation = q.generation + 1,
+        published_seq = done_seq,
+        state = CASE WHEN state = 'ready' THEN 'idle' ELSE state END,
+        state_since = CASE WHEN state = 'ready' THEN now() ELSE state_since END,
+        idle_since = CASE WHEN state IN ('ready', 'idle') THEN now() ELSE idle_since END
+    FROM unnest(%(ids)s::bigint[], %(generations)s::bigint[]) AS v (id, generation) JOIN unlocked USING (id)
+    WHERE q.id = v.id AND q.generation = v.generation AND q.state <> 'draining'
+    RETURNING q.id
+""")
+
+# What RabbitMQ should hold messages of, and no worker takes from.
+BROUGHT = Statement("""
+    SELECT id, generation FROM queues_userqueue
+    WHERE active AND published_seq > done_seq AND state <> 'draining' AND id > %(after)s
+      AND id %% %(shards)s = %(shard)s
+    ORDER BY id LIMIT %(count)s
+""")
+
+# Which name the queue of tokens has, and another one for it. Two at once: one of them gives it.
+TOKEN_GENERATION = Statement("SELECT coalesce(max(generation), 0)::bigint AS generation FROM queues_tokenqueue")
+RENAME_TOKENS = Statement("""
+    INSERT INTO queues_tokenqueue (generation) VALUES (%(generation)s + 1) ON CONFLICT DO NOTHING RETURNING generation
 """)
 
 # ready -> draining, and the head with it. The head is locked so that it is read as it is now, not as it was when the
@@ -107,7 +139,7 @@ _LEASE = """
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
             claimed = CASE WHEN done_seq < careful_to THEN 0 ELSE 1 END, claimed_at = clock_timestamp()
         WHERE id = {queue} AND NOT paused AND (state = 'ready' OR state = 'draining' AND fence = %(left)s)
-        RETURNING id AS queue_id, user_id, fence, done_seq, published_seq, careful_to, claimed_at
+        RETURNING id AS queue_id, user_id, generation, fence, done_seq, published_seq, careful_to, claimed_at
     ), head AS (
         SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
                coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
@@ -290,5 +322,5 @@ REAP = Statement("""
                  WHERE idle_since < now() - make_interval(secs => %(seconds)s) AND id %% %(shards)s = %(shard)s
                  ORDER BY idle_since LIMIT %(count)s FOR NO KEY UPDATE SKIP LOCKED)
       AND state = 'idle'
-    RETURNING id
+    RETURNING id, generation
 """)

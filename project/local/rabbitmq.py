@@ -18,6 +18,7 @@ import pika
 import pika.exceptions
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 
+from project.addresses import amqp_urls
 from project.local.place import free_port
 from project.local.private import PrivateServer, clean_environment
 from project.local.process import Process, launch
@@ -31,9 +32,10 @@ ANSWER_SECONDS = 5
 
 def reach(url: str) -> str | None:
     """Why the RabbitMQ at `url` cannot be used; None when a queue can be declared there."""
-    parameters = pika.URLParameters(url)
-    parameters.socket_timeout = parameters.stack_timeout = ANSWER_SECONDS
-    parameters.connection_attempts = 1
+    parameters = [pika.URLParameters(one) for one in amqp_urls(url)]
+    for one in parameters:
+        one.socket_timeout = one.stack_timeout = ANSWER_SECONDS
+        one.connection_attempts = 1
     wrong: list[str | None] = []
 
     def look() -> None:
@@ -47,8 +49,9 @@ def reach(url: str) -> str | None:
     # In a thread of its own: a sick broker lets clients in and then answers nothing, for which pika has no limit.
     looking = threading.Thread(target=look, daemon=True)
     looking.start()
-    looking.join(ANSWER_SECONDS + 3)
-    return wrong[0] if wrong else f"no answer for {ANSWER_SECONDS + 3} s"
+    patience = ANSWER_SECONDS * len(parameters) + 3
+    looking.join(patience)
+    return wrong[0] if wrong else f"no answer for {patience} s"
 
 
 def answering() -> tuple[str | None, list[str]]:
@@ -71,7 +74,7 @@ def own_vhost(url: str, name: str, control: "Control | None" = None) -> str | No
     ours = with_vhost(url, name)
     if reach(ours) is None:
         return ours
-    user = unquote(urlsplit(url).username or "guest")
+    user = unquote(urlsplit(amqp_urls(url)[0]).username or "guest")
     control = control or Control.of_system(url)
     if control and control.run("add_vhost", name):
         control.run("set_permissions", "-p", name, user, ".*", ".*", ".*")
@@ -99,9 +102,9 @@ def delete_queues(url: str, prefix: str, users: int) -> None:
 
     AMQP cannot list queues; deleting one that is not there is no error.
     """
-    names = [f"drain{end}" for end in ("", ".DQ", ".XQ")] + [f"user.{number}" for number in range(1, users + 1)]
+    names = [f"drain{end}" for end in ("", ".DQ", ".XQ", ".1")] + [f"user.{number}" for number in range(1, users + 1)]
     gone = contextlib.suppress(pika.exceptions.AMQPError, AMQPConnectorException, OSError)
-    with gone, pika.BlockingConnection(pika.URLParameters(url)) as connection:
+    with gone, pika.BlockingConnection([pika.URLParameters(one) for one in amqp_urls(url)]) as connection:
         channel = connection.channel()
         for name in names:
             channel.queue_delete(prefix + name)
@@ -117,7 +120,7 @@ def management_interface(url: str) -> str:
 
 
 def _manage(method: str, url: str, path: str, body: dict[str, str] | None = None) -> bool:
-    parts = urlsplit(url)
+    parts = urlsplit(amqp_urls(url)[0])
     login = b64encode(f"{unquote(parts.username or 'guest')}:{unquote(parts.password or 'guest')}".encode()).decode()
     request = urllib.request.Request(  # noqa: S310  (http or https)
         f"{management_interface(url)}/{path}",
@@ -142,7 +145,7 @@ class Control:
     @classmethod
     def of_system(cls, url: str) -> "Control | None":
         """For the broker that the system runs, when `url` is its address; it lets root and its own user in."""
-        parts = urlsplit(url)
+        parts = urlsplit(amqp_urls(url)[0])
         usual = parts.hostname in ("127.0.0.1", "localhost", "::1") and (parts.port or 5672) == 5672
         program = shutil.which("rabbitmqctl") if usual else None
         return cls(program, dict(os.environ)) if program else None
@@ -206,12 +209,22 @@ class Rabbitmq(PrivateServer):
             f"listeners.tcp.1 = 127.0.0.1:{self.port}",
             "default_user = ordered_work",
             f"default_pass = {self.password}",
+            *self.more_settings(),
             "disk_free_limit.absolute = 50MB",
             "log.console = true",
             "log.console.level = warning",
             "log.file = false",
         ]
         (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+
+    def more_settings(self) -> list[str]:
+        """Further lines of rabbitmq.conf."""
+        return []
+
+    @property
+    def node(self) -> str:
+        """A name after "localhost" needs no resolvable name of this machine."""
+        return f"ordered-work-{self.port}@localhost"
 
     def execute(self, log: IO[bytes]) -> Process:
         self._start_epmd(log)
@@ -262,8 +275,7 @@ class Rabbitmq(PrivateServer):
             HOME=folder,
             ERL_EPMD_ADDRESS="127.0.0.1",
             ERL_EPMD_PORT=str(self.state["epmd_port"]),
-            # A name after "localhost" needs no resolvable name of this machine.
-            RABBITMQ_NODENAME=f"ordered-work-{self.port}@localhost",
+            RABBITMQ_NODENAME=self.node,
             RABBITMQ_NODE_PORT=str(self.port),
             RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
             RABBITMQ_DIST_PORT=str(self.state["dist_port"]),

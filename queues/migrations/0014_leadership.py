@@ -2,7 +2,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("queues", "0012_given_up_ahead")]
+    dependencies = [("queues", "0013_generation")]
 
     operations = [
         migrations.CreateModel(

@@ -10,7 +10,7 @@ from pika.exceptions import AMQPError
 
 from project.local.chaos import journal
 from project.local.chaos.command import Course, run
-from project.local.chaos.faults import Fault, Place, Planned, channel
+from project.local.chaos.faults import Fault, Place, Planned, channel, user_queues
 from project.local.chaos.stack import LEASE_SECONDS, Member
 
 RUNNER = Path(__file__).parent / "without.py"
@@ -51,12 +51,11 @@ def lose_what_waits(place: Place) -> Iterator[None]:
     """Purge every user's queue, again and again, until requests waited in some of them."""
     for _ in range(8):
         place.clients.want("chaos.work", ms=300)
-    with place.stack.database() as database:
-        ids = [row[0] for row in database.execute("SELECT id FROM queues_userqueue").fetchall()]
+    names = user_queues(place).values()
     lost, deadline = 0, time.monotonic() + 20
     while lost < 5 and time.monotonic() < deadline:
         with suppress(AMQPError), channel(place) as ours:
-            lost += sum(ours.queue_purge(f"user.{queue}").method.message_count for queue in ids)
+            lost += sum(ours.queue_purge(name).method.message_count for name in names)
     assert lost >= 5, "no request waited in RabbitMQ"
     yield
 

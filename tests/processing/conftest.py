@@ -53,8 +53,9 @@ def fine(script: Script) -> None:
 @pytest.fixture
 def wire() -> Iterator[Wire]:
     wire = Wire()
-    broker.declare_token_queue()
-    wire.purge(broker.TOKEN_QUEUE)
+    name = broker.token_queue()
+    wire.open().queue_declare(name, durable=True, arguments=broker.arguments_of(name))
+    wire.purge(name)
     yield wire
     wire.close()
 
@@ -69,6 +70,7 @@ def _empty_by_delete() -> Iterator[None]:
                 "DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
                 " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM django_admin_log;"
                 " DELETE FROM queues_leadership; DELETE FROM django_session;"
+                " DELETE FROM queues_tokenqueue;"
                 " DELETE FROM accounts_session; DELETE FROM accounts_user_groups;"
                 " DELETE FROM accounts_user_user_permissions; DELETE FROM accounts_user"
             )

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import orjson
+import pika
 import pika.exceptions
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Now
@@ -19,7 +21,8 @@ from dramatiq import Message
 from accounts.models import User
 from processing import actors, broker, drain
 from processing.dispatcher import Dispatcher
-from processing.rabbitmq import Channel, queue_name
+from processing.rabbitmq import CLASSIC, queue_name
+from project.addresses import amqp_urls
 from queues import kinds
 from queues.accepting import Accepted, Submission, accept
 from queues.models import Attempt, Request, UserQueue
@@ -80,21 +83,40 @@ def all_done() -> bool:
     return not UserQueue.objects.exclude(state="idle", last_seq=F("done_seq")).exists()
 
 
-class Wire(Channel):
+class Wire:
     """The tests' own way to RabbitMQ."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._channel: Any = None
+
+    def open(self) -> Any:
+        if self._channel is None or not self._channel.is_open:
+            self.close()
+            self._connection = pika.BlockingConnection(pika.URLParameters(amqp_urls(settings.ENV.rabbitmq_url)[0]))
+            self._channel = self._connection.channel()
+        return self._channel
+
+    def keep_alive(self) -> None:
+        self._connection.process_data_events(0)
+
+    def close(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None and connection.is_open:
+            connection.close()
 
     def get_token(self) -> Callable[[], None] | None:
         """Take a drain token; what a worker does with it."""
-        method, _, body = self.open().basic_get(broker.TOKEN_QUEUE, auto_ack=True)
+        method, _, body = self.open().basic_get(broker.token_queue(), auto_ack=True)
         return None if method is None else partial(actors.drain.fn, *Message.decode(body).args)
 
     def put_token(self, *queue_ids: int) -> None:
         for queue_id in queue_ids:
-            self.open().basic_publish("", broker.TOKEN_QUEUE, broker.token(queue_id))
+            self.open().basic_publish("", broker.token_queue(), broker.token(queue_id))
         self.keep_alive()
 
     def tokens(self) -> int:
-        return self.depth(broker.TOKEN_QUEUE)
+        return self.depth(broker.token_queue())
 
     def depth(self, name: str) -> int:
         """Messages ready in a queue that exists."""
@@ -110,7 +132,7 @@ class Wire(Channel):
     def publish(self, queue_id: int, *bodies: bytes) -> None:
         """Put raw messages into a user's queue."""
         channel = self.open()
-        channel.queue_declare(queue_name(queue_id), durable=True)
+        channel.queue_declare(queue_name(queue_id), durable=True, arguments=CLASSIC)
         for body in bodies:
             channel.basic_publish("", queue_name(queue_id), body)
         self.keep_alive()

@@ -11,7 +11,8 @@ from accounts.models import User
 from processing import broker, bundle, dispatcher, drain
 from processing.bundle import Bundle
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, Reader, queue_name
+from processing.rabbitmq import BrokerUnavailable, queue_name
+from processing.reader import Reader
 from processing.watch import Watch
 from queues.lease import Lease
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until

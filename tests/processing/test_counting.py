@@ -68,7 +68,7 @@ def test_a_request_that_is_tried_again_waits_once_and_runs_from_its_first_attemp
     assert since("attempts_total", kind="test.script", outcome="failed") == 2
     assert since("attempts_total", kind="test.script", outcome="rejected") == 1
     assert since("finished_total", kind="test.script", status="succeeded") == 1
-    assert since("finished_total", kind="test.script", status="failed") == 1
+    assert since("finished_total", kind="test.script", status="rejected") == 1
     assert since("waiting_seconds_count", kind="test.script") == 2
     assert since("handler_seconds_count", kind="test.script") == 4
     assert since("running_seconds_count", kind="test.script") == 2

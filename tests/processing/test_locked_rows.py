@@ -16,7 +16,7 @@ from accounts.models import User
 from processing.dispatch import dead_leases as module
 from processing.dispatch.unmarked import Unmarked
 from processing.dispatcher import Dispatcher
-from processing.rabbitmq import Pointer, Publisher
+from processing.rabbitmq import Pointer, Publisher, queue_name
 from queues import erasing, outbox
 from queues.lease import Lease
 from queues.lifecycle.expiry import expire
@@ -53,13 +53,13 @@ def published(user: User) -> int:
 def test_a_locked_queue_keeps_nobody_else_waiting_and_is_published_once(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    brought: list[int] = []
+    brought: list[str] = []
     real = Publisher.publish
 
-    def publish(self: Publisher, queues: Any) -> None:
-        batch: list[tuple[int, list[Pointer]]] = list(queues)
-        brought.extend(queue_id for queue_id, _ in batch)
-        real(self, batch)
+    def publish(self: Publisher, queues: Any) -> Any:
+        batch: list[tuple[str, list[Pointer]]] = list(queues)
+        brought.extend(name for name, _ in batch)
+        return real(self, batch)
 
     monkeypatch.setattr(Publisher, "publish", publish)
     stuck, others = new_user(), [new_user() for _ in range(3)]
@@ -80,7 +80,7 @@ def test_a_locked_queue_keeps_nobody_else_waiting_and_is_published_once(
                 until(lambda: all(published(user) == queue_of(user).last_seq for user in others), OTHERS_SECONDS)
                 print(f"the others waited {time.monotonic() - began:.3f} s")
             assert published(stuck) == 0
-            assert brought.count(queue.id) <= 1, "what is published and cannot be marked is not published again"
+            assert brought.count(queue_name(queue.id, 0)) <= 1, "what is published and cannot be marked is not published again"
             assert hand.dispatcher.leading.is_set(), "no server is away"
         until(lambda: published(stuck) == 2, 3, "it has its turn when its row is free")
 
@@ -217,10 +217,10 @@ def test_what_cannot_be_marked_is_kept_within_bounds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("processing.dispatch.unmarked.MOST", 3)
     unmarked = Unmarked()
     for queue_id in range(10):
-        unmarked.put([Parcel(queue_id, 0, [(1, timezone.now())])])  # type: ignore[list-item]
+        unmarked.put([Parcel(queue_id, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
     assert unmarked.queue_ids == [7, 8, 9]
     monkeypatch.setattr("processing.dispatch.unmarked.FORGET_SECONDS", -1.0)
-    unmarked.put([Parcel(9, 0, [(1, timezone.now())])])  # type: ignore[list-item]
+    unmarked.put([Parcel(9, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
     assert unmarked.queue_ids == [7, 8], "a queue that is erased meanwhile is not kept for ever"
 
 

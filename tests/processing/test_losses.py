@@ -15,7 +15,8 @@ from accounts.models import User
 from processing import broker, dispatcher, drain, recording
 from processing.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, Reader, queue_name
+from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, queue_name
+from processing.reader import Reader
 from queues import outbox
 from queues.models import UserQueue
 from queues.outbox import Shard
@@ -102,7 +103,7 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     hand.dispatch()
     monkeypatch.setattr(dispatcher, "REAP_SECONDS", 0.0)
     hand.dispatcher.sweep()
-    assert not hand.wire.exists(queue_of(user).id)
+    until(lambda: not hand.wire.exists(queue_of(user).id))
     assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"
     submit(user, "note")
     hand.settle()
@@ -112,15 +113,15 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
 def test_a_consumed_queue_that_goes_leaves_a_reader_that_works(wire: Wire) -> None:
     reader, publisher = Reader(), Publisher()
     pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
-    publisher.publish([(NOBODYS, pointers), (NOBODYS + 1, pointers)])
-    assert reader.consume(NOBODYS, 10) is not None
+    publisher.publish([(queue_name(NOBODYS), pointers), (queue_name(NOBODYS + 1), pointers)])
+    assert reader.consume(queue_name(NOBODYS), 10) is not None
     wire.delete(queue_name(NOBODYS))
-    while reader.consume(NOBODYS, 10) is not None:
+    while reader.consume(queue_name(NOBODYS), 10) is not None:
         continue
     with pytest.raises(QueueGone):
-        reader.get(NOBODYS)
+        reader.get(queue_name(NOBODYS))
     reader.give_back()
-    first = reader.get(NOBODYS + 1)
+    first = reader.get(queue_name(NOBODYS + 1))
     assert first is not None
     assert first.seq == 1
     reader.done(first.tag)
@@ -133,14 +134,14 @@ def test_a_consumed_queue_that_goes_leaves_a_reader_that_works(wire: Wire) -> No
 
 def test_what_a_reader_gives_back_keeps_its_place(wire: Wire) -> None:
     reader, publisher = Reader(), Publisher()
-    publisher.publish([(NOBODYS, [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
-    read = [reader.consume(NOBODYS, 100) for _ in range(8)]
+    publisher.publish([(queue_name(NOBODYS), [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
+    read = [reader.consume(queue_name(NOBODYS), 100) for _ in range(8)]
     assert read[4] is not None
     reader.done(read[4].tag)
     reader.settle()
     reader.give_back()
     rest = []
-    while (pointer := reader.get(NOBODYS)) is not None:
+    while (pointer := reader.get(queue_name(NOBODYS))) is not None:
         rest.append(pointer.seq)
     assert rest == list(range(6, 21))
     wire.delete(queue_name(NOBODYS))
@@ -202,7 +203,7 @@ def test_a_connection_to_rabbitmq_that_breaks_in_a_turn_costs_no_attempt(hand: H
     def note(request: HandlerRequest) -> None:
         ran.append(request.sequence)
         if request.sequence == 9 and request.attempt == 1:
-            drain._thread.reader._connection.close()
+            drain._thread.reader._link.close()
 
     user = new_user()
     submit(user, *["note"] * 20)
@@ -281,7 +282,7 @@ def test_messages_published_but_never_marked_do_no_harm(hand: Hand, ran: list[in
     for _ in range(3):
         dead = Publisher()
         parcels = outbox.unpublished(Shard(0, 1), 0, 10, 10)
-        dead.publish((p.queue_id, [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
+        dead.publish((queue_name(p.queue_id), [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
         dead.close()
     hand.settle()
     assert ran == list(range(1, 13))
@@ -354,14 +355,14 @@ def test_a_dispatcher_outlives_a_broker_that_is_away(
     user = new_user()
     away = threading.Event()
     away.set()
-    real = Publisher._publish_once
+    real = Publisher.publish
 
     def publish(self: Publisher, batch: Any) -> Any:
         if away.is_set():
             raise BrokerUnavailable("as asked for")
         return real(self, batch)
 
-    monkeypatch.setattr(Publisher, "_publish_once", publish)
+    monkeypatch.setattr(Publisher, "publish", publish)
     stop = threading.Event()
     thread = threading.Thread(target=hand.dispatcher.run, args=(stop,))
     thread.start()

@@ -16,7 +16,8 @@ from django.utils import timezone
 from processing import drain, recording, turn, watch
 from processing.drain import drain_queue
 from processing.handlers import HandlerRequest, Reject, RetryLater
-from processing.rabbitmq import Delivery, Reader, queue_name
+from processing.rabbitmq import Delivery, queue_name
+from processing.reader import Reader
 from processing.recording import Recording
 from queues import interventions
 from queues.lease import Next

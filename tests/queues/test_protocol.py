@@ -30,7 +30,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from processing.rabbitmq import Channel, Delivery, Pointer, Publisher, queue_name
+from processing.rabbitmq import Pointer, Publisher, queue_name
+from processing.reader import Reader
 from queues import interventions, outbox, statements
 from queues import lease as lease_module
 from queues.interventions import NotPossible
@@ -83,18 +84,23 @@ class Rabbit:
     def __init__(self, queue_id: int) -> None:
         self.queue_id = queue_id
         self.publisher = Publisher()
-        self.workers = Channel(), Channel()
-        self.publisher.publish([(queue_id, [])])
+        self.workers = Reader(), Reader()
+        self.tags = [0, 0]
+        self.publisher.publish([(queue_name(queue_id), [])])
 
     def publish(self, pointer: Pointer) -> None:
-        self.publisher.publish([(self.queue_id, [pointer])])
+        self.publisher.publish([(queue_name(self.queue_id), [pointer])])
 
     def get(self, worker: int) -> int | None:
-        method, _, body = self.workers[worker].open().basic_get(queue_name(self.queue_id))
-        return None if method is None else Delivery.decode(body, method.delivery_tag).seq
+        delivery = self.workers[worker].get(queue_name(self.queue_id))
+        if delivery is None:
+            return None
+        self.tags[worker] = delivery.tag
+        return delivery.seq
 
     def ack(self, worker: int) -> None:
-        self.workers[worker].open().basic_ack(0, multiple=True)
+        self.workers[worker].done(self.tags[worker])
+        self.workers[worker].settle()
 
     def disconnect(self, worker: int) -> None:
         self.workers[worker].close()
@@ -102,8 +108,8 @@ class Rabbit:
     def lose(self) -> None:
         for worker in self.workers:
             worker.close()
-        self.publisher.delete(self.queue_id)
-        self.publisher.publish([(self.queue_id, [])])
+        self.publisher.delete([queue_name(self.queue_id)])
+        self.publisher.publish([(queue_name(self.queue_id), [])])
 
     def close(self) -> None:
         for channel in (self.publisher, *self.workers):

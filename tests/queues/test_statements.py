@@ -253,7 +253,8 @@ def generic_plan(cursor: Any, text: str) -> str:
     numbers: dict[str, int] = {}
     numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${numbers.setdefault(found[1], len(numbers) + 1)}", text)
     cursor.execute("PREPARE planned AS " + numbered.replace("%%", "%"))
-    cursor.execute(f"EXPLAIN EXECUTE planned ({', '.join(['NULL'] * len(numbers))})")
+    values = f"({', '.join(['NULL'] * len(numbers))})" if numbers else ""
+    cursor.execute(f"EXPLAIN EXECUTE planned {values}")
     lines = [line for (line,) in cursor.fetchall()]
     cursor.execute("DEALLOCATE planned")
     return "\n".join(lines)

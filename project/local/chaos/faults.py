@@ -280,41 +280,53 @@ def channel(place: Place) -> pika.adapters.blocking_connection.BlockingChannel:
     return pika.BlockingConnection(parameters).channel()
 
 
+def user_queues(place: Place) -> dict[int, str]:
+    """The RabbitMQ queue of each user's queue, by the name that it has now."""
+    with place.stack.database() as database:
+        rows = database.execute("SELECT id, generation FROM queues_userqueue ORDER BY id").fetchall()
+    return {id_: f"user.{id_}.{generation}" if generation else f"user.{id_}" for id_, generation in rows}
+
+
+def token_queue(place: Place) -> str:
+    """The queue that tokens go to now."""
+    with place.stack.database() as database:
+        [(generation,)] = database.execute("SELECT max(generation) FROM queues_tokenqueue").fetchall()
+    return f"{TOKEN_QUEUE}.{generation}" if generation else TOKEN_QUEUE
+
+
 @fault("rabbitmq.queue-delete")
 def delete_queues(place: Place) -> Iterator[None]:
     """Somebody deletes the queues of a few users, with what is in them."""
-    with place.stack.database() as database:
-        ids = [row[0] for row in database.execute("SELECT id FROM queues_userqueue ORDER BY id").fetchall()]
-    chosen = place.dice.sample(ids, min(4, len(ids)))
+    names = user_queues(place)
+    chosen = place.dice.sample(list(names), min(4, len(names)))
     place.detail = " ".join(map(str, chosen))
     with channel(place) as ours:
         for queue in chosen:
-            ours.queue_delete(f"user.{queue}")
+            ours.queue_delete(names[queue])
     yield
 
 
 @fault("rabbitmq.queue-purge")
 def purge_queues(place: Place) -> Iterator[None]:
     """The messages of a few users are lost, their queues stay."""
-    with place.stack.database() as database:
-        ids = [row[0] for row in database.execute("SELECT id FROM queues_userqueue ORDER BY id").fetchall()]
-    for queue in place.dice.sample(ids, min(4, len(ids))):
+    names = list(user_queues(place).values())
+    for name in place.dice.sample(names, min(4, len(names))):
         with suppress(AMQPError), channel(place) as ours:
-            ours.queue_purge(f"user.{queue}")
+            ours.queue_purge(name)
     yield
 
 
 @fault("rabbitmq.tokens-purge")
 def purge_tokens(place: Place) -> Iterator[None]:
     with channel(place) as ours:
-        ours.queue_purge(TOKEN_QUEUE)
+        ours.queue_purge(token_queue(place))
     yield
 
 
 @fault("rabbitmq.tokens-delete")
 def delete_tokens(place: Place) -> Iterator[None]:
     with channel(place) as ours:
-        ours.queue_delete(TOKEN_QUEUE)
+        ours.queue_delete(token_queue(place))
     yield
 
 

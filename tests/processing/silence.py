@@ -1,0 +1,79 @@
+"""RabbitMQ as a cluster of version 4 is whose node died: it never answers about that node's queues."""
+
+import asyncio
+import struct
+import threading
+from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from project.addresses import amqp_urls
+
+FRAME = struct.Struct(">BHI")
+GREETING = 8  # bytes of the protocol header, before the first frame
+
+
+class SilentQueues:
+    """Carries connections to RabbitMQ. Once a channel names a queue in `silent`, nothing it says gets through."""
+
+    def __init__(self, url: str) -> None:
+        self.behind = urlsplit(amqp_urls(url)[0])
+        self.silent: set[str] = set()
+        self.deaf = False  # then nothing gets through at all
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        login = self.behind.netloc.rpartition("@")[0]
+        return urlunsplit(self.behind._replace(netloc=f"{login}@127.0.0.1:{self.port}"))
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._carry, "127.0.0.1", 0), self.loop)
+        self.port = server.result(10).sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, questions = await asyncio.open_connection(self.behind.hostname, self.behind.port or 5672)
+        back = asyncio.ensure_future(self._answers(answers, writer))
+        try:
+            await self._questions(reader, questions)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            questions.close()
+            await back
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if not self.deaf:
+                    writer.write(data)
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    async def _questions(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(GREETING))
+        mute: set[int] = set()
+        while True:
+            head = await reader.readexactly(FRAME.size)
+            _, channel, size = FRAME.unpack(head)
+            body = await reader.readexactly(size + 1)
+            if self._names_silent_one(body):
+                mute.add(channel)
+            if channel not in mute and not self.deaf:
+                writer.write(head + body)
+
+    def _names_silent_one(self, body: bytes) -> bool:
+        return any(bytes([len(name)]) + name.encode() in body for name in self.silent)
+
+
+def refuse(channel: Any, name: str) -> None:
+    """Make the queue `name` one that RabbitMQ refuses to declare as ours are: 406."""
+    channel.queue_delete(name)
+    channel.queue_declare(name, durable=False)
