@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError, connections, transaction
 
@@ -16,6 +19,7 @@ from project.postgresql import base
 from project.postgresql.base import DatabaseWrapper, Server
 from project.postgresql.limits import Limits
 from project.settings import database
+from project.slots import Slots
 
 SHORT = Limits(1.0, 0.5, 5.0)
 
@@ -177,3 +181,39 @@ def test_limits_never_change_inside_a_transaction(connect: Callable[..., Databas
                 assert cursor.fetchone() == ("1s",)
     finally:
         del connections["private"]
+
+
+def test_health_is_answered_while_every_slot_waits_for_a_server() -> None:
+    slots = Slots(lambda environ, _: [environ["PATH_INFO"].encode()], 1)
+    slots.free.get()
+    assert slots({"PATH_INFO": "/health/live"}, None) == [b"/health/live"]
+
+
+def test_while_postgresql_is_away_one_thread_tries_and_the_others_are_refused_at_once(
+    known: Server, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+) -> None:
+    tries, end = [], threading.Event()
+
+    def hang(**_: Any) -> Any:
+        tries.append(1)
+        end.wait(20)
+        raise psycopg.OperationalError("no answer")
+
+    monkeypatch.setattr(base.BoundedConnection, "connect", hang)
+    known.away = True
+
+    def one_that_tries() -> None:
+        with suppress(psycopg.OperationalError):
+            known.connect({})
+
+    trying = threading.Thread(target=one_that_tries)
+    trying.start()
+    until(lambda: tries, "one tries", 10)
+    began = time.monotonic()
+    for _ in range(5):
+        with pytest.raises(psycopg.OperationalError, match="another thread"):
+            known.connect({})
+    assert time.monotonic() - began < 5
+    end.set()
+    trying.join(10)
+    assert tries == [1]
