@@ -68,7 +68,8 @@ class Bundle:
         """The `next` queue was taken; the turn before it still has to say goodbye to RabbitMQ."""
         with self.lock:
             self.turn_began = time.monotonic()
-            self.following = lease
+            if watch.know(lease):
+                self.following = lease
             if self.rest and self.rest[0] == lease.queue_id:
                 self.rest.popleft()
 
@@ -77,12 +78,18 @@ class Bundle:
         if time.monotonic() - self.turn_began >= SLOW_SECONDS:
             self.pass_rest_on()
 
+    def renewal(self) -> None:
+        """Nothing of its rest is leased for long."""
+
+    def fenced_out(self) -> None:
+        """Never: nothing is renewed."""
+
     def pass_rest_on(self) -> None:
         """Also called by the watch, as soon as a handler is slow. Others go on with the rest.
 
         In a thread of its own: RabbitMQ may hang, and every lease of the process would run out with the watch.
         """
-        self._pass_on(_passing_on.put)
+        self._pass_on(pass_on_later)
 
     def abandon(self) -> None:
         """Pass the rest on. A token that does not get through is sent again by the sweep."""
@@ -106,6 +113,11 @@ def pass_on(queue_ids: Iterable[int]) -> None:
             send_token(queue_id)
     except BrokerUnavailable as error:
         log.warning("tokens could not be passed on", error=str(error))
+
+
+def pass_on_later(queue_ids: Iterable[int]) -> None:
+    """The same, without waiting for RabbitMQ. Called by the watch alone."""
+    _passing_on.put(queue_ids)
 
 
 class PassingOn:

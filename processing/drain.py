@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
 from processing import broker, metrics
 from processing.isolation import Isolation
@@ -26,6 +26,7 @@ TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
 watch = Watch()
 isolation: Isolation | None = None  # set where one process runs many users' requests
 _thread = threading.local()
+RETRY_SECONDS = 0.1  # after PostgreSQL failed, before it is asked again
 
 
 def drain_queue(queue_id: int, left: int | None = None) -> None:
@@ -41,14 +42,23 @@ def drain_queue(queue_id: int, left: int | None = None) -> None:
 def take(queue_id: int, left: int | None = None) -> Lease | None:
     """The queue's lease. None: it is not ready, this process ends, or a server is away."""
     with logged(queue_id):
-        if watch.stopping.is_set() or not watch.wait_until_known(5):
-            time.sleep(0.1)  # the others may be as far; no hurry
-            send_token(queue_id)
-            return None
-        lease = Lease.take(queue_id, watch.holder, left)
-        if lease is None:
-            metrics.TOKENS_IN_VAIN.inc()
-        return lease
+        for again in (True, False):
+            if watch.stopping.is_set() or not watch.wait_until_known(5):
+                break
+            try:
+                lease = Lease.take(queue_id, watch.holder, left)
+            except (OperationalError, InterfaceError) as error:
+                # Had it been taken all the same, the watch gives it back.
+                log.warning("a turn could not begin", queue=queue_id, error=str(error).strip(), again=again)
+                connection.close()
+                time.sleep(RETRY_SECONDS if again else 0)
+                continue
+            if lease is None:
+                metrics.TOKENS_IN_VAIN.inc()
+                return None
+            return lease if watch.know(lease) else None
+        time.sleep(RETRY_SECONDS)  # the others may be as far; no hurry
+        send_token(queue_id)
     return None
 
 
@@ -56,7 +66,7 @@ def run(
     lease: Lease, most: int | None = None, slow: Callable[[], None] = lambda: None, line: Line | None = None
 ) -> None:
     """Run a turn of at most so many requests. `slow` is called when a handler takes long; `line` knows who is next."""
-    with logged(lease.queue_id):
+    with logged(lease.queue_id), forgotten(lease):
         if isolation is not None and lease.last_chance:
             settle()
             isolation.run(lease)
@@ -69,7 +79,7 @@ def run(
 
 def let_go(lease: Lease) -> None:
     """Let others have a queue of which nothing was run. Raises django.db.Error."""
-    with suppress(FencedOut):
+    with forgotten(lease), suppress(FencedOut):
         lease.record(0, [], QueueState.READY)
 
 
@@ -79,6 +89,15 @@ def settle() -> None:
         reader().settle()
     except BrokerUnavailable:
         reader().close()  # it all comes back, and meets the sequence check
+
+
+@contextmanager
+def forgotten(lease: Lease) -> Iterator[None]:
+    """This process has the lease until the end of the block, and not for longer, however it ends."""
+    try:
+        yield
+    finally:
+        watch.forget(lease)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from contextlib import suppress
 import structlog
 
 from processing.recording import Recording
-from processing.watch import Watch
+from processing.watch import Renewal, Watch
 from queues.lease import FencedOut, Lease
 from queues.states import QueueState
 
@@ -82,10 +82,17 @@ class Alone:
             return
         if time.monotonic() - self.began > START_SECONDS:
             self.process.kill()
-        try:
-            self.recording.renew(self.recording.lease.done_seq + 1)
-        except FencedOut:
-            self.gone = True
+
+    def renewal(self) -> Renewal | None:
+        """The lease, until the process has taken it over."""
+        if self.gone or not self.recording.is_to_renew():
+            return None
+        lease = self.recording.lease
+        return Renewal(lease.queue_id, lease.fence, lease.done_seq + 1, lambda: None)
+
+    def fenced_out(self) -> None:
+        """The process has it; it is still to be told to stop."""
+        self.gone = True
 
     def _tell(self) -> None:
         """Ask it to stop, once."""

@@ -9,6 +9,7 @@ from datetime import datetime
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
+from psycopg.errors import LockNotAvailable
 
 from processing.verdict import Verdict
 from processing.watch import RENEW_SECONDS
@@ -31,8 +32,7 @@ class Recording:
         self.outcomes: list[Outcome] = []  # .. what came of them ..
         self.closed = False  # nothing is written any more: the watch ended the turn
         self._oldest = 0.0  # .. and when the first of them was over
-        self._unsure = False  # a record's answer was lost: it may have been committed ..
-        self._asked: int | None = None  # .. and may have taken this queue besides
+        self._unsure = False  # a record's answer was lost: it may have been committed
         self._followed: Lease | None = None
         self._renewed = time.monotonic()
         self._thread_id = threading.get_ident()
@@ -83,19 +83,23 @@ class Recording:
             raise FencedOut
         try:
             if self._unsure:
-                moved = self.lease.catch_up(self._asked)
+                moved = self.lease.catch_up()
                 self.outcomes = [o for o in self.outcomes if o.seq > self.lease.done_seq]
                 self.passed = max(0, self.passed - moved)
-                self._unsure, self._asked = False, None
+                self._unsure = False
             if self.lease.state == QueueState.DRAINING:
                 self._followed = self.lease.record(self.passed, self.outcomes, then, claim, delay, follow, began)
         except (OperationalError, InterfaceError) as error:
+            if isinstance(error.__cause__, LockNotAvailable) and not connection.in_atomic_block:
+                # Nothing was written, and nobody else is concerned: this thread tries again for as long as its lease.
+                if threading.get_ident() != self._thread_id or time.monotonic() > patience:
+                    raise
+                return False
             if connection.in_atomic_block or threading.get_ident() != self._thread_id or time.monotonic() > patience:
                 self._unsure = not connection.in_atomic_block
                 raise
             log.warning("recording waits for PostgreSQL", queue=self.lease.queue_id, error=str(error).strip())
             self._unsure = True
-            self._asked = follow if follow is not None else self._asked
             connection.close()
             return False
         return True
@@ -125,9 +129,14 @@ class Recording:
         elif outcomes:
             changed(self.lease.queue_id)
 
+    def is_to_renew(self) -> bool:
+        """Whether it is time to renew the lease; then it is done now."""
+        now = time.monotonic()
+        if now - self._renewed < RENEW_SECONDS:
+            return False
+        self._renewed = now
+        return True
+
     def renew(self, seq: int) -> bool:
         """Keep the lease if it is time; whether the request at `seq` is to be cancelled. Raises FencedOut."""
-        if time.monotonic() - self._renewed < RENEW_SECONDS:
-            return False
-        self._renewed = time.monotonic()
-        return self.lease.renew(seq)
+        return self.is_to_renew() and self.lease.renew(seq)

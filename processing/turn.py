@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 from django.db import Error as DatabaseError
-from django.db import connection
+from psycopg.errors import LockNotAvailable
 
 from processing import handlers, metrics
 from processing.handlers import (
@@ -27,7 +28,9 @@ from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, QueueUna
 from processing.reader import Reader
 from processing.recording import Recording
 from processing.verdict import Verdict, raised, returned, without_running
-from processing.watch import Watch, raise_in
+from processing.watch import Renewal, Watch, raise_in
+from project.postgresql.base import DatabaseWrapper
+from project.postgresql.limits import of_handler, of_role
 from queues import outbox, transitions
 from queues.finishing import changed
 from queues.kinds import Kind
@@ -41,6 +44,7 @@ LARGEST_CLAIM = 256
 FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ and PostgreSQL are is none of its business
 WORTH_CONSUMING = 4  # a shorter claim gets its messages one by one
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
+LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so long
 UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
 
 
@@ -101,6 +105,7 @@ class Turn:
         self.behind = 0  # how many of this claim come after the one that runs
         self.narrowed = False  # the watch gave back what of the claim has not begun
         self.running: Running | None = None
+        self.record_again = 0.0  # when the watch may try to, whom a locked row has refused
         self.tag = 0  # the last delivery that is over
 
     def __str__(self) -> str:
@@ -256,6 +261,7 @@ class Turn:
         )  # fmt: skip
         transitions.started(self.lease, work)
         run = self._run_alone
+        mine = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
         if kind.atomic:
             run = self._run_atomic
             self.narrowed = True  # recording it by itself leaves nothing else claimed
@@ -263,11 +269,13 @@ class Turn:
         started = self._began(work)
         try:
             began = time.monotonic()
+            mine.wanted = of_handler(kind.time_limit)
             try:
                 self.running = Running(work, kind, request, began, started)
                 return run(self.running, function)
             finally:
                 self._end_running()
+                mine.wanted = of_role()
                 self.handling += time.monotonic() - began
         except FencedOut:
             raise
@@ -359,33 +367,53 @@ class Turn:
     # What the watch does, in its own thread.
 
     def look_after(self) -> None:
-        """Record what a slow handler keeps waiting, and claim nothing else beside it; renew the lease, enforce the time
-        limit. Raises FencedOut.
+        """Record what a slow handler keeps waiting, and claim nothing else beside it; enforce the time limit. Raises
+        FencedOut.
         """
         if self._is_fast():
             return  # not worth the lock that the worker's thread takes again and again
         slow = not self._is_fast(settings.ENV.record_after_ms / 1000)
         if slow:
             self.slow()
-        if not self.recording.lock.acquire(timeout=0.05):
+        if not self.recording.lock.acquire(blocking=False):
             return  # it is recording
         try:
             if self.running is None or self._is_fast():
                 return
-            if self.recording.is_due() or (slow and self.behind and not self.narrowed):
+            if time.monotonic() >= self.record_again and (
+                self.recording.is_due() or (slow and self.behind and not self.narrowed)
+            ):
                 self.narrowed = True
-                self.recording.record(QueueState.DRAINING, 1, began=self.running.started_at)
+                self._record_beside(self.running.started_at)
             if self.running.overrun >= 0 and not self.running.interrupted:
                 self.running.interrupted = True
                 raise_in(self.thread_id, TimeLimitExceeded)
             if self.running.overrun >= UNINTERRUPTIBLE_SECONDS:
                 self._give_up(self.running)
-                return
-            request = self.running.request
         finally:
             self.recording.lock.release()
-        if self.recording.renew(request.sequence):
-            request.ask_to_stop()
+
+    def renewal(self) -> Renewal | None:
+        """The lease, where a handler has run for a while and it is time to renew it."""
+        running = self.running
+        if self._is_fast() or running is None or self.recording.closed or not self.recording.is_to_renew():
+            return None
+        request = running.request
+        return Renewal(self.lease.queue_id, self.lease.fence, request.sequence, request.ask_to_stop)
+
+    def fenced_out(self) -> None:
+        """Called by the watch. The turn itself finds out when it records."""
+        log.warning("the watch was fenced out", of=str(self))
+        self.watch.remove(self)
+
+    def _record_beside(self, began: datetime) -> None:
+        """In the watch's thread, which waits for nobody's row: one that is locked is tried again a little later."""
+        try:
+            self.recording.record(QueueState.DRAINING, 1, began=began)
+        except OperationalError as error:
+            if not isinstance(error.__cause__, LockNotAvailable):
+                raise
+            self.record_again = time.monotonic() + LOCKED_SECONDS
 
     def _is_fast(self, seconds: float = FAST_SECONDS) -> bool:
         """Whether no handler runs, or one that began less than `seconds` ago."""
@@ -411,8 +439,10 @@ class Turn:
                 self.recording.record(QueueState.WAITING, delay=0)
             else:
                 self.recording.record(verdict.then, delay=verdict.delay)
-        except DatabaseError:
-            self.recording.passed, self.recording.outcomes = before  # it is given up at the next look, once
+        except DatabaseError as error:
+            self.recording.passed, self.recording.outcomes = before  # it is given up at a later look, once
+            if isinstance(error.__cause__, LockNotAvailable):
+                return
             raise
         self.recording.closed = True
         metrics.HANDLERS_GIVEN_UP.labels(running.kind.name).inc()

@@ -6,24 +6,37 @@ import ctypes
 import random
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 import structlog
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
 from django.db import Error as DatabaseError
-from django.db import InterfaceError, OperationalError, connection
 
 from processing import broker
 from processing.beat import Beat
+from project.postgresql.base import DatabaseWrapper
+from project.postgresql.limits import WATCH
 from queues import outbox
-from queues.lease import FencedOut
+from queues.lease import FencedOut, Lease, reconcile, renew
 
 log = structlog.get_logger()
 
 LOCK_CLASS = 0x6F776B72  # "owkr": workers' advisory locks
 TICK_SECONDS = 0.01
 RENEW_SECONDS = 1.0
+RECONCILE_SECONDS = 1.0
 LOCK_SECONDS = 0.25  # sooner than a dispatcher believes that a process is dead whose lock it missed once
+
+
+class Renewal(NamedTuple):
+    """A lease that is to be renewed, what runs under it, and whom to tell that it is to be cancelled."""
+
+    queue_id: int
+    fence: int
+    seq: int
+    ask_to_stop: Callable[[], None]
 
 
 class Watched(Protocol):
@@ -31,6 +44,12 @@ class Watched(Protocol):
 
     def look_after(self) -> None:
         """Called every few milliseconds. Raises FencedOut: there is nothing to look after any more."""
+
+    def renewal(self) -> Renewal | None:
+        """Its lease, if it is time to renew it."""
+
+    def fenced_out(self) -> None:
+        """The lease that was to be renewed is somebody else's by now."""
 
     def abandon(self) -> None:
         """The process ends now."""
@@ -44,17 +63,26 @@ class Watch:
         self.stopping = threading.Event()
         self._locked = threading.Event()
         self._turns: set[Watched] = set()
+        self._known: set[tuple[int, int]] = set()  # the leases of this process: queue and fence
+        self._send_tokens: Callable[[list[int]], None] = lambda _: None
         self._busy = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._end_process = threading.Event()
         self._beat: Beat | None = None
 
-    def start(self, end_process: threading.Event, beat: Beat | None = None) -> None:
+    def start(
+        self,
+        end_process: threading.Event,
+        beat: Beat | None = None,
+        send_tokens: Callable[[list[int]], None] | None = None,
+    ) -> None:
         """Begin to watch, and give the process's sign of life.
 
-        `end_process` is set when a handler hangs so that only the process's end helps.
+        `end_process` is set when a handler hangs so that only the process's end helps. `send_tokens` gets the queues
+        that were given back; it must not wait.
         """
+        self._send_tokens = send_tokens or self._send_tokens
         self._end_process, self._beat = end_process, beat
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -76,6 +104,19 @@ class Watch:
     def remove(self, turn: Watched) -> None:
         """It is over."""
         self._turns.discard(turn)
+
+    def know(self, lease: Lease) -> bool:
+        """This process has it from now on. False: its answer came too late, so it counts as refused."""
+        self._known.add((lease.queue_id, lease.fence))
+        if lease.came_in_time:  # asked after the entry: `reconcile` counts on that
+            return True
+        self.forget(lease)
+        log.warning("a lease came too late", queue=lease.queue_id, fence=lease.fence)
+        return False
+
+    def forget(self, lease: Lease) -> None:
+        """This process is done with it. If PostgreSQL does not know, it is given back."""
+        self._known.discard((lease.queue_id, lease.fence))
 
     def retire(self, turn: Watched) -> None:
         """A turn was given up with its thread: end the process, once the other handlers have ended."""
@@ -109,7 +150,9 @@ class Watch:
             connection.close()
 
     def _watch(self) -> None:
-        checked = 0.0
+        wrapper = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
+        wrapper.wanted, wrapper.keeps_session = WATCH, True
+        checked = reconciled = 0.0
         while not self._ended.is_set():
             self._busy.wait(LOCK_SECONDS)
             if self._beat is not None:
@@ -119,6 +162,9 @@ class Watch:
                     self._hold_lock()
                     checked = time.monotonic()
                 self._look()
+                if time.monotonic() - reconciled > RECONCILE_SECONDS:
+                    self._reconcile()
+                    reconciled = time.monotonic()
             except DatabaseError as error:
                 self._locked.clear()
                 log.warning("the watch lost PostgreSQL", error=str(error).strip())
@@ -142,9 +188,13 @@ class Watch:
             self._locked.set()
 
     def _look(self) -> None:
+        """Look after each, and renew all leases whose time has come in one statement."""
+        wanted = []
         for turn in tuple(self._turns):
             try:
                 turn.look_after()
+                if (renewal := turn.renewal()) is not None:
+                    wanted.append((turn, renewal))
             except FencedOut:
                 log.warning("the watch was fenced out", of=str(turn))
                 self.remove(turn)
@@ -154,6 +204,23 @@ class Watch:
                 # Its lease runs out, and the others' turns go on.
                 log.exception("a turn cannot be looked after", of=str(turn))
                 self.remove(turn)
+        if wanted:
+            self._renew(wanted)
+
+    def _renew(self, wanted: Sequence[tuple[Watched, Renewal]]) -> None:
+        renewed = renew([renewal[:3] for _, renewal in wanted])
+        for turn, renewal in wanted:
+            if renewal.queue_id not in renewed:
+                turn.fenced_out()
+            elif renewed[renewal.queue_id]:
+                renewal.ask_to_stop()
+
+    def _reconcile(self) -> None:
+        """Give back what is leased in this process's name and it does not know: an answer was lost, or came late."""
+        given_back = reconcile(self.holder, lambda: self._known)
+        if given_back:
+            log.warning("leases that nobody here knew were given back", queues=given_back)
+            self._send_tokens(given_back)
 
 
 def raise_in(thread_id: int, error: type[BaseException]) -> None:

@@ -12,6 +12,7 @@ from django.conf import settings
 from processing import actors, drain, metrics
 from processing.beat import Beat
 from processing.broker import consumers
+from processing.bundle import pass_on_later
 from processing.isolation import LAST_WORDS_SECONDS, Isolation
 from processing.supervisor import die_with_parent
 from project.sharing import VARIABLE
@@ -25,7 +26,7 @@ def run(threads: int, stop: threading.Event) -> None:
     """Work until `stop` is set; then take no new turn, let running handlers finish, and give the rest back."""
     watched.listen()
     shared = os.environ.get(VARIABLE)
-    drain.watch.start(stop, Beat(Path(shared)) if shared else None)
+    drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
     if threads > 1:
         drain.isolation = Isolation(drain.watch)
     begin_at_zero()
@@ -48,7 +49,7 @@ def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> 
     if os.getppid() != parent:
         return  # it died before it could be told of
     watched.listen()
-    drain.watch.start(stop)
+    drain.watch.start(stop, send_tokens=pass_on_later)
 
     def work() -> None:
         try:

@@ -17,7 +17,10 @@ set_up(set_prefix=False)
 
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
+from project.postgresql.limits import play  # noqa: E402
 from queues.streams import streams  # noqa: E402
+
+play("api")
 
 
 class EventsHandler(ASGIHandler):

@@ -43,6 +43,10 @@ class Environment(BaseSettings):
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis; the path is the database number.")
     redis_prefix: str = Field("", pattern=r"^[A-Za-z0-9._:-]{0,80}$", description="Before every key and channel there.")
 
+    api_statement_seconds: float = Field(3, ge=0.1, description="Longest statement of an API or events process.")
+    background_statement_seconds: float = Field(4, ge=0.1, description="The same of dispatchers and workers.")
+    command_statement_seconds: float = Field(21600, ge=1, le=86400, description="The same of other commands.")
+
     extra_apps: str = Field("", description="Your own apps, comma-separated: each one's handlers.py is found.")
     queue_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,40}$", description="Before every RabbitMQ queue's name.")
     persistent_messages: bool = Field(False, description="Pointers on the broker's disk too: slower, never needed.")
@@ -142,27 +146,25 @@ def database(url: str) -> dict[str, Any]:
     given = database_url.parse(url)
     more_options = given.pop("options", "").strip()
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "project.postgresql",
         "NAME": given.pop("dbname"),
         "USER": given.pop("user", ""),
         "PASSWORD": given.pop("password", ""),
         "HOST": given.pop("host", ""),
         "PORT": given.pop("port", ""),
-        # One connection a thread, kept; the check finds it dead after PostgreSQL was restarted.
+        # One connection a thread, kept; one that is dead is replaced before it is used (project/postgresql).
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
         # The server prepares the hot statements (queues/sql.py) after a few runs.
         "OPTIONS": {
             "prepare_threshold": 5,
-            "connect_timeout": 5,
-            # PostgreSQL soon frees the locks of a process whose machine vanished. What is prepared (queues/sql.py,
-            # nothing else) is planned once: planning took PostgreSQL a third of the time of accepting a request.
-            # By index, then, even if the table was small at the time: as if disks were solid state, and a table that
-            # is read as a whole four times as large.
-            # Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues.
-            "options": "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-            " -c plan_cache_mode=force_generic_plan -c random_page_cost=1.1 -c seq_page_cost=4 -c jit=off"
-            + (f" {more_options}" if more_options else ""),  # PgBouncer refuses a space at the end
+            # A server that vanished is noticed by TCP, one that only keeps silent by our clock (project/postgresql).
+            "connect_timeout": 2,
+            "tcp_user_timeout": 4000,
+            "keepalives_idle": 2,
+            "keepalives_interval": 1,
+            "keepalives_count": 2,
+            **({"options": more_options} if more_options else {}),
             **given,  # sslmode, connect_timeout ..: what the address says wins
         },
     }

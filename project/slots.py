@@ -25,6 +25,8 @@ class Slots:
             self.free.put(connection)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ.get("PATH_INFO", "").startswith("/health/"):
+            return self.application(environ, start_response)  # never behind those who wait for a server
         connection = self.free.get()
         connections[DEFAULT_DB_ALIAS] = connection
         try:

@@ -18,6 +18,7 @@ set_up()
 from django.conf import settings  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
+from project.postgresql.limits import play  # noqa: E402
 from project.slots import Slots  # noqa: E402
 from queues.fast_path import in_front_of  # noqa: E402
 from queues.finishing import watched  # noqa: E402
@@ -44,6 +45,7 @@ def end_streams_on_signals() -> None:
 
 if threading.current_thread() is threading.main_thread():
     end_streams_on_signals()
+play("api")
 watched.listen()
 application = in_front_of(Slots(get_wsgi_application(), settings.ENV.api_threads))
 gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again

@@ -1,7 +1,7 @@
 """A worker's right to run one user's queue, for a time: taken, used and given back here and nowhere else."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Self
 from uuid import UUID
@@ -11,10 +11,11 @@ from django.conf import settings
 
 from queues.statements import (
     CLAIMED,
+    GIVE_BACK,
+    HELD,
     KEEP_BEGINNING,
     LEASE,
     LEASED,
-    LET_GO_OF_NEXT,
     RECORD,
     RECORD_AND_LEASE,
     RENEW,
@@ -23,6 +24,9 @@ from queues.statements import (
 from queues.states import AttemptOutcome, QueueState, Status
 
 Next = Literal[QueueState.DRAINING, QueueState.READY, QueueState.WAITING, QueueState.BLOCKED]
+
+ANSWER_SECONDS = 1.5  # an answer to the asking for a lease that took longer counts as a refusal ..
+YOUNG_SECONDS = 2.0  # .. and the lease, once it is as old as this, is given back
 
 
 class FencedOut(Exception):
@@ -73,7 +77,8 @@ class Outcome(NamedTuple):
 class Lease:
     """Held by one worker thread; every write names its fence, so that a holder who lost it writes nothing."""
 
-    def __init__(self, row: Any, holder: int) -> None:
+    def __init__(self, row: Any, holder: int, asked: float) -> None:
+        self.asked = asked  # when, on the monotonic clock
         self.holder = holder
         self.queue_id: int = row.queue_id
         self.user_id: UUID = row.user_id
@@ -95,8 +100,14 @@ class Lease:
 
         `left` is the fence of a lease whose holder leaves the queue to this one.
         """
+        asked = time.monotonic()
         row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds, left=left)
-        return None if row is None else cls(row, holder)
+        return None if row is None else cls(row, holder, asked)
+
+    @property
+    def came_in_time(self) -> bool:
+        """Whether its answer is no older than one may be that nobody gives back. Asked once its holder knows it."""
+        return time.monotonic() - self.asked <= ANSWER_SECONDS
 
     @property
     def careful(self) -> bool:
@@ -151,6 +162,7 @@ class Lease:
             "seconds": settings.ENV.lease_seconds,
             "outcomes": orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
         }
+        asked = time.monotonic()
         if follow is None:
             row = RECORD.row(**values)
         else:
@@ -162,15 +174,10 @@ class Lease:
         self.state = QueueState(row.state)
         self.paused = row.paused
         self.since = row.since
-        return None if follow is None or row.queue_id is None else Lease(row, self.holder)
+        return None if follow is None or row.queue_id is None else Lease(row, self.holder, asked)
 
-    def catch_up(self, follow: int | None = None) -> int:
-        """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut.
-
-        Had it taken the queue `follow` besides, nobody would know: that one is ready again.
-        """
-        if follow is not None:
-            LET_GO_OF_NEXT.rows(queue=self.queue_id, fence=self.fence, next=follow, holder=self.holder)
+    def catch_up(self) -> int:
+        """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut."""
         row = LEASED.row(queue=self.queue_id, fence=self.fence)
         if row is None:
             raise FencedOut
@@ -186,10 +193,42 @@ class Lease:
 
     def renew(self, seq: int) -> bool:
         """Keep the lease; whether its owner wants the request at `seq` cancelled. Raises FencedOut."""
-        row = RENEW.row(queue=self.queue_id, fence=self.fence, seq=seq, seconds=settings.ENV.lease_seconds)
-        if row is None:
-            raise FencedOut
-        return bool(row.cancelled)
+        return renew([(self.queue_id, self.fence, seq)])[self.queue_id]
+
+
+class Renewals(dict[int, bool]):
+    """By queue, whether the request that runs is to be cancelled. Raises FencedOut for a queue that is another's."""
+
+    def __missing__(self, queue_id: int) -> bool:
+        raise FencedOut
+
+
+def renew(held: Sequence[tuple[int, int, int]]) -> Renewals:
+    """Keep these leases: queue, fence, and the sequence number that runs. Waits for no lock: one that is locked keeps
+    the time it has.
+    """
+    rows = RENEW.rows(
+        held=orjson.dumps([dict(zip(("id", "fence", "seq"), one, strict=True)) for one in held]).decode(),
+        seconds=settings.ENV.lease_seconds,
+    )
+    return Renewals((row.id, row.cancelled) for row in rows)
+
+
+def reconcile(holder: int, known: Callable[[], Collection[tuple[int, int]]]) -> list[int]:
+    """Give back the leases in the name of `holder` that it does not know, by queue and fence. Who wants a token.
+
+    One whose answer may still be on its way is left alone, or its handler would run beside the next holder's. So
+    `known` is asked after PostgreSQL: what is old by then and unknown has been refused, or will be.
+    """
+    held = [(row.id, row.fence) for row in HELD.rows(holder=holder) if row.age >= YOUNG_SECONDS]
+    if not held:
+        return []
+    mine = known()
+    unknown = [{"id": id_, "fence": fence} for id_, fence in held if (id_, fence) not in mine]
+    if not unknown:
+        return []
+    rows = GIVE_BACK.rows(unknown=orjson.dumps(unknown).decode(), holder=holder)
+    return [row.id for row in rows if row.wants_token]
 
 
 def keep_beginning(request_id: UUID, began: datetime) -> None:

@@ -229,13 +229,21 @@ RECORD_AND_LEASE = Statement(f"""
     FROM queue LEFT JOIN lease ON true LEFT JOIN head ON true
 """)  # noqa: S608  # of constants
 
-# Its answer was lost. Had it been committed, the next queue would be leased by a process that does not know: both have
-# the moment of that transaction.
-LET_GO_OF_NEXT = Statement("""
-    UPDATE queues_userqueue next SET state = 'ready', state_since = now(), claimed = 0
-    FROM queues_userqueue q
-    WHERE q.id = %(queue)s AND q.fence = %(fence)s AND next.id = %(next)s AND next.holder = %(holder)s
-      AND next.state = 'draining' AND next.state_since = q.state_since
+# The leases in a process's name, with their age. Reads only the partial index of active queues.
+HELD = Statement("""
+    SELECT id, fence, extract(epoch FROM clock_timestamp() - state_since)::float8 AS age
+    FROM queues_userqueue WHERE active AND state = 'draining' AND holder = %(holder)s
+""")
+
+# Those of them that the process does not know: an answer was lost, or came too late. Others may have them.
+GIVE_BACK = Statement("""
+    UPDATE queues_userqueue SET state = 'ready', state_since = now(), claimed = 0
+    WHERE id IN (
+        SELECT q.id FROM json_to_recordset(%(unknown)s::json) AS v (id bigint, fence bigint)
+        JOIN queues_userqueue q ON q.id = v.id AND q.fence = v.fence
+        WHERE q.state = 'draining' AND q.holder = %(holder)s
+        ORDER BY q.id FOR NO KEY UPDATE OF q SKIP LOCKED)
+    RETURNING id, NOT paused AS wants_token
 """)
 
 # Where a lease stands whose holder is not sure. No row: fenced out.
@@ -257,12 +265,23 @@ REPUBLISH = Statement("""
     RETURNING id
 """)
 
-# The heartbeat of a long turn. Says whether somebody wants the one that runs cancelled; no row: fenced out.
+# The heartbeat of long turns, for all of a process in one statement. It waits for nobody: what is locked is renewed the
+# next time. Says whether somebody wants the one that runs cancelled; no row: fenced out.
 RENEW = Statement("""
-    UPDATE queues_userqueue q SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s)
-    WHERE q.id = %(queue)s AND q.fence = %(fence)s AND q.state = 'draining'
-    RETURNING EXISTS (SELECT FROM queues_request r WHERE r.queue_id = q.id AND r.seq = %(seq)s
-                      AND r.cancel_asked_at IS NOT NULL) AS cancelled
+    WITH held AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(held)s::json) AS v (id bigint, fence bigint, seq bigint)
+    ), unlocked AS (
+        SELECT q.id FROM held CROSS JOIN LATERAL (
+            SELECT id FROM queues_userqueue WHERE id = held.id AND fence = held.fence AND state = 'draining'
+            FOR NO KEY UPDATE SKIP LOCKED) q
+    ), renewed AS (
+        UPDATE queues_userqueue SET lease_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+        WHERE id = ANY (ARRAY (SELECT id FROM unlocked)) RETURNING id
+    )
+    SELECT q.id, EXISTS (SELECT FROM renewed WHERE renewed.id = q.id) AS renewed,
+           EXISTS (SELECT FROM queues_request r WHERE r.queue_id = q.id AND r.seq = held.seq
+                   AND r.cancel_asked_at IS NOT NULL) AS cancelled
+    FROM held JOIN queues_userqueue q ON q.id = held.id AND q.fence = held.fence AND q.state = 'draining'
 """)
 
 # Draining, but its holder was silent for longer than its lease, or seems dead: its session-level advisory lock is free.

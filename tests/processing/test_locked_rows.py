@@ -80,7 +80,7 @@ def test_a_locked_queue_keeps_nobody_else_waiting_and_is_published_once(
                 until(lambda: all(published(user) == queue_of(user).last_seq for user in others), OTHERS_SECONDS)
                 print(f"the others waited {time.monotonic() - began:.3f} s")
             assert published(stuck) == 0
-            assert brought.count(queue_name(queue.id, 0)) <= 1, "what is published and cannot be marked is not published again"
+            assert brought.count(queue_name(queue.id, 0)) <= 1, "it is published, though not marked"
             assert hand.dispatcher.leading.is_set(), "no server is away"
         until(lambda: published(stuck) == 2, 3, "it has its turn when its row is free")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 from django.utils import timezone
 
 from processing import drain, recording, turn, watch
@@ -19,6 +19,7 @@ from processing.handlers import HandlerRequest, Reject, RetryLater
 from processing.rabbitmq import Delivery, queue_name
 from processing.reader import Reader
 from processing.recording import Recording
+from project.postgresql.limits import Limits, of_role
 from queues import interventions
 from queues.lease import Next
 from queues.models import Attempt, UserQueue
@@ -324,6 +325,30 @@ def test_a_statement_that_overruns_is_counted_and_leaves_a_usable_connection(han
     assert [attempts_of(r) for r in requests_of(user)] == [[(1, "timed_out"), (2, "succeeded")]] * 2
 
 
+@pytest.mark.parametrize("kind", ["test.script", "test.atomic"])
+def test_a_handlers_own_statements_have_its_kinds_time_and_no_less(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    short = Limits(0.3, 0.3, 0.3)
+    monkeypatch.setattr(turn, "of_role", lambda: short)
+    monkeypatch.setattr(connections["default"], "wanted", short)
+
+    @script
+    def thorough(request: HandlerRequest) -> int:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(1)")
+        return 1
+
+    user = new_user()
+    submit(user, "thorough", kind=kind)
+    hand.settle()
+    assert [attempts_of(r) for r in requests_of(user)] == [[]]
+    assert statuses_of(user) == ["succeeded"]
+    monkeypatch.undo()
+    connections["default"].wanted = of_role()  # type: ignore[attr-defined]
+    connection.close()
+
+
 def test_finished_work_is_recorded_while_a_slow_handler_runs(hand: Hand, script: Script) -> None:
     waited = []
 
@@ -592,6 +617,8 @@ def test_a_turn_is_watched_at_once_whenever_it_begins(watch: Any) -> None:
         def looked(self, often: int) -> bool:
             return self.looks >= often
 
+        def renewal(self) -> None: ...
+
         def abandon(self) -> None: ...
 
     for _ in range(30):
@@ -609,6 +636,8 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
         def look_after(self) -> None:
             raise TypeError("a defect")
 
+        def renewal(self) -> None: ...
+
         def abandon(self) -> None: ...
 
     class Looked:
@@ -616,6 +645,8 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
 
         def look_after(self) -> None:
             self.looks += 1
+
+        def renewal(self) -> None: ...
 
         def abandon(self) -> None: ...
 

@@ -13,6 +13,7 @@ from processing.sessions import refuse_borrowed_sessions
 from processing.vitality import DispatcherVitality
 from processing.worker import stop_on_signals
 from project.metrics import exposition
+from project.postgresql.limits import play
 from project.probes import PortUnusable, Probes
 from queues.outbox import Shard
 
@@ -39,6 +40,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, shards: int, health_port: int, **options: Any) -> None:
         if shards < 1:
             raise CommandError("--shards is at least 1.")
+        play("dispatcher")
         refuse_borrowed_sessions()
         stop = threading.Event()
         stop_on_signals(stop)

@@ -11,6 +11,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from project.postgresql.limits import play
+
 
 class Command(BaseCommand):
     help = "Run users' requests, one at a time and in order for each user, many users side by side."
@@ -39,6 +41,7 @@ class Command(BaseCommand):
     ) -> None:
         if processes < 1 or threads < 1:
             raise CommandError("--processes and --threads are at least 1.")
+        play("worker")
         if alone is not None:
             self.run_alone(*alone)
         elif child:
