@@ -1,4 +1,7 @@
-"""The API's entry point for a WSGI server, with a thread for each of API_THREADS requests and API_STREAMS streams."""
+"""The API's entry point for a WSGI server, with a thread for each of API_THREADS requests and API_STREAMS streams.
+
+Two threads more read what clients still send of bodies that were refused (project/web/unread_body.py).
+"""
 
 import gc
 import os
@@ -20,6 +23,7 @@ from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from project.postgresql.limits import play  # noqa: E402
 from project.slots import Slots  # noqa: E402
+from project.web.unread_body import UnreadBody  # noqa: E402
 from queues.fast_path import in_front_of  # noqa: E402
 from queues.finishing import watched  # noqa: E402
 from queues.streams import streams  # noqa: E402
@@ -47,5 +51,5 @@ if threading.current_thread() is threading.main_thread():
     end_streams_on_signals()
 play("api")
 watched.listen()
-application = in_front_of(Slots(get_wsgi_application(), settings.ENV.api_threads))
+application = UnreadBody(in_front_of(Slots(get_wsgi_application(), settings.ENV.api_threads)))
 gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again

@@ -15,6 +15,7 @@ from project.local.servers import Servers
 USUAL_PORT = 8000
 DISPATCHER_PORT, WORKER_PORT = 9101, 9102
 API_STREAMS = 24  # of each API process: here no other service serves the streams
+READING_ON = 2  # threads that read bodies on that were refused
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,12 @@ class Service:
 def services(port: int, dispatcher_port: int = 0, worker_port: int = 0, size: Size = PRODUCTION) -> list[Service]:
     """All that `./run up` runs: the API's port, and those for the others' probes and metrics (0: none)."""
     granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
-    granian += ["--workers", str(size.api_processes), "--blocking-threads", str(size.api_threads + API_STREAMS)]
+    granian += [
+        "--workers",
+        str(size.api_processes),
+        "--blocking-threads",
+        str(size.api_threads + API_STREAMS + READING_ON),
+    ]
     granian += ["--log-level", "error", "project.wsgi:application"]
     manage = [sys.executable, str(ROOT / "manage.py")]
     return [

@@ -18,6 +18,7 @@ from granian.cli import cli as granian
 
 from project.local.place import ROOT
 from project.settings import Environment
+from project.web.unread_body import THREADS
 from tests.docker import compose
 from tests.docker.compose import by_default, composition, image_command, image_environment, instruction, ours, services
 
@@ -61,7 +62,7 @@ def test_the_images_own_variables_are_settings_or_pythons() -> None:
 def test_the_api_has_a_thread_for_all_that_it_takes_on() -> None:
     parsed = granian.make_context("granian", image_command()[1:]).params
     streams = int(image_environment()["API_STREAMS"])
-    assert parsed["blocking_threads"] == Environment.model_fields["api_threads"].default + streams
+    assert parsed["blocking_threads"] == Environment.model_fields["api_threads"].default + streams + THREADS
 
 
 def test_the_secrets_that_are_made_are_settings_that_fit(secrets: Path) -> None:

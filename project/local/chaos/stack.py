@@ -193,7 +193,7 @@ class Stack:
 
     def _table(self) -> Iterator[Member]:
         granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1"]
-        granian += ["--port", str(self.port), "--workers", "1", "--blocking-threads", "8", "--log-level", "error"]
+        granian += ["--port", str(self.port), "--workers", "1", "--blocking-threads", "10", "--log-level", "error"]
         manage = [sys.executable, str(self.manage)]
         work = [*manage, "work", "--processes", "1", "--threads", str(THREADS)]
         self.variables = self.environment()

@@ -1,0 +1,78 @@
+"""A body that is too large is refused so that the client sees the refusal, whoever else sends slowly."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from project.web.unread_body import THREADS
+from tests.processing.test_streams import Server, serving
+
+TEN_MB = b" " * 10_000_000
+PATH = "/api/v1/auth/register"
+
+
+@pytest.fixture(scope="module")
+def api(django_db_setup: None) -> Iterator[Server]:
+    with serving("api") as server:
+        deadline = time.monotonic() + 90
+        while not server.answers():
+            assert time.monotonic() < deadline, "granian does not answer"
+            time.sleep(0.05)
+        yield server
+
+
+@pytest.mark.parametrize("path", [PATH, "/api/v1/requests", "/api/v1/nowhere"])
+def test_pythons_own_client_sees_why_ten_megabytes_are_refused(api: Server, path: str) -> None:
+    status = {PATH: 413, "/api/v1/requests": 401, "/api/v1/nowhere": 404}[path]
+    for _ in range(3):
+        connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=30)
+        connection.request("POST", path, TEN_MB, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (status, status)
+        connection.close()
+
+
+def test_urllib_sees_why_ten_megabytes_are_refused(api: Server) -> None:
+    asked = urllib.request.Request(f"http://127.0.0.1:{api.port}{PATH}", TEN_MB, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked, timeout=30)  # noqa: S310
+    assert refused.value.code == 413
+    assert json.load(refused.value)["type"] == "/problems/body-too-large"
+
+
+def test_who_sends_a_body_drop_by_drop_holds_up_nobody(api: Server, until: Callable[..., None]) -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "Content-Length: 9000000\r\n\r\n{"
+    over = threading.Event()
+    took: list[float] = []
+
+    def drip() -> None:
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", api.port), timeout=30) as line:
+            line.sendall(head.encode())
+            line.settimeout(1)
+            with suppress(TimeoutError):  # its body is read on
+                assert b" 413 " in line.recv(100)
+                took.append(time.monotonic() - began)
+            over.wait(60)
+
+    drips = [threading.Thread(target=drip) for _ in range(12)]
+    for one in drips:
+        one.start()
+    assert api.answers(), "while they drip"
+    until(lambda: len(took) >= 12 - THREADS, "all are answered but those whose bodies are read on", 30)
+    assert api.answers(), "while they drip"
+    over.set()
+    for one in drips:
+        one.join()
+    connection = http.client.HTTPConnection("127.0.0.1", api.port, timeout=30)
+    connection.request("POST", PATH, TEN_MB, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 413, "the places to read on are free again"
