@@ -21,13 +21,12 @@ from project import health
 from project.metrics import standing_now
 from queues import failures, pace
 from queues.looking import first_id
-from queues.standing import Standing
+from queues.standing import STUCK_SECONDS, Standing
 from queues.states import QueueState, Status
 
 Found = TypeVar("Found")
 
 PATIENCE = 0.15  # seconds for the checks of the servers; what they found before is shown after that
-STUCK_SECONDS = 10.0  # work that could begin has waited for so long, and nothing runs
 FAILED_WITHIN = timedelta(days=1)
 SERVERS = {"postgresql": "PostgreSQL", "rabbitmq": "RabbitMQ", "redis": "Redis", "migrations": "Schema"}
 MEANS = {

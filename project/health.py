@@ -1,6 +1,7 @@
 """Whether the service works: GET /health/live (this process answers) and /health/ready (all it needs does).
 
-`status` is `ok`, `degraded` (200: Redis, RabbitMQ or a dispatcher is missing; requests are accepted and kept) or `down`
+`status` is `ok`, `degraded` (200: Redis, RabbitMQ, a dispatcher or all workers are missing, work waits and nothing
+moves, or a queue is blocked; requests are accepted and kept) or `down`
 (503: PostgreSQL or its schema is missing). Each check is `ok`, `down` or `timeout`; the log says why. The checks run
 beside each other and are repeated after CACHED seconds at the earliest, so that probes cost nothing.
 """
@@ -26,6 +27,8 @@ CACHED = 1.0
 TIMEOUT = 2.0
 SILENT_SECONDS = 10.0  # a leader is succeeded within 5
 NEEDED = ("postgresql", "migrations")
+CHECKS = ("postgresql", "rabbitmq", "redis", "migrations", "dispatcher", "workers", "queues")
+IN_DATABASE = ("postgresql", "migrations", "dispatcher", "workers", "queues")
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +78,7 @@ class _Recent:
         found: dict[str, str] = {}
         for check, future in started.items():
             found |= self.outcome(check, future, deadline)
-        return {name: found[name] for name in ("postgresql", "rabbitmq", "redis", "migrations", "dispatcher")}
+        return {name: found[name] for name in CHECKS}
 
     def thread(self, name: str) -> ThreadPoolExecutor:
         if name not in self.threads:
@@ -83,7 +86,7 @@ class _Recent:
         return self.threads[name]
 
     def outcome(self, check: "Check", future: "Future[dict[str, str]]", deadline: float) -> dict[str, str]:
-        names = ("postgresql", "migrations", "dispatcher") if check is in_database else (check.__name__,)
+        names = IN_DATABASE if check is in_database else (check.__name__,)
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except TookTooLong:
@@ -103,7 +106,10 @@ def in_database() -> dict[str, str]:
         connection.close_if_unusable_or_obsolete()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        return {"postgresql": "ok", "migrations": migrations(), "dispatcher": dispatcher()}
+        schema = migrations()
+        if schema != "ok":
+            return {**dict.fromkeys(IN_DATABASE, "down"), "postgresql": "ok"}
+        return {"postgresql": "ok", "migrations": schema, "dispatcher": dispatcher(), **moving()}
     except (DatabaseError, InterfaceError):
         connection.close()
         raise
@@ -129,6 +135,14 @@ def dispatcher() -> str:
 
     silent = leadership.last_sign(settings.ENV.dispatch_shards)
     return "ok" if silent is not None and silent <= SILENT_SECONDS else "down"
+
+
+def moving() -> dict[str, str]:
+    """Whether a worker gave a sign lately, and whether what waits goes on: no queue is stuck or blocked."""
+    from project.metrics import standing_now
+
+    now = standing_now()
+    return {"workers": "ok" if now.workers else "down", "queues": "ok" if now.moves else "down"}
 
 
 def rabbitmq() -> dict[str, str]:

@@ -35,6 +35,7 @@ log = structlog.get_logger()
 
 disable_created_metrics()  # when a series began is of no use to Prometheus, and one more series each
 
+BACKENDS = ("postgresql", "rabbitmq", "redis", "migrations", "dispatcher")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 NOWHERE = "(none)"  # for all paths that nothing is served under
 
@@ -100,7 +101,7 @@ class Installation:
         up = GaugeMetricFamily(
             "ordered_work_backend_up", "1 if it works, as /health/ready sees it.", labels=["backend"]
         )
-        checks = health.checks()
+        checks = {name: how for name, how in health.checks().items() if name in BACKENDS}
         for name, found in checks.items():
             up.add_metric([name], found == "ok")
         yield up

@@ -10,6 +10,8 @@ from django.conf import settings
 from queues.sql import Statement
 from queues.states import QueueState
 
+SILENT_SECONDS = 10.0  # a worker process that gave no sign for so long is not counted
+STUCK_SECONDS = 10.0  # work that could begin has waited for so long, and nothing runs
 CACHED_SECONDS = 2.0
 CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: looking costs at most a twentieth
 
@@ -40,11 +42,14 @@ BY_STATE = Statement("""
     GROUP BY q.state, q.paused
 """)
 
-# What else the dispatcher may be behind with, and who is alive: each leader has a lease, each worker process a lock.
+# What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a lock,
+# and its session asks something four times a second; a frozen one does not.
 AROUND = Statement("""
     WITH held AS MATERIALIZED (
-        SELECT classid::bigint, objid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted
-        AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+        SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND a.state_change > clock_timestamp() - make_interval(secs => %(silent)s))
     SELECT (SELECT count(*) FROM queues_userqueue WHERE paused) AS paused,
            extract(epoch FROM now() - (SELECT min(due_at) FROM queues_request WHERE due_at <= now()))::float8
                AS oldest_due,
@@ -112,6 +117,11 @@ class Standing:
         return self.oldest_waiting(lambda group: not group.paused and group.state in could)
 
     @property
+    def moves(self) -> bool:
+        """Whether no queue is blocked and what waits goes on."""
+        return self.stuck_for < STUCK_SECONDS and not self.queues(QueueState.BLOCKED)
+
+    @property
     def ages(self) -> dict[str, float]:
         """The same of queues that are `moving`, `blocked` or `paused`: each queue is in one of the three."""
         return {
@@ -125,7 +135,7 @@ def look(workers: int) -> Standing:
     """How they stand now. The argument is the class of the advisory locks that workers hold."""
     began = time.monotonic()
     rows = BY_STATE.rows()
-    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=workers)
+    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=workers, silent=SILENT_SECONDS)
     assert around is not None  # noqa: S101  (it has no WHERE)
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
     return Standing(

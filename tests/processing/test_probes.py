@@ -136,6 +136,7 @@ def test_a_check_that_fails_is_a_503_and_shows_no_traceback() -> None:
     probes.server_close()
 
 
+@pytest.mark.django_db
 def test_a_taken_port_is_said_in_a_sentence(probes: Probes) -> None:
     with pytest.raises(PortUnusable, match=f"127.0.0.1:{probes.server_port} cannot be listened on"):
         Probes("127.0.0.1", probes.server_port, well, well, lambda: b"")

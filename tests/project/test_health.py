@@ -3,17 +3,25 @@
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
+from django.conf import settings
 from django.db import OperationalError, connection
+from django.utils import timezone
 
+from accounts.models import User
 from processing import rabbitmq
+from processing.watch import LOCK_CLASS
 from project import health
 from project.redis_client import RedisUnavailable
-from queues.models import Leadership
+from queues import standing
+from queues.models import Leadership, UserQueue
+from queues.states import QueueState, Status
 from tests.accounts.people import Api, at_once
-from tests.queues.rows import a_leader
+from tests.queues.rows import a_leader, request_in
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,6 +31,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing cached; the threads' connections are closed afterwards, or the database could not be dropped."""
     recent = health._Recent()
     monkeypatch.setattr(health, "_recent", recent)
+    monkeypatch.setattr(standing, "recent", standing.Recent())
     yield
     for thread in recent.threads.values():
         thread.submit(lambda: connection.close())  # its own, not that of this thread
@@ -30,8 +39,16 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def leader() -> Iterator[None]:
-    """Somebody leads the one shard."""
+def worker() -> Iterator[psycopg.Connection[Any]]:
+    """A worker process holds its lock, and has just asked something."""
+    with psycopg.connect(settings.ENV.database_url, autocommit=True) as session:
+        session.execute("SELECT pg_advisory_lock(%s, 1)", [LOCK_CLASS])
+        yield session
+
+
+@pytest.fixture
+def leader(worker: object) -> Iterator[None]:
+    """Somebody leads the one shard, and somebody works."""
     a_leader()
     yield
     Leadership.objects.all().delete()
@@ -63,11 +80,37 @@ def test_every_check_is_named() -> None:
         "redis",
         "migrations",
         "dispatcher",
+        "workers",
+        "queues",
     }
 
 
-def test_without_a_leader_it_is_degraded() -> None:
+def test_without_a_leader_it_is_degraded(worker: object) -> None:
     assert ready() == (200, "degraded", {"dispatcher": "down"})
+
+
+def test_without_a_worker_it_is_degraded() -> None:
+    a_leader()
+    assert ready() == (200, "degraded", {"workers": "down"})
+    Leadership.objects.all().delete()
+
+
+def test_a_worker_that_gives_no_sign_is_none(leader: None, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
+    monkeypatch.setattr(standing, "SILENT_SECONDS", 0.2)
+    until(lambda: standing.look(LOCK_CLASS).workers == 0, "its session is silent", 5)
+    assert ready() == (200, "degraded", {"workers": "down"})
+
+
+def test_a_blocked_queue_and_one_that_does_not_move_are_told(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    user = User.objects.create(username="ada")
+    queue = UserQueue.objects.create(user=user, last_seq=1, published_seq=1, state=QueueState.BLOCKED)
+    request_in(queue, 1, Status.RETRYING, attempt=1, created_at=timezone.now() - timedelta(seconds=60))
+    assert ready() == (200, "degraded", {"queues": "down"})
+    UserQueue.objects.filter(pk=queue.pk).update(state=QueueState.READY)
+    monkeypatch.setattr(standing, "STUCK_SECONDS", 0.0)
+    assert not standing.look(LOCK_CLASS).moves
+    monkeypatch.setattr(standing, "STUCK_SECONDS", 3600.0)
+    assert standing.look(LOCK_CLASS).moves
 
 
 def test_without_redis_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +140,7 @@ def test_without_postgresql_it_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_a_migration_missing_it_is_down(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = health.shipped_migrations() | {("accounts", "9999_not_applied")}
     monkeypatch.setattr(health, "shipped_migrations", lambda: shipped)
-    assert ready() == (503, "down", {"migrations": "down"})
+    assert ready() == (503, "down", dict.fromkeys(("migrations", "dispatcher", "workers", "queues"), "down"))
 
 
 def test_one_that_hangs_holds_up_no_other(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
