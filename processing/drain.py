@@ -14,6 +14,7 @@ from processing import broker, metrics
 from processing.isolation import Isolation
 from processing.rabbitmq import BrokerUnavailable, TokenSender
 from processing.reader import Reader
+from processing.shares import Shares
 from processing.turn import Line, Turn
 from processing.watch import Watch
 from queues.lease import FencedOut, Lease
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
 
 watch = Watch()
+shares = Shares()
 isolation: Isolation | None = None  # set where one process runs many users' requests
 _thread = threading.local()
 RETRY_SECONDS = 0.1  # after PostgreSQL failed, before it is asked again
@@ -71,7 +73,7 @@ def run(
             settle()
             isolation.run(lease)
             return
-        turn = Turn(lease, reader(), watch, most or settings.ENV.turn_requests, slow, line)
+        turn = Turn(lease, reader(), watch, most or settings.ENV.turn_requests, slow, line, shares)
         turn.run()
         if turn.wants_token:
             send_token(lease.queue_id)

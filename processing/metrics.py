@@ -33,6 +33,9 @@ REPUBLICATIONS = Counter("ordered_work_republications", "Times RabbitMQ had lost
 HANDLERS_GIVEN_UP = Counter(
     "ordered_work_handlers_given_up", "Handlers that no time limit could interrupt; their process ended.", ["kind"]
 )
+PUT_OFF = Counter(
+    "ordered_work_put_off", "Times a queue was put off because its kind held its share of the threads.", ["kind"]
+)
 BUSY_THREADS = Gauge("ordered_work_busy_threads", "Worker threads in a turn.", multiprocess_mode="livesum")
 THREADS = Gauge("ordered_work_threads", "Worker threads there are.", multiprocess_mode="livesum")
 

@@ -27,6 +27,7 @@ from processing.handlers import (
 from processing.rabbitmq import BrokerUnavailable, Delivery, QueueGone, QueueUnavailable, queue_name
 from processing.reader import Reader
 from processing.recording import Recording
+from processing.shares import Shares
 from processing.verdict import Verdict, raised, returned, without_running
 from processing.watch import Renewal, Watch, raise_in
 from project.postgresql.base import DatabaseWrapper
@@ -89,6 +90,7 @@ class Turn:
         most: int,
         slow: Callable[[], None],
         line: Line | None,
+        shares: Shares,
     ) -> None:
         self.lease = lease
         self.name = queue_name(lease.queue_id, lease.generation)
@@ -97,6 +99,7 @@ class Turn:
         self.most = most  # requests that it runs
         self.slow = slow  # called, again and again, while a handler takes long
         self.line = line  # whose turn is next in this thread
+        self.shares = shares  # which part of the process's threads a kind may hold
         self.recording = Recording(lease)
         self.thread_id = threading.get_ident()
         self.began = time.monotonic()
@@ -259,6 +262,15 @@ class Turn:
             work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
             queue_id=self.lease.queue_id,
         )  # fmt: skip
+        delay = self.shares.enter(kind)
+        if delay is not None:
+            return Verdict(None, QueueState.WAITING, delay)  # its kind holds its share of the threads
+        try:
+            return self._attempt(work, kind, function, request)
+        finally:
+            self.shares.leave(kind)
+
+    def _attempt(self, work: Work, kind: Kind, function: handlers.Function, request: HandlerRequest) -> Verdict:
         transitions.started(self.lease, work)
         run = self._run_alone
         mine = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])

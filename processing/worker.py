@@ -27,6 +27,7 @@ def run(threads: int, stop: threading.Event) -> None:
     watched.listen()
     shared = os.environ.get(VARIABLE)
     drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
+    drain.shares.set_threads(threads)
     if threads > 1:
         drain.isolation = Isolation(drain.watch)
     begin_at_zero()

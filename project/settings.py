@@ -25,6 +25,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_SECRET = "development-only-" + "0" * 40  # refused outside DEBUG
 
 
+OPTIONAL_KINDS = {"demo": "processing.demo", "http.call": "processing.http"}
+
+
 class Environment(BaseSettings):
     """What a deployment sets."""
 
@@ -47,6 +50,9 @@ class Environment(BaseSettings):
     background_statement_seconds: float = Field(4, ge=0.1, description="The same of dispatchers and workers.")
     command_statement_seconds: float = Field(21600, ge=1, le=86400, description="The same of other commands.")
 
+    optional_kinds: str = Field(
+        "", description="Which kinds of the project's own are on, of demo and http.call; with DEBUG both are."
+    )
     extra_apps: str = Field("", description="Your own apps, comma-separated: each one's handlers.py is found.")
     queue_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,40}$", description="Before every RabbitMQ queue's name.")
     persistent_messages: bool = Field(False, description="Pointers on the broker's disk too: slower, never needed.")
@@ -55,6 +61,9 @@ class Environment(BaseSettings):
     turn_requests: int = Field(500, ge=1, description="A turn ends after so many requests of one user ..")
     turn_seconds: float = Field(1, gt=0, description=".. or so many seconds, so that other users come first.")
     record_after_ms: float = Field(20, ge=0, description="Finished work is recorded at the latest after so long.")
+    kind_share: float = Field(
+        0.75, gt=0, le=1, description="Part of a worker's threads that one kind with a time limit above 10 s may hold."
+    )
     stop_grace_seconds: float = Field(20, ge=0, description="How long SIGTERM lets running handlers finish.")
 
     result_limit: int = Field(1024 * 1024, ge=1, description="Most bytes of JSON a handler's result may have.")
@@ -107,6 +116,13 @@ class Environment(BaseSettings):
     def _addresses(cls, value: str) -> str:
         amqp_urls(value)
         return value
+
+    @field_validator("optional_kinds")
+    @classmethod
+    def _known_kinds(cls, text: str) -> str:
+        if unknown := {name.strip() for name in text.split(",") if name.strip()} - set(OPTIONAL_KINDS):
+            raise ValueError(f"write demo, http.call or both instead of {', '.join(sorted(unknown))!r}")
+        return text
 
     @field_validator("http_call_allow")
     @classmethod
@@ -192,8 +208,7 @@ INSTALLED_APPS = [
     "accounts",
     "queues",
     "processing",
-    "processing.demo",
-    "processing.http",
+    *(app for kinds, app in OPTIONAL_KINDS.items() if DEBUG or kinds in ENV.optional_kinds.replace(" ", "").split(",")),
     *extra_apps(ENV.extra_apps),
 ]
 

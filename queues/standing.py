@@ -42,8 +42,8 @@ BY_STATE = Statement("""
     GROUP BY q.state, q.paused
 """)
 
-# What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a lock,
-# and its session asks something four times a second; a frozen one does not.
+# What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
+# lock, and its session asks something four times a second; a frozen one does not.
 AROUND = Statement("""
     WITH held AS MATERIALIZED (
         SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)

@@ -37,7 +37,9 @@ try:
     SERVERS = _SESSION.enter_context(borrowed("test", keep_servers=False))
 except SetupError as wrong:
     raise pytest.UsageError(str(wrong)) from None
-os.environ.update(SERVERS.environment(), DEBUG="1", SECRET_KEY=secrets.token_urlsafe(50))
+os.environ.update(
+    SERVERS.environment(), DEBUG="1", OPTIONAL_KINDS="demo,http.call", SECRET_KEY=secrets.token_urlsafe(50)
+)
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 (ROOT / "staticfiles").mkdir(exist_ok=True)
 

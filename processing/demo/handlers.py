@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from processing.handlers import HandlerRequest, handler
 
 
-@handler("demo.echo", description="Gives its payload back.")
+@handler("demo.echo", time_limit=10, description="Gives its payload back.")
 def echo(request: HandlerRequest, payload: Any) -> Any:  # noqa: ARG001  (every handler takes both)
     return payload
 
@@ -38,7 +38,15 @@ class Flaky(BaseModel):
     failures: int = Field(ge=0, le=20)
 
 
-@handler("demo.flaky", schema=Flaky, max_attempts=25, backoff=0.1, backoff_cap=2, description="Fails, then succeeds.")
+@handler(
+    "demo.flaky",
+    schema=Flaky,
+    max_attempts=25,
+    time_limit=10,
+    backoff=0.1,
+    backoff_cap=2,
+    description="Fails, then succeeds.",
+)
 def flaky(request: HandlerRequest, payload: Flaky) -> dict[str, int]:
     if request.attempt <= payload.failures:
         raise RuntimeError(f"failure {request.attempt} of {payload.failures}, as asked for")

@@ -76,7 +76,11 @@ class System:
         moved = [here.get(word, word) for word in words]
         command = [sys.executable, "-m", *moved] if moved[0] == "granian" else [sys.executable, *moved[1:]]
         given = {variable: by_default(value) for variable, value in ours()[name]["environment"].items()}
-        given |= {"SECRETS_DIR": "", "HEALTH_PORT": str(port)}  # the secrets are in the environment here
+        given |= {
+            "SECRETS_DIR": "",
+            "HEALTH_PORT": str(port),
+            "OPTIONAL_KINDS": "demo",
+        }  # the secrets are in the environment here
         kept = {variable: value for variable, value in os.environ.items() if variable != "DEBUG"}
         self._launch(name, command, kept | given | places)
 

@@ -61,7 +61,12 @@ def given(servers: Servers, tmp_path: Path) -> Path:
 
 def environment(servers: Servers, port: int) -> dict[str, str]:
     """As compose.yml has it, but on a port of this process's own: all share the machine's network."""
-    settings = {"SECRETS_DIR": "/run/secrets", "ALLOWED_HOSTS": "localhost", "TRUSTED_PROXIES": "1"}
+    settings = {
+        "SECRETS_DIR": "/run/secrets",
+        "ALLOWED_HOSTS": "localhost",
+        "OPTIONAL_KINDS": "demo",
+        "TRUSTED_PROXIES": "1",
+    }
     return settings | {"QUEUE_PREFIX": servers.queue_prefix, "HEALTH_PORT": str(port)}
 
 
