@@ -17,14 +17,14 @@ from rest_framework.response import Response
 from accounts.authentication import SessionEnded, SignedTokenAuthentication
 from accounts.tokens import Claims
 from project import limits
-from project.problems import FieldError, Invalid, LengthRequired, NotFound, TooManyRequests, Unprocessable
+from project.problems import Conflict, FieldError, Invalid, LengthRequired, NotFound, TooManyRequests, Unprocessable
 from project.renderers import OPTIONS
 from project.settings import BATCH_BODY_LIMIT
 from project.views import StrictView
 from queues import cache, hints, kinds, presenting, submissions
 from queues.accepting import Accepted, QueueFull, SessionOver, Submission, TooManyBytes, accept
 from queues.cache import Kept
-from queues.idempotency import VISIBLE, Answer, KeyReused, once
+from queues.idempotency import RETRY_SECONDS, VISIBLE, Answer, KeyInUse, KeyReused, once
 from queues.listing import Cursor, Filters, page
 from queues.models import Request
 from queues.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
@@ -61,7 +61,7 @@ class OwnersView(StrictView):
 
 
 class SubmittingView(OwnersView):
-    problems = {"post": (422, 429)}
+    problems = {"post": (409, 422, 429)}
 
     def sent(self, request: APIRequest) -> tuple[Any, bytes]:
         """The body, decoded and as it came. Raises the problems 400, 411, 413 and 415."""
@@ -74,7 +74,7 @@ class SubmittingView(OwnersView):
     def take(
         self, request: APIRequest, asked: list[Submission], answer: Callable[[list[Accepted]], Answer]
     ) -> HttpResponse:
-        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 422 and 429."""
+        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 409, 422 and 429."""
         claims = caller(request)
         limits.take(request, limits.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
         trace = request._request.request_id  # type: ignore[attr-defined]
@@ -198,7 +198,7 @@ def caller(request: APIRequest) -> Claims:
 
 
 def once_for_key(request: APIRequest, body: bytes, do: Callable[[], Answer]) -> Answer:
-    """What `do` answers, or answered when the caller's Idempotency-Key came first. Raises Invalid, Unprocessable."""
+    """What `do` answers, or answered when the caller's key came first. Raises Invalid, Conflict, Unprocessable."""
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return do()
@@ -209,6 +209,9 @@ def once_for_key(request: APIRequest, body: bytes, do: Callable[[], Answer]) -> 
     except KeyReused:
         said = "This Idempotency-Key came before, with another body or to another path."
         raise Unprocessable(said, name="key-reused") from None
+    except KeyInUse:
+        said = "The first call with this Idempotency-Key is still under way."
+        raise Conflict(said, name="key-in-use", retry_after=RETRY_SECONDS) from None
 
 
 def accepted(answer: Answer) -> HttpResponse:
