@@ -16,10 +16,9 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import OperationalError, transaction
-from psycopg.errors import LockNotAvailable
 
 from queues.accepting import SessionOver
-from queues.sql import Statement
+from queues.sql import Statement, left_out
 
 KEEP_HOURS = 24
 VISIBLE = re.compile(r"[!-~]{1,255}")
@@ -107,7 +106,7 @@ def _take(user_id: UUID, key: str, digest: bytes) -> bool:
     try:
         return TAKE.row(user=user_id, key=key, digest=digest, milliseconds=milliseconds) is not None
     except OperationalError as failure:
-        if isinstance(failure.__cause__, LockNotAvailable):
+        if left_out(failure):
             raise KeyInUse from None
         raise
     finally:
