@@ -69,6 +69,29 @@ class Taken(NamedTuple):
         return f'"{self.claim.limit.name}";r={self.remaining};t={self.reset}'
 
 
+class Held(NamedTuple):
+    """A limit of bytes that are kept: `remaining` of `quota`, and worth another look in `reset` seconds."""
+
+    name: str
+    quota: int
+    remaining: int
+    reset: int
+
+    @property
+    def policy(self) -> str:
+        return f'"{self.name}";q={self.quota};qu="content-bytes"'
+
+    @property
+    def state(self) -> str:
+        return f'"{self.name}";r={self.remaining};t={self.reset}'
+
+
+def add(request: Any, held: Held) -> None:
+    """Have the answer's headers name this limit, too."""
+    django_request = getattr(request, "_request", request)
+    django_request.rate_limits = [*getattr(django_request, "rate_limits", []), held]
+
+
 def take(request: Any, *claims: Claim) -> list[Taken]:
     """Counts every claim, or none and raises TooManyRequests. `request` is Django's or DRF's."""
     fits, taken = count(*claims)
@@ -79,7 +102,7 @@ def take(request: Any, *claims: Claim) -> list[Taken]:
     return taken
 
 
-def headers(taken: list[Taken]) -> dict[str, str]:
+def headers(taken: Sequence[Taken | Held]) -> dict[str, str]:
     """What an answer says about the limits that were counted for it."""
     if not taken:
         return {}

@@ -68,6 +68,8 @@ class Environment(BaseSettings):
 
     result_limit: int = Field(1024 * 1024, ge=1, description="Most bytes of JSON a handler's result may have.")
     waiting_limit: int = Field(1000, ge=1, description="Requests a user may have waiting.")
+    bytes_waiting: int = Field(32 * 1024**2, ge=0, description="Bytes of a user's waiting payloads; 0: no limit.")
+    bytes_stored: int = Field(1024**3, ge=0, description="Bytes of all that is kept of a user's work; 0: no limit.")
     access_token_seconds: int = Field(600, ge=1, description="Life of an access token.")
     refresh_token_seconds: int = Field(14 * 86400, ge=1, description="Life of a refresh token.")
     token_keys: str = Field("", description="PEM of Ed25519 or RSA keys: the first signs, all verify. Empty: HS256.")

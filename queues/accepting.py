@@ -20,6 +20,8 @@ from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.statements import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
 
+NO_LIMIT = 2**62
+
 
 class SessionOver(Exception):
     """The session has ended, or its user may not log in any more."""
@@ -31,6 +33,15 @@ class QueueFull(Exception):
     def __init__(self, queue: UserQueue) -> None:
         super().__init__(f"{queue.depth} requests are waiting; the limit is {queue.limit}.")
         self.queue = queue
+
+
+class TooManyBytes(QueueFull):
+    """The user has as many bytes waiting, or stored, as they may: `code` says which, `limit` and `used` how many."""
+
+    def __init__(self, queue: UserQueue, code: str, limit: int, used: int, asked: int) -> None:
+        super().__init__(queue)
+        self.args = (f"{used} bytes are {code.removeprefix('bytes_')}; {asked} more are over the limit of {limit}.",)
+        self.code, self.limit, self.used, self.asked = code, limit, used, asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,8 @@ def accept(
 ) -> list[Accepted]:
     """Take all of them into the user's queue in the order given, or none; once it returns they are kept.
 
-    With `session_id` the same statement sees to it that the session lives. Raises SessionOver and QueueFull.
+    With `session_id` the same statement sees to it that the session lives. Raises SessionOver, QueueFull and
+    TooManyBytes, which is one.
     """
     in_line = 0
     told = []
@@ -99,18 +111,11 @@ def accept(
         "limit": settings.ENV.waiting_limit,
         "places": in_line,
         "scheduled": len(submissions) - in_line,
+        "bytes": sum(one["bytes"] for one in told),
+        **_most_bytes(),
         "requests": orjson.dumps(told).decode(),
     }
-    if in_line == len(submissions):
-        rows = _accept(user_id, session_id, values)
-    else:
-        # Scheduled requests are counted: one statement at a time for this user, or many at once would be too many.
-        with transaction.atomic():
-            if not UserQueue.objects.filter(user=user_id).exists():
-                _check_session(user_id, session_id)
-                OPEN_QUEUE.rows(user=user_id)  # one that is made later could not be locked now
-            UserQueue.objects.select_for_update(no_key=True).filter(user=user_id).first()
-            rows = _accept(user_id, session_id, values)
+    rows = (in_line == len(submissions) and ACCEPT.rows(**values)) or _accept_alone(user_id, session_id, values)
     transaction.on_commit(partial(_tell, user_id, submissions, rows, trace))
     found = {row.id: row for row in rows}
     return [_accepted(submission, found[submission.id]) for submission in submissions]
@@ -125,13 +130,16 @@ def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
     """
     users: dict[UUID, dict[str, Any]] = {}
     told = []
+    nothing = {"places": 0, "bytes": 0}
     for ask in asks:
-        user = users.setdefault(ask.user_id, {"user_id": ask.user_id, "session_id": ask.session_id, "places": 0})
+        user = users.setdefault(ask.user_id, {**nothing, "user_id": ask.user_id, "session_id": ask.session_id})
         if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is missing
             user["places"] += 1
             told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace))
+            user["bytes"] += told[-1]["bytes"]
     rows = ACCEPT_TOGETHER.rows(
         limit=settings.ENV.waiting_limit,
+        **_most_bytes(),
         asked=orjson.dumps(list(users.values())).decode(),
         requests=orjson.dumps(told).decode(),
     )
@@ -150,15 +158,39 @@ def _accepted(submission: Submission, row: Any) -> Accepted:
     )  # fmt: skip
 
 
-def _accept(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> list[Any]:
-    """Run the statement; once more if the user had no queue yet. Raises what `accept` does."""
-    for _ in range(2):
-        rows = ACCEPT.rows(**values)
-        if rows:
-            return rows
+@transaction.atomic
+def _accept_alone(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> list[Any]:
+    """Run the statement with the queue locked: what it counts (scheduled requests, bytes) nobody adds to meanwhile.
+
+    Makes the queue if the user had none. Raises what `accept` does.
+    """
+    mine = UserQueue.objects.select_for_update(no_key=True).filter(user=user_id)
+    queue = mine.first()
+    if queue is None:
         _check_session(user_id, session_id)
         OPEN_QUEUE.rows(user=user_id)
-    raise QueueFull(UserQueue.objects.get(user=user_id))
+        queue = mine.get()
+    rows = ACCEPT.rows(**values)
+    if rows:
+        return rows
+    _check_session(user_id, session_id)
+    raise _refused(queue, values)
+
+
+def _refused(queue: UserQueue, values: dict[str, Any]) -> QueueFull:
+    """Why the locked queue does not take this."""
+    asked, stored, waiting = values["bytes"], values["most_stored"], values["most_waiting"]
+    if queue.bytes_stored + asked > stored:
+        return TooManyBytes(queue, "bytes_stored", stored, queue.bytes_stored, asked)
+    if queue.bytes_stored + asked > waiting and (used := queue.bytes_waiting()) + asked > waiting:
+        return TooManyBytes(queue, "bytes_waiting", waiting, used, asked)
+    return QueueFull(queue)
+
+
+def _most_bytes() -> dict[str, int]:
+    """The limits as the statements take them."""
+    env = settings.ENV
+    return {"most_waiting": env.bytes_waiting or NO_LIMIT, "most_stored": env.bytes_stored or NO_LIMIT}
 
 
 def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str) -> None:
@@ -198,4 +230,5 @@ def _told(user_id: UUID, submission: Submission, place: int | None, trace: str) 
         "expires_at": submission.expires_at,
         "retry_of": submission.retry_of,
         "trace": trace,
+        "bytes": len(submission.payload.encode()),
     }

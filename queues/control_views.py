@@ -54,7 +54,7 @@ class RetryView(OwnersView):
         try:
             return accepted(once_for_key(request, request._request.body, lambda: self.again(request, request_id)))
         except QueueFull as full:
-            raise too_much(full.queue, 1) from None
+            raise too_much(request, full, 1) from None
 
     def again(self, request: APIRequest, request_id: str) -> Answer:
         claims = caller(request)

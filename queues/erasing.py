@@ -48,6 +48,7 @@ def end_work(queue_id: int, patience: float) -> bool:
 def remove_requests(queue_id: int, count: int) -> int:
     """Remove up to `count` requests with their attempts, here and in Redis; how many."""
     with transaction.atomic():
+        UserQueue.objects.select_for_update(no_key=True).filter(id=queue_id).first()  # or `remove` might leave them
         ids = list(Request.objects.filter(queue=queue_id).values_list("id", flat=True)[:count])
         removed = remove(ids)
     if ids:

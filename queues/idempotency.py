@@ -2,26 +2,35 @@
 
 The key is taken in the transaction that accepts. So who comes second waits for that row until the first is committed
 and reads its answer, or takes the key itself because the first was refused: only what was accepted is kept.
+
+The first may be frozen. So nobody waits for longer than PATIENCE_MS, for a thread of the API does nothing else
+meanwhile; and where half of them do so already, no longer than BRIEFLY_MS.
 """
 
 import hashlib
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import transaction
+from django.conf import settings
+from django.db import OperationalError, transaction
 
 from queues.accepting import SessionOver
-from queues.sql import Statement
+from queues.sql import Statement, left_out
 
 KEEP_HOURS = 24
 VISIBLE = re.compile(r"[!-~]{1,255}")
 
-# One that is older than it is kept is as good as gone.
+PATIENCE_MS, BRIEFLY_MS = 2_000, 250
+RETRY_SECONDS = 2
+
+# One that is older than it is kept is as good as gone. No lock is waited for longer, until the transaction ends.
 TAKE = Statement(f"""
     INSERT INTO queues_idempotencykey AS k (user_id, key, digest, answer, location, created_at)
-    SELECT id, %(key)s, %(digest)s, '', '', now() FROM accounts_user WHERE id = %(user)s
+    SELECT id, %(key)s, %(digest)s, '', '', now() FROM accounts_user
+    WHERE id = %(user)s AND set_config('lock_timeout', %(milliseconds)s::text, true) IS NOT NULL
     ON CONFLICT (user_id, key) DO UPDATE SET digest = excluded.digest, answer = '', location = '', created_at = now()
     WHERE k.created_at < now() - interval '{KEEP_HOURS} hours'
     RETURNING user_id
@@ -52,6 +61,13 @@ class KeyReused(Exception):
     """The key came before, with another body or to another path."""
 
 
+class KeyInUse(Exception):
+    """The first call with the key is under way, and did not end for as long as one may wait."""
+
+
+_patient = threading.Semaphore(max(1, settings.ENV.api_threads // 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What was answered with 202: the body, and the Location if there was one."""
@@ -64,12 +80,12 @@ class Answer:
 def once(user_id: UUID, session_id: UUID, key: str, asked: bytes, do: Callable[[], Answer]) -> Answer:
     """What `do` answers, or what it answered when the key came first. `asked` is what must be the same again.
 
-    Raises KeyReused, SessionOver and what `do` raises; then the key is free as before.
+    Raises KeyReused, KeyInUse, SessionOver and what `do` raises; then the key is free as before.
     """
     digest = hashlib.sha256(asked).digest()
     while True:
         with transaction.atomic():
-            if TAKE.row(user=user_id, key=key, digest=digest) is not None:
+            if _take(user_id, key, digest):
                 answer = do()
                 KEEP.rows(user=user_id, key=key, answer=answer.body, location=answer.location)
                 return answer
@@ -81,6 +97,21 @@ def once(user_id: UUID, session_id: UUID, key: str, asked: bytes, do: Callable[[
         if kept.digest != digest:
             raise KeyReused
         return Answer(kept.answer, kept.location, replayed=True)
+
+
+def _take(user_id: UUID, key: str, digest: bytes) -> bool:
+    """Whether the key is this transaction's. Raises KeyInUse."""
+    patient = _patient.acquire(blocking=False)
+    milliseconds = str(PATIENCE_MS if patient else BRIEFLY_MS)
+    try:
+        return TAKE.row(user=user_id, key=key, digest=digest, milliseconds=milliseconds) is not None
+    except OperationalError as failure:
+        if left_out(failure):
+            raise KeyInUse from None
+        raise
+    finally:
+        if patient:
+            _patient.release()
 
 
 def prune(count: int) -> int:

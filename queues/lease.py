@@ -160,6 +160,7 @@ class Lease:
             "began": began,
             "delay": delay,
             "seconds": settings.ENV.lease_seconds,
+            "bytes": sum(len(outcome.result.encode()) for outcome in outcomes if outcome.result is not None),
             "outcomes": orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
         }
         asked = time.monotonic()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import F, Max, Min
+from django.db.models import F, Max, Min, Sum
 from django.db.models.functions import Now
 
 from queues import transitions
@@ -24,7 +24,8 @@ MOST_MISSING = 10_000  # rows of a queue that are stood in for; where more lack,
 # In one statement, so that what is compared is of one moment. Queues at rest are looked at only if `all`.
 COMPARED = Statement("""
     SELECT q.id, q.done_seq, q.last_seq, q.last_seq - q.done_seq AS owed, ahead.rows, ahead.newest,
-           q.given_up_ahead, ahead.final, behind.rows AS passed, behind.first
+           q.given_up_ahead, ahead.final, behind.rows AS passed, behind.first, q.bytes_stored, CASE WHEN %(all)s THEN (
+               SELECT coalesce(sum(r.bytes), 0) FROM queues_request r WHERE r.queue_id = q.id) END AS kept
     FROM queues_userqueue q CROSS JOIN LATERAL (
         SELECT count(*) AS rows, coalesce(max(r.seq), q.done_seq) AS newest, count(r.finished_at) AS final
         FROM queues_request r WHERE r.queue_id = q.id AND r.seq > q.done_seq) ahead
@@ -41,7 +42,8 @@ class Mismatch:
     """A queue whose counters promise `owed` requests while `rows` are there, the newest with the number `newest`.
 
     Or one that says that `given_up_ahead` of them are final while `final` are; or one that has passed `passed`
-    requests, `first` before the others, although they have no outcome.
+    requests, `first` before the others, although they have no outcome; or whose `bytes_stored` are not the
+    `kept` ones of its rows (None: they were not added up).
     """
 
     queue_id: int
@@ -54,11 +56,17 @@ class Mismatch:
     final: int
     passed: int
     first: UUID | None
+    bytes_stored: int
+    kept: int | None
 
     @property
     def wrong(self) -> bool:
         counted = self.owed == self.rows and self.newest <= self.last_seq and self.given_up_ahead == self.final
-        return not counted or self.passed > 0
+        return not counted or self.passed > 0 or self.miscounted
+
+    @property
+    def miscounted(self) -> bool:
+        return self.kept is not None and self.kept != self.bytes_stored
 
     def __str__(self) -> str:
         told = []
@@ -71,6 +79,8 @@ class Mismatch:
         if self.passed:
             also = f" and {self.passed - 1} more" if self.passed > 1 else ""
             told.append(f"it has passed request {self.first}{also} without an outcome (done_seq is {self.done_seq})")
+        if self.miscounted:
+            told.append(f"bytes_stored is {self.bytes_stored}, but its requests have {self.kept}")
         return f"queue {self.queue_id}: {'; '.join(told)}"
 
 
@@ -97,6 +107,8 @@ def mend(queue_id: int) -> None:
     if first is not None:
         with locked(queue_id) as queue:
             _end_passed(queue, first)
+    with locked(queue_id) as queue:
+        UserQueue.objects.filter(id=queue_id).update(bytes_stored=queue.requests.aggregate(n=Sum("bytes"))["n"] or 0)
     with locked(queue_id) as queue:
         newest = max(queue.done_seq, queue.requests.aggregate(newest=Max("seq"))["newest"] or 0)
         ahead = queue.requests.filter(seq__gt=queue.done_seq)

@@ -9,7 +9,7 @@ from datetime import datetime
 import uuid_utils.compat
 from django.conf import settings
 from django.db import models
-from django.db.models import Case, ExpressionWrapper, F, Q, When
+from django.db.models import Case, ExpressionWrapper, F, Q, Sum, When
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.functional import cached_property
@@ -62,6 +62,7 @@ class UserQueue(models.Model):
     )
     seconds_each = models.FloatField(null=True, blank=True, help_text="Pace: moving average of seconds a request.")
     moved_at = models.DateTimeField(null=True, blank=True, help_text="When the head last moved, or the queue woke up.")
+    bytes_stored = models.BigIntegerField(default=0, db_default=0, help_text="The sum of its requests' bytes.")
     waiting_limit = models.IntegerField(null=True, blank=True, help_text="Most requests waiting; empty: the setting.")
 
     # Generated, so that they cannot lie; partial indexes on them keep the update of a counter or a lease HOT.
@@ -115,6 +116,12 @@ class UserQueue(models.Model):
         """Whether nobody can say when the next request begins: it is paused, or its head blocks it."""
         return self.paused or self.state == QueueState.BLOCKED
 
+    def bytes_waiting(self) -> int:
+        """How many bytes the payloads of its requests without a final status have, scheduled ones included."""
+        in_line = self.requests.filter(seq__gt=self.done_seq, finished_at=None)
+        scheduled = self.requests.filter(due_at__isnull=False)
+        return sum(some.aggregate(sum=Sum("bytes"))["sum"] or 0 for some in (in_line, scheduled))
+
     @property
     def limit(self) -> int:
         """How many requests may wait in it."""
@@ -136,6 +143,9 @@ class Request(models.Model):
     on_failure = models.CharField(max_length=8, choices=OnFailure, default=OnFailure.CONTINUE)
     result = JSONText(null=True, blank=True)
     error = JSONText(null=True, blank=True)
+    bytes = models.IntegerField(
+        default=0, db_default=0, help_text="Of the texts of payload and result; 0: accepted before they were counted."
+    )
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="retries", db_index=False)
     trace = models.CharField(max_length=64, blank=True, help_text="X-Request-ID of the HTTP request that brought it.")
     cancel_asked_at = models.DateTimeField(null=True, blank=True)

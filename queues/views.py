@@ -1,7 +1,6 @@
 """The routes below /api/v1/ that submit, show and list requests, and show queues and kinds."""
 
 import hashlib
-import math
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -18,18 +17,19 @@ from rest_framework.response import Response
 from accounts.authentication import SessionEnded, SignedTokenAuthentication
 from accounts.tokens import Claims
 from project import limits
-from project.problems import FieldError, Invalid, LengthRequired, NotFound, TooManyRequests, Unprocessable
+from project.problems import Conflict, FieldError, Invalid, LengthRequired, NotFound, TooManyRequests, Unprocessable
 from project.renderers import OPTIONS
 from project.settings import BATCH_BODY_LIMIT
 from project.views import StrictView
 from queues import cache, hints, kinds, presenting, submissions
-from queues.accepting import Accepted, QueueFull, SessionOver, Submission, accept
+from queues.accepting import Accepted, QueueFull, SessionOver, Submission, TooManyBytes, accept
 from queues.cache import Kept
-from queues.idempotency import VISIBLE, Answer, KeyReused, once
+from queues.idempotency import RETRY_SECONDS, VISIBLE, Answer, KeyInUse, KeyReused, once
 from queues.listing import Cursor, Filters, page
-from queues.models import Request, UserQueue
+from queues.models import Request
 from queues.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
 from queues.reading import check_session, own_queue, own_request
+from queues.refusing import retry_after, too_many_bytes
 from queues.serializers import (
     AttemptShown,
     BatchBody,
@@ -47,7 +47,6 @@ from queues.waiting import waiting
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 NOBODYS = UUID(int=0)
-LONGEST_RETRY_AFTER = 3600
 SCHEDULE_RETRY_AFTER = 60
 NO_BODY = FieldError("", "required", "Send a body: a JSON object.")
 
@@ -62,7 +61,7 @@ class OwnersView(StrictView):
 
 
 class SubmittingView(OwnersView):
-    problems = {"post": (422, 429)}
+    problems = {"post": (409, 422, 429)}
 
     def sent(self, request: APIRequest) -> tuple[Any, bytes]:
         """The body, decoded and as it came. Raises the problems 400, 411, 413 and 415."""
@@ -75,7 +74,7 @@ class SubmittingView(OwnersView):
     def take(
         self, request: APIRequest, asked: list[Submission], answer: Callable[[list[Accepted]], Answer]
     ) -> HttpResponse:
-        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 422 and 429."""
+        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 409, 422 and 429."""
         claims = caller(request)
         limits.take(request, limits.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
         trace = request._request.request_id  # type: ignore[attr-defined]
@@ -86,7 +85,7 @@ class SubmittingView(OwnersView):
         try:
             return accepted(once_for_key(request, request.raw_body, accept_them))  # type: ignore[attr-defined]
         except QueueFull as full:
-            raise too_much(full.queue, len(asked)) from None
+            raise too_much(request, full, len(asked)) from None
 
 
 class RequestsView(SubmittingView):
@@ -199,7 +198,7 @@ def caller(request: APIRequest) -> Claims:
 
 
 def once_for_key(request: APIRequest, body: bytes, do: Callable[[], Answer]) -> Answer:
-    """What `do` answers, or answered when the caller's Idempotency-Key came first. Raises Invalid, Unprocessable."""
+    """What `do` answers, or answered when the caller's key came first. Raises Invalid, Conflict, Unprocessable."""
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return do()
@@ -210,6 +209,9 @@ def once_for_key(request: APIRequest, body: bytes, do: Callable[[], Answer]) -> 
     except KeyReused:
         said = "This Idempotency-Key came before, with another body or to another path."
         raise Unprocessable(said, name="key-reused") from None
+    except KeyInUse:
+        said = "The first call with this Idempotency-Key is still under way."
+        raise Conflict(said, name="key-in-use", retry_after=RETRY_SECONDS) from None
 
 
 def accepted(answer: Answer) -> HttpResponse:
@@ -234,8 +236,11 @@ def identified(request_id: str) -> UUID:
     return UUID(request_id) if UUID_TEXT.fullmatch(request_id) else NOBODYS
 
 
-def too_much(queue: UserQueue, more: int) -> Invalid | TooManyRequests:
+def too_much(request: APIRequest, full: QueueFull, more: int) -> Invalid | TooManyRequests:
     """Why `more` requests do not fit, and when they will at the queue's pace."""
+    queue = full.queue
+    if isinstance(full, TooManyBytes):
+        return too_many_bytes(request, full)
     if more > max(1, queue.limit):
         said = f"Your queue holds at most {queue.limit} waiting requests."
         return Invalid(FieldError("requests", "length", said))
@@ -247,7 +252,7 @@ def too_much(queue: UserQueue, more: int) -> Invalid | TooManyRequests:
     return TooManyRequests(
         f"{queue.depth} requests are waiting; your queue holds {queue.limit}.",
         name="queue-full",
-        retry_after=max(1, min(LONGEST_RETRY_AFTER, math.ceil(seconds))),
+        retry_after=retry_after(seconds),
     )
 
 

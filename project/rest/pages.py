@@ -99,6 +99,11 @@ MEANINGS = {
         "This Idempotency-Key came before, with another body or to another path.",
         "Use a new key for each new request, and the same key only to repeat one.",
     ),
+    "key-in-use": Meaning(
+        409,
+        "The first call with this Idempotency-Key is still under way.",
+        "Repeat it with the same key after as many seconds as Retry-After says.",
+    ),
     "too-many-requests": Meaning(
         429, "A limit on calls is used up for now.", "Wait for as many seconds as Retry-After says, then go on."
     ),
@@ -106,6 +111,11 @@ MEANINGS = {
         429,
         "As many of your requests wait as your queue holds.",
         "Wait until some are done: Retry-After says for how long. Or cancel some.",
+    ),
+    "too-many-bytes": Meaning(
+        429,
+        "As many bytes of yours wait, or are stored, as may: `errors` says which.",
+        "Waiting: come back after Retry-After, or cancel some. Stored: old requests have to be removed first.",
     ),
     "too-many-streams": Meaning(
         429, "You have as many event streams open as you may.", "Close one, or share one between your windows."

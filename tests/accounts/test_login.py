@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from django.contrib.auth.hashers import make_password
+from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
 from django.core.wsgi import get_wsgi_application
 from django.test import RequestFactory
 
@@ -210,6 +210,18 @@ def test_hashing_never_takes_all_threads_of_the_api(settings: Any, monkeypatch: 
     for threads, places in {1: 1, 2: 1, 8: 7}.items():
         monkeypatch.setattr(settings.ENV, "api_threads", threads)
         assert hashers.places() == places
+
+
+def test_a_hash_takes_one_core_and_one_of_before_is_made_anew_at_login(db: None) -> None:
+    class OfBefore(Argon2PasswordHasher):
+        parallelism = 8
+
+    user = make_user(password=OfBefore().encode(PASSWORD, "saltsaltsaltsaltsaltsalt"))
+    assert ",p=8$" in user.password
+    assert login(user.username).status_code == 200
+    user.refresh_from_db()
+    assert ",p=1$" in user.password
+    assert login(user.username).status_code == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")

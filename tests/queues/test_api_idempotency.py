@@ -1,18 +1,20 @@
 """Idempotency-Key: a POST that is repeated happens once, however many repetitions there are and whenever they come."""
 
 import threading
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from queues import idempotency
 from queues.accepting import Accepted
 from queues.models import IdempotencyKey, Request, UserQueue
 from tests.queues.api import Caller
-from tests.queues.threads import at_once, in_thread, wait_for_a_lock
+from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
 
 BODY = {"kind": "demo.echo", "payload": {"n": 1.0}}
 
@@ -224,3 +226,32 @@ def test_many_retries_at_once_under_one_key_make_one_request() -> None:
     assert {answer.status for answer in answers} == {202}
     assert len({answer.content for answer in answers}) == 1
     assert Request.objects.filter(retry_of=mine).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_retries_of_a_frozen_call_are_answered_soon_and_hold_up_nobody_else() -> None:
+    """The first holds its key for ever. Half of the API's threads may wait for it, the others hardly do."""
+    alice, bob = Caller(), Caller()
+    bob.submit()
+    frozen = "INSERT INTO queues_idempotencykey (user_id, key, digest, answer, location) VALUES (%s, 'key', '', '', '')"
+
+    def retried(_: int) -> tuple[float, Any]:
+        began = time.monotonic()
+        answer = Caller(alice.user, alice.token).post("requests", BODY, Idempotency_Key="key")
+        return time.monotonic() - began, answer
+
+    with holding(frozen, alice.user.id):
+        waiting = in_thread(lambda: at_once(10, retried))
+        in_thread(wait_for_a_lock)()
+        assert (
+            in_thread(lambda: Caller(bob.user, bob.token).post("requests", BODY, Idempotency_Key="key").status)() == 202
+        )
+        assert in_thread(lambda: Caller(alice.user, alice.token).post("requests", BODY).status)() == 202
+        answers = waiting()
+    for _, answer in answers:
+        assert (answer.status, answer.json["type"], answer.headers["Retry-After"]) == (409, "/problems/key-in-use", "2")
+    patient = sum(seconds > 1.5 for seconds, _ in answers)
+    assert patient <= settings.ENV.api_threads // 2
+    assert max(seconds for seconds, _ in answers) < 8, "2 s, and what a busy machine adds"
+    assert alice.post("requests", BODY, Idempotency_Key="key").status == 202, "the frozen one is gone"
+    assert Request.objects.count() == 4
