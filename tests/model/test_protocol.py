@@ -1,0 +1,39 @@
+"""Every promise of the protocol holds in every state of its model, and each rule is needed for one of them."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from tests.model.protocol import Protocol, Rules, Size
+from tests.model.walk import at_random, everywhere
+
+SMALL = [
+    Size(users=2, requests=1, dispatchers=2, workers=2, faults=1, failures=1),
+    Size(users=1, requests=2, dispatchers=2, workers=2, faults=2, failures=1),
+    Size(users=2, requests=1, dispatchers=2, workers=1, faults=2, failures=0),
+    Size(users=1, requests=1, dispatchers=2, workers=2, faults=3, failures=2),
+]
+ONE_USER = Size(users=1, requests=2, dispatchers=2, workers=2, faults=1, failures=1)
+TWO_USERS = Size(users=2, requests=1, dispatchers=2, workers=1, faults=1, failures=0)
+NEEDS_TWO_USERS = ("skip_locked", "set_silent_aside")  # it is the bystander who would wait
+
+
+@pytest.mark.parametrize("size", SMALL, ids=str)
+def test_every_state_keeps_every_promise(size: Size) -> None:
+    walked = everywhere(Protocol(size, Rules()))
+    assert not walked.broken, (walked.broken, walked.trail)
+    assert walked.states > 10_000, "it was no walk"
+
+
+@pytest.mark.parametrize("rule", [field.name for field in fields(Rules)])
+def test_without_any_of_its_rules_the_protocol_breaks(rule: str) -> None:
+    size = TWO_USERS if rule in NEEDS_TWO_USERS else ONE_USER
+    walked = everywhere(Protocol(size, replace(Rules(), **{rule: False})))
+    assert walked.broken
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_long_walks_at_random_through_a_large_one_come_to_their_end(seed: int) -> None:
+    size = Size(users=3, requests=3, dispatchers=3, workers=3, faults=8, failures=4)
+    walked = at_random(Protocol(size, Rules()), seed, walks=150)
+    assert not walked.broken, (walked.broken, walked.trail[-30:])
