@@ -6,6 +6,7 @@ from typing import Any, Self
 from project.local.chaos.faults import Struck
 from project.local.chaos.journal import Line
 from project.local.chaos.ledger import Evidence, Ledger, Told, judge
+from project.local.chaos.probes import Probe
 from project.local.chaos.stalls import Recovery, Stalls, recovery, stalls
 from project.local.chaos.witness import Final, Moved, Row, Seen
 
@@ -21,6 +22,7 @@ class Story:
         self.lines: list[Line] = []
         self.deaths: dict[int, list[float]] = {}
         self.faults: list[Struck] = []
+        self.probes: list[Probe] = []
         self.fence = 0
         self.tx = 0
 
@@ -75,10 +77,19 @@ class Story:
         self.faults.append(Struck(len(self.faults) + 1, name, began, began, healed))
         return self
 
+    def stay(self, name: str, struck: float, healed: float, grace: float = 0) -> Self:
+        self.faults.append(Struck(len(self.faults) + 1, name, struck, struck, healed, "", "", struck + grace, healed))
+        return self
+
+    def serve(self, seq: int, asked: float, finished: float) -> Self:
+        """A bystander's request, from beginning to end."""
+        self.probes.append(Probe(ANN, asked, f"r{seq}"))
+        return self.accept(seq, at=asked).run(seq, finished - 0.02, finished - 0.01).record(finished, seq)
+
     @property
     def evidence(self) -> Evidence:
         lines = sorted(self.lines, key=lambda line: line.at)
-        return Evidence(self.told, self.seen, lines, self.deaths, self.faults)
+        return Evidence(self.told, self.seen, lines, self.deaths, self.faults, self.probes)
 
     def judged(self) -> Ledger:
         return judge(self.evidence)

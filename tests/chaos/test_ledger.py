@@ -2,6 +2,7 @@
 
 import pytest
 
+from project.local.chaos.probes import Probe
 from tests.chaos.story import ANN, Story, healthy
 
 
@@ -168,3 +169,56 @@ def test_a_standstill_is_blamed_on_the_fault_that_was_there_for_most_of_it() -> 
     assert round(stalls["rabbitmq.restart"].one_queue, 1) == 7.9
     assert round(stalls["rabbitmq.restart"].back, 1) == 1.0
     assert stalls["redis.flush"].longest == 0
+
+
+def bystanders(*late: tuple[float, float]) -> Story:
+    """A fault that stays from 10 to 50; somebody else asks every tenth of a second, some (when, seconds) late."""
+    story = Story().lease(9.0)
+    took, free = dict(late), 0.0
+    for seq, asked in enumerate((round(9 + n / 10, 1) for n in range(430)), 1):
+        free = max(free, asked + took.get(asked, 0.05))
+        story.serve(seq, asked, free)
+        free += 0.03
+    return story.stay("stay.locked-row", 10.0, 50.0)
+
+
+def test_bystanders_who_are_served_at_once_are_not_stalled() -> None:
+    assert bystanders().broken() == set()
+
+
+def test_bystanders_who_wait_until_a_fault_is_healed_are_stalled() -> None:
+    story = bystanders((40.0, 15.0))
+    assert story.broken() == {"bystanders_stalled"}
+    stalled = story.judged().violations["bystanders_stalled"]
+    assert len(stalled) == 96, "the last hundred of four hundred, of which four may be late"
+    assert sum("asked 30.0 s after it struck, which took 15.0 s" in what for what in stalled) == 1
+
+
+def test_one_bystander_in_a_hundred_may_take_longer() -> None:
+    story = Story().lease(9.0).stay("stay.frozen-leader", 10.0, 50.0)
+    for seq in range(1, 101):
+        story.serve(seq, 10 + seq / 10, 10 + seq / 10 + (0.05 if seq < 100 else 4.0))
+    assert story.broken() == set()
+    story.serve(101, 24.1, 28.2)
+    assert story.broken() == {"bystanders_stalled"}
+    assert len(story.judged().violations["bystanders_stalled"]) == 1
+
+
+def test_bystanders_do_not_count_before_another_could_lead_nor_after_the_fault() -> None:
+    story = Story().lease(9.0).serve(1, 10.1, 14.9).serve(2, 15.5, 15.6).serve(3, 50.1, 58.0)
+    assert story.stay("stay.frozen-leader", 10.0, 50.0, grace=5).broken() == set()
+
+
+def test_a_bystander_whose_request_was_never_accepted_is_stalled() -> None:
+    story = Story().lease(9.0).serve(1, 15.5, 15.6).stay("stay.half-open", 10.0, 50.0)
+    story.probes.append(Probe("bob", 20.0))
+    assert story.broken() == {"bystanders_stalled"}
+
+
+def test_a_fault_that_stays_while_nobody_is_measured_is_no_proof() -> None:
+    assert Story().stay("stay.locked-row", 10.0, 50.0).broken() == {"bystanders_stalled"}
+
+
+def test_faults_that_heal_at_once_measure_no_bystanders() -> None:
+    story = Story().lease(9.0).serve(1, 10.1, 30.0).trouble("rabbitmq.restart", 10.0, 25.0)
+    assert story.broken() == set()

@@ -84,11 +84,20 @@ class Speaker(Client):
         return answer.status, value, answer.getheader("Idempotent-Replayed") == "true"
 
 
+def register(port: int, user: User) -> None:
+    """Give the user an account and a token."""
+    client = Client(port)
+    login = {"username": user.name, "password": secrets.token_urlsafe(12)}
+    user.id = client.get("POST", "/api/v1/auth/register", login)["id"]
+    user.token = client.get("POST", "/api/v1/auth/token", login)["access"]
+
+
 class Clients:
     """`threads` programs, each for some of the users, together about `rate` requests a second."""
 
-    def __init__(self, port: int, users: int, threads: int, rate: float, seed: int) -> None:
-        self.port = port
+    def __init__(self, ports: tuple[int, ...], users: int, threads: int, rate: float, seed: int) -> None:
+        self.port = ports[0]
+        self.ports = ports  # each program speaks to one of them
         self.rate = rate
         self.seed = seed
         self.users = [User(f"user-{n}", meddles=n % 6 == 5) for n in range(users)]
@@ -105,7 +114,7 @@ class Clients:
     def start(self) -> None:
         """Register everybody and begin."""
         for user in self.users:
-            self._register(user)
+            register(self.port, user)
         self.submitting.set()
         for program in self.programs:
             program.start()
@@ -138,15 +147,10 @@ class Clients:
         """What the API shows of the user's requests, by id."""
         return {request["id"]: request for request in Client(self.port, user.token).requests()}
 
-    def _register(self, user: User) -> None:
-        client = Client(self.port)
-        login = {"username": user.name, "password": secrets.token_urlsafe(12)}
-        user.id = client.get("POST", "/api/v1/auth/register", login)["id"]
-        user.token = client.get("POST", "/api/v1/auth/token", login)["access"]
-
     def _run(self, number: int, users: list[User]) -> None:
         try:
-            Program(self, users, self.counts[number], random.Random(f"{self.seed}/{number}")).run()
+            dice, port = random.Random(f"{self.seed}/{number}"), self.ports[number % len(self.ports)]
+            Program(self, users, self.counts[number], dice, port).run()
         except BaseException as error:
             self.errors.append(error)
             raise
@@ -155,12 +159,12 @@ class Clients:
 class Program:
     """One thread, on a connection for each of its users, in the order of its own dice."""
 
-    def __init__(self, clients: Clients, users: list[User], counts: Counts, dice: random.Random) -> None:
+    def __init__(self, clients: Clients, users: list[User], counts: Counts, dice: random.Random, port: int) -> None:
         self.clients = clients
         self.users = users
         self.counts = counts
         self.dice = dice
-        self.speakers = {user.name: Speaker(clients.port, user.token) for user in users}
+        self.speakers = {user.name: Speaker(port, user.token) for user in users}
         self.pause = len(clients.programs) * (SINGLE + (1 - SINGLE) * (2 + LARGEST_BATCH) / 2) / clients.rate
 
     def run(self) -> None:

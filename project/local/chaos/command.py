@@ -13,10 +13,17 @@ from typing import Any
 import psycopg
 from rich.console import Console
 
-from project.local.chaos import journal, report, witness
+from project.local.chaos import (
+    journal,
+    report,
+    staying,  # noqa: F401  (declares its faults)
+    witness,
+)
+from project.local.chaos.bystanders import by_fault, stays
 from project.local.chaos.clients import Clients, Counts, ask_patiently
-from project.local.chaos.faults import FAULTS, Planned, Trouble, plan
+from project.local.chaos.faults import FAULTS, STAY_SECONDS, STAYING_EVERY, Planned, Trouble, plan
 from project.local.chaos.ledger import Evidence, Ledger, Told, judge
+from project.local.chaos.probes import Probes
 from project.local.chaos.stack import Stack
 from project.local.chaos.stalls import recovery, stalls, standstills
 from project.local.place import ROOT, SetupError
@@ -48,7 +55,7 @@ def main(arguments: list[str]) -> int:
     signals_interrupt()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
     try:
-        planned = plan(asked.seed, asked.faults, tuple(asked.only.split(",")) if asked.only else ())
+        planned = plan(asked.seed, asked.faults, tuple(asked.only.split(",")) if asked.only else (), asked.stay)
     except ValueError as wrong:
         raise SetupError(f"--only: {wrong}.") from None
     say(f"seed {asked.seed}: {len(planned)} faults")
@@ -62,11 +69,19 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("./run chaos", description=__doc__)
-    parser.add_argument("--faults", type=int, default=len(FAULTS), help="how many; default: each kind once")
+    short = sum(not fault.stays for fault in FAULTS.values())
+    parser.add_argument("--faults", type=int, default=short, help=f"how many; default {short}")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="default: a new one")
     parser.add_argument("--seconds", type=float, default=3600, help="no new fault after so long; default 3600")
     parser.add_argument(
         "--only", default="", metavar="KIND,..", help=f"kinds, or their beginnings: {', '.join(FAULTS)}"
+    )
+    parser.add_argument(
+        "--stay",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long those called stay.* do, after their grace; default: {STAY_SECONDS[0]:g} to {STAY_SECONDS[1]:g};"
+        f" 0: none of them. Every {STAYING_EVERY}th fault is one, or with --only stay each",
     )
     parser.add_argument("--users", type=int, default=24, help="default 24")
     parser.add_argument("--rate", type=float, default=150, help="requests submitted a second; default 150")
@@ -83,21 +98,24 @@ def run(course: Course) -> dict[str, Any]:
         began = time.monotonic()
         stack.start()
         say(f"ready after {time.monotonic() - began:.1f} s; logs: {stack.folder}")
-        clients = Clients(stack.port, course.users, course.threads, course.rate, course.seed)
+        clients = Clients((stack.port, stack.other_port), course.users, course.threads, course.rate, course.seed)
         clients.start()
+        probes = Probes(stack.other_port)
+        probes.start()
         time.sleep(WARM_UP_SECONDS)
         began = time.monotonic()
-        trouble = Trouble(stack, clients, say)
+        trouble = Trouble(stack, clients, say, tuple(user.id for user in probes.users))
         trouble.make(course.planned, began + course.seconds)
         troubled = time.monotonic() - began
         stack.heal()
         counts = clients.stop(RESOLVE_SECONDS)
+        counts.add(probes.stop(RESOLVE_SECONDS))
         say(f"{len(trouble.struck)} faults in {troubled:.0f} s, {counts.accepted} accepted; waiting for the rest")
-        for defect in (stack.defect, *clients.errors):
+        for defect in (stack.defect, *clients.errors, *probes.errors):
             if defect is not None:
                 raise SetupError(f"Chaos itself has a defect: {type(defect).__name__}: {defect}")
         drained = drain(stack, clients, course.drain_seconds)
-        ledger, evidence = weigh(stack, clients, counts, trouble)
+        ledger, evidence = weigh(stack, clients, counts, trouble, probes)
         about = {
             "seed": course.seed,
             "faults struck": len(trouble.struck),
@@ -105,7 +123,8 @@ def run(course: Course) -> dict[str, Any]:
             "seconds": round(troubled, 1),
             "seconds to drain": drained,
         }
-        figures = report.as_json(ledger, stalls(evidence), recovery(evidence), about)
+        stayed = by_fault(stays(evidence.faults, evidence.probes, evidence.seen.rows))
+        figures = report.as_json(ledger, stalls(evidence), recovery(evidence), stayed, about)
         figures["standstills"] = standstills(evidence, 10)
         keep = not ledger.kept if course.keep is None else course.keep
         if keep:
@@ -140,18 +159,19 @@ def count(database: psycopg.Connection, query: str) -> int:
     return int(row[0]) if row else 0
 
 
-def weigh(stack: Stack, clients: Clients, counts: Counts, trouble: Trouble) -> tuple[Ledger, Evidence]:
+def weigh(stack: Stack, clients: Clients, counts: Counts, trouble: Trouble, probes: Probes) -> tuple[Ledger, Evidence]:
     """Collect the evidence and judge it."""
+    users = [*clients.users, *probes.users]
     told = Told(
-        {user.id: user.accepted for user in clients.users},
-        {user.id: user.final for user in clients.users},
-        {user.id: ask_patiently(RESOLVE_SECONDS, lambda user=user: clients.listed(user)) for user in clients.users},
+        {user.id: user.accepted for user in users},
+        {user.id: user.final for user in users},
+        {user.id: ask_patiently(RESOLVE_SECONDS, lambda user=user: clients.listed(user)) for user in users},
         counts,
-        {trace for user in clients.users for trace in user.doubtful},
+        {trace for user in users for trace in user.doubtful},
     )
     with stack.database() as database:
         seen = witness.read(database, time.time() - time.monotonic())
-    evidence = Evidence(told, seen, journal.read(stack.journal), stack.deaths, trouble.struck)
+    evidence = Evidence(told, seen, journal.read(stack.journal), stack.deaths, trouble.struck, probes.all)
     return judge(evidence), evidence
 
 

@@ -21,6 +21,14 @@ from project.local.place import SetupError
 
 TOKEN_QUEUE = "drain"  # noqa: S105  (its name in RabbitMQ)
 OVERLAPPING = 0.35  # of the faults begin while the one before is still there
+STAY_SECONDS = 30.0, 60.0
+STAYING_EVERY = 12  # one in so many faults stays
+CALM_SECONDS = 90.0  # the bystanders get so long after other faults until one that stays may come
+QUICK = """
+    SELECT count(DISTINCT q.user_id) FILTER (WHERE r.finished_at > now() - interval '1.5 s'),
+           count(*) FILTER (WHERE r.finished_at IS NULL AND r.created_at < now() - interval '1 s')
+    FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id WHERE q.user_id::text = ANY(%s)
+"""
 
 
 @dataclass
@@ -51,6 +59,8 @@ class Fault:
     strike: Strike
     shortest: float
     longest: float
+    stays: bool = False  # alone, and bystanders are measured from `grace` seconds after it struck
+    grace: float = 0.0
 
     @property
     def thing(self) -> str:
@@ -61,9 +71,11 @@ class Fault:
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(name: str, shortest: float = 0, longest: float = 0) -> Callable[[Strike], Strike]:
+def fault(
+    name: str, shortest: float = 0, longest: float = 0, *, stays: bool = False, grace: float = 0
+) -> Callable[[Strike], Strike]:
     def declare(strike: Strike) -> Strike:
-        FAULTS[name] = Fault(name, strike, shortest, longest)
+        FAULTS[name] = Fault(name, strike, shortest, longest, stays, grace)
         return strike
 
     return declare
@@ -90,22 +102,35 @@ class Struck:
     healed: float = 0.0
     detail: str = ""
     failed: str = ""
+    counts_from: float = 0.0  # bystanders are measured between the two, if it is one that stays
+    counts_to: float = 0.0
 
 
-def plan(seed: int, count: int, only: tuple[str, ...] = ()) -> list[Planned]:
-    """The faults of a seed: whole decks, so that each kind comes as often as the others. Raises ValueError."""
+def plan(
+    seed: int, count: int, only: tuple[str, ...] = (), stay: float | None = None, every: int = STAYING_EVERY
+) -> list[Planned]:
+    """The faults of a seed: whole decks, so that each kind comes as often as the others. Raises ValueError.
+
+    One in `every` is of those that stay, for `stay` seconds after their grace (None: STAY_SECONDS; 0: there are none).
+    """
     names = [name for name in FAULTS if not only or any(name.startswith(prefix) for prefix in only)]
-    if not names:
+    decks: dict[bool, list[str]] = {stays: [n for n in names if FAULTS[n].stays is stays] for stays in (False, True)}
+    if stay == 0:
+        decks[True] = []
+    if not decks[False] and not decks[True]:
         raise ValueError(f"no fault is called {', '.join(only)}; there are {', '.join(FAULTS)}")
-    dice = random.Random(seed)
-    deck: list[str] = []
+    dices = {False: random.Random(seed), True: random.Random(f"{seed}/stay")}
+    left: dict[bool, list[str]] = {False: [], True: []}
     planned = []
     for number in range(1, count + 1):
+        stays = bool(decks[True]) and (not decks[False] or number % every == 0)
+        dice, deck = dices[stays], left[stays]
         if not deck:
-            deck = names.copy()
+            deck += decks[stays]
             dice.shuffle(deck)
         chosen = FAULTS[deck.pop()]
-        lasts = dice.uniform(chosen.shortest, chosen.longest)
+        shortest, longest = (chosen.shortest, chosen.longest) if not stays else (stay, stay) if stay else STAY_SECONDS
+        lasts = chosen.grace + dice.uniform(shortest, longest)
         waits = dice.random() >= OVERLAPPING
         planned.append(Planned(number, chosen, dice.getrandbits(32), lasts, dice.uniform(0.1, 0.7), waits))
     return planned
@@ -114,7 +139,10 @@ def plan(seed: int, count: int, only: tuple[str, ...] = ()) -> list[Planned]:
 class Trouble:
     """Makes a plan happen."""
 
-    def __init__(self, stack: Stack, clients: Clients, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, stack: Stack, clients: Clients, say: Callable[[str], None], bystanders: tuple[str, ...] = ()
+    ) -> None:
+        self.bystanders = bystanders  # their users' ids
         self.stack = stack
         self.clients = clients
         self.say = say
@@ -125,7 +153,7 @@ class Trouble:
     def make(self, planned: list[Planned], until: float) -> None:
         """Strike them one after the other, until that time at the latest; returns when the last is healed."""
         for one in planned:
-            for thread in self.under_way[:-1]:
+            for thread in self.under_way if one.fault.stays else self.under_way[:-1]:
                 thread.join()  # two at once are enough
             if time.monotonic() > until:
                 self.say(f"time is over after {one.number - 1} faults")
@@ -135,21 +163,41 @@ class Trouble:
             thread = threading.Thread(target=self._strike, args=(one, struck), daemon=True)
             thread.start()
             self.under_way.append(thread)
-            if one.waits:
+            if one.waits or one.fault.stays:
                 thread.join()
             time.sleep(one.pause)
         for thread in self.under_way:
             thread.join()
 
+    def _wait_for_calm(self) -> None:
+        """Until every process runs and every bystander's requests are finished at once. Raises SetupError."""
+        deadline, calm = time.monotonic() + CALM_SECONDS, 0
+        while calm < 4:
+            if time.monotonic() > deadline:
+                raise SetupError(f"the bystanders were not served at once within {CALM_SECONDS:g} s before it")
+            time.sleep(0.25)
+            try:
+                with self.stack.database() as database:
+                    row = database.execute(QUICK, [list(self.bystanders)]).fetchone()
+            except (psycopg.Error, SetupError):
+                row = None
+            quick = row == (len(self.bystanders), 0) and all(member.alive() for member in self.stack.members)
+            calm = calm + 1 if quick else 0
+
     def _strike(self, one: Planned, struck: Struck) -> None:
         with self.things.setdefault(one.fault.thing, threading.Lock()):
             struck.began = time.monotonic()
             place = Place(self.stack, self.clients, random.Random(one.seed))
-            course = one.fault.strike(place)
+            course: Iterator[None] = iter(())  # nothing is to be healed before it begins
             try:
+                if one.fault.stays:
+                    self._wait_for_calm()
+                course = one.fault.strike(place)
                 next(course)
                 struck.struck = time.monotonic()
                 time.sleep(one.lasts)
+                if one.fault.stays:
+                    struck.counts_from, struck.counts_to = struck.struck + one.fault.grace, time.monotonic()
             except (OSError, SetupError, psycopg.Error, AMQPError, redis.Error) as wrong:
                 struck.failed = f"{type(wrong).__name__}: {wrong}"
             try:

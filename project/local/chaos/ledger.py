@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from project.local.chaos.bystanders import stays
 from project.local.chaos.clients import FINAL, Counts
 from project.local.chaos.faults import Struck
 from project.local.chaos.journal import Line
+from project.local.chaos.probes import Probe
 from project.local.chaos.witness import Final, Moved, Row, Seen
 
 SLACK = 0.002  # between the two clocks
@@ -83,6 +85,7 @@ class Evidence:
     lines: list[Line]
     deaths: dict[int, list[float]] = field(default_factory=dict)  # the same pid may come again
     faults: list[Struck] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)  # of the bystanders
 
 
 VIOLATIONS = {
@@ -92,6 +95,7 @@ VIOLATIONS = {
     "overlapping": "two runs of one user at once, the older one's lease not expired",
     "unfenced": "an outcome recorded by somebody whose lease had been taken away",
     "contradicted": "the API, the rows and the results tell different things, or a healthy request did not succeed",
+    "bystanders_stalled": "asked for by a user whom a staying fault does not concern, and not finished within 3 s",
 }
 
 
@@ -161,6 +165,7 @@ def leases_of(moves: Iterable[Moved]) -> dict[tuple[int, int], Held]:
 
 class _Judge:
     def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
         self.told = evidence.told
         self.seen = evidence.seen
         self.runs = runs_of(evidence.lines, evidence.deaths)
@@ -187,6 +192,7 @@ class _Judge:
             self.look_for_started_out_of_order(user, runs)
             self.look_for_overlapping(user, runs)
         self.look_for_contradictions()
+        self.look_for_stalled()
         return self.found
 
     def count(self) -> None:
@@ -335,6 +341,11 @@ class _Judge:
                 kept = self.rows.get(request)
                 if kept is None or (said["status"], said["sequence"]) != (kept.status, kept.seq):
                     self.found.blame("contradicted", f"the API showed {request} as {said['status']}, the row is {kept}")
+
+    def look_for_stalled(self) -> None:
+        for stay in stays(self.evidence.faults, self.evidence.probes, self.seen.rows):
+            for what in stay.stalled:
+                self.found.blame("bystanders_stalled", what)
 
     def _lease(self, run: Run) -> Held | None:
         return self.leases.get((self.queues.get(run.begin.user, 0), run.begin.fence))

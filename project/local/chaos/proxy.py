@@ -1,6 +1,7 @@
 """A TCP proxy that breaks what it carries: `python -m project.local.chaos.proxy NAME=LISTEN:TARGET ..`, loopback ports.
 
 It is told what to do by lines of JSON on its standard input, and answers each by a line: `{"do": .., "name": ..}`.
+A route may be called SERVER@PROCESS; the server's name alone means all of its routes.
 
     hold     nothing passes any more in either direction, and nobody is told: half-open connections
     release  what was held passes; with "reset": true the connections that were held are reset instead
@@ -150,9 +151,19 @@ class Route:
                 client.connect()
             client.each(lambda transport: transport.resume_reading())
 
-    async def deafen(self, count: int = 1, **_: Any) -> None:
-        for client in random.sample(sorted(self.clients, key=id), min(count, len(self.clients))):
-            client.deaf = "armed"
+
+def deafen(routes: list[Route], count: int) -> None:
+    clients = [client for route in routes for client in route.clients]
+    for client in random.sample(clients, min(count, len(clients))):
+        client.deaf = "armed"
+
+
+async def obey(routes: list[Route], do: str, **order: Any) -> None:
+    if do == "deafen":
+        deafen(routes, order.get("count", 1))
+    else:
+        for route in routes:
+            await getattr(route, do)(**order)
 
 
 async def serve(routes: dict[str, Route]) -> None:
@@ -164,7 +175,8 @@ async def serve(routes: dict[str, Route]) -> None:
     print("ready", flush=True)
     while line := await reader.readline():
         order = json.loads(line)
-        await getattr(routes[order.pop("name")], order.pop("do"))(**order)
+        meant = order.pop("name")
+        await obey([route for name, route in routes.items() if meant in (name, name.partition("@")[0])], **order)
         print("done", flush=True)
 
 

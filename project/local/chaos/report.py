@@ -10,7 +10,13 @@ from project.local.chaos.ledger import SHOWN, VIOLATIONS, Ledger
 from project.local.chaos.stalls import Recovery, Stalls
 
 
-def as_json(ledger: Ledger, stalls: dict[str, Stalls], recovery: Recovery, about: dict[str, Any]) -> dict[str, Any]:
+def as_json(
+    ledger: Ledger,
+    stalls: dict[str, Stalls],
+    recovery: Recovery,
+    bystanders: dict[str, dict[str, float]],
+    about: dict[str, Any],
+) -> dict[str, Any]:
     """All figures; of each violation the first few descriptions."""
     return {
         **about,
@@ -37,6 +43,7 @@ def as_json(ledger: Ledger, stalls: dict[str, Stalls], recovery: Recovery, about
         "after a worker's death": spread(recovery.all),
         "after a worker's death, no other fault": spread(recovery.undisturbed),
         "finished before the death, yet repeated": spread(recovery.repeated_age),
+        "bystanders": bystanders,
         "faults": {name: {k: round(v, 3) for k, v in vars(stall).items()} for name, stall in stalls.items()},
     }
 
@@ -57,11 +64,13 @@ def show(console: Console, figures: dict[str, Any]) -> None:
         seconds = (f"{stall[key]:.2f}" for key in ("longest", "one_queue", "back"))
         faults.add_row(name, str(stall["times"]), *seconds)
     console.print(faults)
+    if figures["bystanders"]:
+        console.print(bystanders(figures["bystanders"]))
     table = Table(title="the ledger", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in figures.items():
-        if name in ("faults", "findings", "violations", "standstills"):
+        if name in ("faults", "bystanders", "findings", "violations", "standstills"):
             continue
         table.add_row(name, ", ".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value))
     for name, count in figures["violations"].items():
@@ -71,3 +80,14 @@ def show(console: Console, figures: dict[str, Any]) -> None:
         for what in found:
             console.print(f"{name.replace('_', ' ').upper()}  {what}")
     console.print("Every promise was kept." if figures["kept"] else "Promises were BROKEN.")
+
+
+def bystanders(kinds: dict[str, dict[str, float]]) -> Table:
+    """What became of their requests while a fault stayed."""
+    table = Table(title="bystanders while a fault stayed, in seconds (-1: never)", title_justify="left")
+    table.add_column("fault")
+    for column in next(iter(kinds.values())):
+        table.add_column(column, justify="right")
+    for name, figures in kinds.items():
+        table.add_row(name, *(f"{value:.2f}" if isinstance(value, float) else str(value) for value in figures.values()))
+    return table

@@ -29,7 +29,8 @@ from project.local.process import Process, birth, descendants, launch
 from project.local.rabbitmq import Rabbitmq
 from project.local.redis import Redis
 
-WORKERS, THREADS = 3, 4
+MEMBERS = ("api-1", "api-2", "dispatcher-1", "dispatcher-2", "worker-1", "worker-2", "worker-3")
+THREADS = 4  # of a worker
 LEASE_SECONDS = 3.0
 GRACE_SECONDS = 3.0
 MOST_CONNECTIONS = 90  # of the private PostgreSQL: few enough to use them all up
@@ -45,6 +46,7 @@ class Member:
     name: str
     command: list[str]
     log: IO[bytes]
+    variables: dict[str, str]
     process: Process | None = None
     rest: float = 0.2
     not_before: float = 0.0
@@ -73,8 +75,10 @@ class Stack:
         self.redis = Redis(self.folder / "redis")
         self.proxy: Process | None = None
         self.proxy_lock = threading.Lock()
-        self.port = free_port()
-        self.ports = {"postgresql": free_port(), "rabbitmq": free_port()}
+        servers = {"postgresql": self.postgresql, "rabbitmq": self.rabbitmq}
+        self.routes = {f"{server}@{member}": servers[server] for server in servers for member in MEMBERS}
+        self.port, self.other_port, *ports = distinct_ports(2 + len(self.routes))  # of the API's two processes
+        self.ports = dict(zip(self.routes, ports, strict=True))  # of the proxy, for each process and server
         self.members: list[Member] = []
         self.deaths: dict[int, list[float]] = {}  # of processes that run handlers: when it was noticed, for each pid
         self.ended = threading.Event()
@@ -123,10 +127,7 @@ class Stack:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _start_proxy(self) -> None:
-        routes = [
-            f"{name}={self.ports[name]}:{server.port}"
-            for name, server in (("postgresql", self.postgresql), ("rabbitmq", self.rabbitmq))
-        ]
+        routes = [f"{name}={self.ports[name]}:{server.port}" for name, server in self.routes.items()]
         errors = (self.logs / "proxy").open("wb")
         child = subprocess.Popen(
             [sys.executable, "-m", "project.local.chaos.proxy", *routes],
@@ -141,7 +142,7 @@ class Stack:
         self._hear()
 
     def tell_proxy(self, do: str, name: str, **more: Any) -> None:
-        """Have the connections to `name` treated so; see proxy.py."""
+        """Have the connections to a server, or those of SERVER@PROCESS alone, treated so; see proxy.py."""
         assert self.proxy is not None  # noqa: S101
         assert self.proxy.child is not None  # noqa: S101
         assert self.proxy.child.stdin is not None  # noqa: S101
@@ -158,14 +159,14 @@ class Stack:
             raise SetupError(f"The proxy ended: {(self.logs / 'proxy').read_text()[-500:]}")
 
     def environment(self) -> dict[str, str]:
-        """What every process of the project gets."""
+        """What every process of the project gets, but for the proxy's ports."""
         inherited = {name: value for name, value in os.environ.items() if name not in ("QUEUE_PREFIX", "EXTRA_APPS")}
         return {
             "SECRET_KEY": secrets.token_urlsafe(50),
             **inherited,
             "DEBUG": "1",
-            "DATABASE_URL": through(self.postgresql.url, self.ports["postgresql"]),
-            "RABBITMQ_URL": through(self.rabbitmq.url, self.ports["rabbitmq"]),
+            "DATABASE_URL": self.postgresql.url,
+            "RABBITMQ_URL": self.rabbitmq.url,
             "REDIS_URL": self.redis.url,
             "EXTRA_APPS": "project.local.chaos",
             journal.FOLDER: str(self.journal),
@@ -193,27 +194,30 @@ class Stack:
 
     def _table(self) -> Iterator[Member]:
         granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1"]
-        granian += ["--port", str(self.port), "--workers", "1", "--blocking-threads", "10", "--log-level", "error"]
+        granian += ["--workers", "1", "--blocking-threads", "10", "--log-level", "error", "project.wsgi:application"]
         manage = [sys.executable, str(self.manage)]
         work = [*manage, "work", "--processes", "1", "--threads", str(THREADS)]
-        self.variables = self.environment()
-        yield self._member("api", [*granian, "project.wsgi:application"])
-        for number in (1, 2):
-            yield self._member(f"dispatcher-{number}", [*manage, "dispatch"])
-        for number in range(1, WORKERS + 1):
-            yield self._member(f"worker-{number}", work)
-
-    def _member(self, name: str, command: list[str]) -> Member:
-        return Member(name, command, (self.logs / name).open("ab"))
+        commands = {"dispatcher": [*manage, "dispatch"], "worker": work}
+        shared = self.environment()
+        for name, port in zip(MEMBERS, (self.port, self.other_port), strict=False):
+            commands[name] = [*granian, "--port", str(port)]
+        for name in MEMBERS:
+            own = {
+                "DATABASE_URL": through(self.postgresql.url, self.ports[f"postgresql@{name}"]),
+                "RABBITMQ_URL": through(self.rabbitmq.url, self.ports[f"rabbitmq@{name}"]),
+                "PGAPPNAME": name,
+            }
+            command = commands.get(name) or commands[name.partition("-")[0]]
+            yield Member(name, command, (self.logs / name).open("ab"), shared | own)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while True:
-            ready, answer = readiness(self.port)
-            if ready and all(member.children for member in self.of("worker")):
+            answers = [readiness(port) for port in (self.port, self.other_port)]
+            if all(ready for ready, _ in answers) and all(member.children for member in self.of("worker")):
                 return
             if time.monotonic() > deadline:
-                raise SetupError(f"The stack is not ready after {READY_SECONDS:g} s: {answer}")
+                raise SetupError(f"The stack is not ready after {READY_SECONDS:g} s: {answers}")
             time.sleep(0.2)
 
     # Keeping it alive.
@@ -242,7 +246,7 @@ class Stack:
             member.process.finish()
             member.process, member.died, member.not_before = None, 0.0, now + member.rest
         if member.process is None and now >= member.not_before:
-            member.process = launch(member.command, environment=self.variables, output=member.log, folder=ROOT)
+            member.process = launch(member.command, environment=member.variables, output=member.log, folder=ROOT)
             member.starts += 1
 
     def _look_after_children(self, member: Member, now: float) -> None:
@@ -292,7 +296,7 @@ class Stack:
 
     def heal(self) -> None:
         """Undo whatever a fault may have left behind, and wait until the servers answer."""
-        for name in self.ports:
+        for name in ("postgresql", "rabbitmq"):
             self.tell_proxy("release", name, reset=True)
             self.tell_proxy("accept", name)
         for member in self.members:
@@ -303,6 +307,13 @@ class Stack:
             server.resume()
             self.start_again(server)
         self.rabbitmq.control.run("set_vm_memory_high_watermark", "0.4")
+
+
+def distinct_ports(count: int) -> list[int]:
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
 
 def through(url: str, port: int) -> str:
