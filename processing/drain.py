@@ -29,6 +29,8 @@ shares = Shares()
 isolation: Isolation | None = None  # set where one process runs many users' requests
 _thread = threading.local()
 RETRY_SECONDS = 0.1  # after PostgreSQL failed, before it is asked again
+KNOWN_SECONDS = 0.3  # a process that PostgreSQL does not know of passes its tokens on: others may do better
+START_SECONDS = 5.0  # one that was started for one request waits longer
 
 
 def drain_queue(queue_id: int, left: int | None = None) -> None:
@@ -45,7 +47,7 @@ def take(queue_id: int, left: int | None = None) -> Lease | None:
     """The queue's lease. None: it is not ready, this process ends, or a server is away."""
     with logged(queue_id):
         for again in (True, False):
-            if watch.stopping.is_set() or not watch.wait_until_known(5):
+            if watch.stopping.is_set() or not watch.wait_until_known(KNOWN_SECONDS if left is None else START_SECONDS):
                 break
             try:
                 lease = Lease.take(queue_id, watch.holder, left)

@@ -209,3 +209,19 @@ def test_a_token_whose_turn_could_not_begin_is_tried_again_and_then_goes_back(
     hand.work()
     assert state(queue_id)[0] == "idle"
     assert [r.attempt for r in requests_of(UserQueue.objects.get(id=queue_id).user)] == [1]
+
+
+def test_a_process_that_has_no_postgresql_passes_its_tokens_on_soon(
+    hand: Hand, fine: None, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be alone in that: whoever waits for its queue would wait for it, not for a server."""
+    queue_id = ready(hand)
+    hand.wire.purge(broker.TOKEN_QUEUE)
+    waited: list[float] = []
+    with monkeypatch.context() as away:
+        away.setattr(Watch, "wait_until_known", lambda _, timeout: bool(waited.append(timeout)))
+        drain.drain_queue(queue_id)
+    assert waited == [drain.KNOWN_SECONDS]
+    assert drain.KNOWN_SECONDS < 1
+    hand.work()
+    assert state(queue_id)[0] == "idle"
