@@ -99,7 +99,7 @@ def arguments_of(name: str) -> dict[str, Any]:
 def learn(generation: int) -> None:
     """Tokens go to the queue of that generation from now on, and workers take them from there."""
     global _generation
-    if generation != _generation:
+    if generation != _generation:  # backwards, too: after a restore
         log.warning("tokens go to another queue", generation=generation)
         _generation = generation
         broker.declare_queue(token_queue())

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
 import structlog
+from django.db import OperationalError
 
 from processing import drain
 from processing.drain import send_token, watch
 from processing.rabbitmq import BrokerUnavailable
 from queues.lease import Lease
+from queues.sql import left_out
 
 log = structlog.get_logger()
 
@@ -102,7 +104,13 @@ class Bundle:
         if rest:
             send(rest)
         if lease:
-            drain.let_go(lease)
+            try:
+                drain.let_go(lease)
+            except OperationalError as error:
+                if not left_out(error):
+                    raise
+                log.warning("a queue is let go later: its row is locked", queue=lease.queue_id)
+                return  # nobody here knows of it any more, so it is given back with the others of that sort
             send([lease.queue_id])
 
 

@@ -185,6 +185,7 @@ class Watch:
             cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self.holder])
             (taken,) = cursor.fetchone()
         if taken:
+            broker.learn(outbox.token_generation())  # before anybody sends a token
             self._locked.set()
 
     def _look(self) -> None:

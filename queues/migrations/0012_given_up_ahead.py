@@ -15,12 +15,19 @@ STATUSES = [
 
 # Only such queues can have anything ahead. While the release before still runs, what it gives up or passes is not
 # counted: such a queue's count is right again once it has been empty, or when `doctor --repair` looked at it.
+# Each queue by itself: no more than one is locked at a time, and what was counted stays if it is cut off.
 COUNT = """
-    UPDATE queues_userqueue q SET given_up_ahead = n.count
-    FROM (SELECT q.id, (SELECT count(*) FROM queues_request r
-                        WHERE r.queue_id = q.id AND r.given_up IS NOT NULL AND r.seq > q.done_seq) AS count
-          FROM queues_userqueue q WHERE q.active OR q.unpublished) n
-    WHERE q.id = n.id AND n.count > 0
+    DO $$
+    DECLARE one bigint;
+    BEGIN
+        FOR one IN SELECT id FROM queues_userqueue WHERE active OR unpublished ORDER BY id LOOP
+            UPDATE queues_userqueue q SET given_up_ahead = n.count
+            FROM (SELECT count(*) AS count FROM queues_request r JOIN queues_userqueue u ON u.id = r.queue_id
+                  WHERE u.id = one AND r.given_up IS NOT NULL AND r.seq > u.done_seq) n
+            WHERE q.id = one AND n.count > 0;
+            COMMIT;
+        END LOOP;
+    END $$
 """
 
 
