@@ -175,6 +175,9 @@ class Lease:
         self.state = QueueState(row.state)
         self.paused = row.paused
         self.since = row.since
+        if began is None:
+            # Both clocks meet here anew, or what begins after the head would seem to have begun before it.
+            self.taken_at, self.received = row.since, time.monotonic()
         return None if follow is None or row.queue_id is None else Lease(row, self.holder, asked)
 
     def catch_up(self) -> int:

@@ -21,7 +21,7 @@ from processing.reader import Reader
 from processing.recording import Recording
 from project.postgresql.limits import Limits, of_role
 from queues import interventions
-from queues.lease import Next
+from queues.lease import Lease, Next
 from queues.models import Attempt, UserQueue
 from tests.processing.crew import (
     Hand,
@@ -758,3 +758,22 @@ def test_claims_grow_while_handlers_are_fast_however_slow_rabbitmq_is(
     hand.work(1)
     assert queue_of(user).done_seq == 60
     assert max(claims) > 16, claims
+
+
+def test_requests_begin_one_after_another_however_late_the_answer_to_the_lease_was(
+    hand: Hand, fine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Lease.take
+
+    def late(*values: Any) -> Any:
+        lease = take(*values)
+        if lease is not None:
+            lease.received += 0.5  # as if the answer had been so long on its way
+        return lease
+
+    monkeypatch.setattr(Lease, "take", late)
+    user = new_user()
+    submit(user, *["fine"] * 20)
+    hand.settle()
+    began = [request.started_at for request in requests_of(user)]
+    assert began == sorted(began)
