@@ -49,11 +49,20 @@ django.setup()
 
 from django.db import connection  # noqa: E402
 
+from project.postgresql import limits  # noqa: E402
+
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings() -> None:
     """The test database has the name that DATABASE_URL says, so that processes which a test starts find it."""
     connection.settings_dict["TEST"]["NAME"] = connection.settings_dict["NAME"]
+
+
+@pytest.fixture(autouse=True)
+def _as_a_command() -> Iterator[None]:
+    """A test that starts a part of the service in this process leaves the limits of its role to no other test."""
+    yield
+    limits.play("command")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from processing.broker import broker
 rabbitmq.ping(10)
 channel = rabbitmq.Channel()
 assert channel.open().is_open
-print("encrypted" if broker.connection.is_open and broker.parameters.ssl_options else "plain")
+print("encrypted" if broker.connection.is_open and all(one.ssl_options for one in broker.parameters) else "plain")
 """,
     "REDIS_URL": """
 import redis
