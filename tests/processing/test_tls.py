@@ -91,7 +91,8 @@ def ask(variable: str, url: str) -> subprocess.CompletedProcess[str]:
 def refused(said: subprocess.CompletedProcess[str]) -> bool:
     """Whether it ended because of the certificate."""
     told = said.stdout + said.stderr
-    reasons = ("certificate", "AMQPConnectionError")  # pika does not always say why
+    # pika tells of the address that it tried last: of ::1 where a machine has no such address.
+    reasons = ("certificate", "AMQPConnectionError", "BrokerUnavailable")
     return bool(said.returncode) and "encrypted" not in said.stdout and any(reason in told for reason in reasons)
 
 
