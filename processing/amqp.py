@@ -14,6 +14,7 @@ from typing import Any
 
 import pika
 from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.connection_workflow import AMQPConnectorSocketConnectError
 from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, AMQPError
 
@@ -102,7 +103,7 @@ class Link:
             if not self._move(lambda: bool(opened), seconds * len(addresses) + 1):
                 raise NoAnswer("RabbitMQ lets nobody in in time")
             if isinstance(opened[0], BaseException):
-                raise _last_cause(opened[0])
+                raise _telling_cause(opened[0])
         except BaseException:
             if not opened:
                 connecting.abort()
@@ -270,11 +271,15 @@ class Link:
         self.blocked = blocked
 
 
-def _last_cause(error: BaseException) -> BaseException:
-    """What the last address said; pika tells of all attempts as one."""
+def _telling_cause(error: BaseException) -> BaseException:
+    """What the last address said that answered at all, else what became of the last; pika tells of all attempts as one.
+
+    A name has several addresses: that ::1 cannot be reached says nothing about the certificate that 127.0.0.1 has.
+    """
     attempts = getattr(error, "exceptions", None)
     while attempts:
-        error = attempts[-1]
+        answered = [one for one in attempts if not isinstance(one, AMQPConnectorSocketConnectError)]
+        error = (answered or attempts)[-1]
         attempts = getattr(error, "exceptions", None) or ([error.exception] if hasattr(error, "exception") else None)
     return error if isinstance(error, AMQPError | OSError) else AMQPConnectionError(str(error) or type(error).__name__)
 
