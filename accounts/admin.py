@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from accounts.audit import Event, SecurityEvent, record
 from accounts.models import Session, User
-from project.admin import FastAdmin, ReadOnlyAdmin
+from project.admin.base import FastAdmin, ReadOnlyAdmin
 
 MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their names, that a search may mean
 

@@ -1,6 +1,6 @@
 """The trail of security events: who logged in, who was refused, what became of accounts, what staff did.
 
-Lines are added and never changed: PostgreSQL itself refuses it (migration 0005). Only accounts/forgetting.py takes
+Lines are added and never changed: PostgreSQL itself refuses it (migration 0005). Only accounts/retention.py takes
 something away: lines that are old, and from an erased user's lines what names a person.
 Nothing is written on the way of a submission or a read.
 """
@@ -15,7 +15,7 @@ from django.db import models, transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponseBase
 
-from project import limits
+from project.web import rate_limit
 
 AGENT, DETAIL = 200, 500
 
@@ -83,7 +83,7 @@ def record(
     line = SecurityEvent(event=event, user_id=user_id, detail=printable(detail)[:DETAIL])
     line.actor_id = None if actor_id == user_id else actor_id
     if request is not None:
-        line.address = limits.client_address(request) or None
+        line.address = rate_limit.client_address(request) or None
         line.user_agent = printable(request.META.get("HTTP_USER_AGENT", ""))[:AGENT]
         line.request_id = getattr(request, "request_id", "")
     line.save(force_insert=True)
@@ -93,7 +93,7 @@ def record(
 
 def record_refusal(event: Event, user_id: UUID | None, *, request: Any, detail: str = "") -> None:
     """The same for what anybody can bring about without end: a few a minute for each address, and no more."""
-    if limits.fits(limits.AUDITED_REFUSALS.claim(f"{event}:{limits.address_key(request)}")):
+    if rate_limit.fits(rate_limit.AUDITED_REFUSALS.claim(f"{event}:{rate_limit.address_key(request)}")):
         record(event, user_id, request=request, detail=detail)
 
 

@@ -20,7 +20,7 @@ from rest_framework.request import Request
 
 from accounts.models import SessionEnded, User
 from accounts.tokens import Claims, InvalidToken, read_access
-from project.problems import BEARER
+from project.rest.problems import BEARER
 
 __all__ = [
     "Caller",

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from django.conf import settings
 from django.contrib.auth.hashers import Argon2PasswordHasher
 
-from project.problems import ServiceUnavailable
+from project.rest.problems import ServiceUnavailable
 
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 NICE = 10

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from accounts.audit import Event, SecurityEvent, printable, record
 from accounts.tokens import AccessToken, Claims, RefreshToken
-from project.problems import Unauthenticated
+from project.rest.problems import Unauthenticated
 
 __all__ = ["SecurityEvent", "Session", "SessionEnded", "Tokens", "User", "WrongCredentials"]
 
@@ -212,7 +212,7 @@ class Session(models.Model):
     user_agent = models.CharField(max_length=200, blank=True)
 
     class Meta:
-        indexes = [  # for accounts/forgetting.py
+        indexes = [  # for accounts/retention.py
             models.Index("ended_at", name="session_ended", condition=models.Q(ended_at__isnull=False)),
             models.Index("last_used_at", name="session_last_used"),
         ]

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from accounts.models import Session, User
 from accounts.tokens import LONGEST
-from project.serializers import StrictSerializer, Text
+from project.rest.serializers import StrictSerializer, Text
 
 PASSWORD_LENGTH = 1024
 

@@ -24,7 +24,7 @@ from rest_framework_simplejwt.exceptions import TokenBackendError, TokenBackendE
 from rest_framework_simplejwt.tokens import AccessToken as SimpleAccessToken
 from rest_framework_simplejwt.tokens import RefreshToken as SimpleRefreshToken
 
-from project.problems import Unauthenticated
+from project.rest.problems import Unauthenticated
 
 # Verified signatures that are remembered: a client sends the same token for minutes, verifying costs 60 to 160 µs.
 # What a signature says never changes; the clock and the session are asked every time.

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 
 from accounts.audit import Event, record, record_refusal
 from accounts.authentication import UserRequest
-from accounts.login import failed_logins_limited
+from accounts.login_throttle import failed_logins_limited
 from accounts.models import RefreshSpent, Session, SessionEnded, User, WrongCredentials
 from accounts.serializers import (
     LoginBody,
@@ -27,9 +27,9 @@ from accounts.serializers import (
     UserShown,
 )
 from accounts.tokens import Claims, keyring, read_refresh
-from project import limits
-from project.problems import FieldError, Invalid, NotFound
-from project.views import StrictView
+from project.rest.problems import FieldError, Invalid, NotFound
+from project.rest.views import StrictView
+from project.web import rate_limit
 
 LISTED = 200
 VISIBLE = re.compile(r"[!-~]{1,255}")
@@ -55,7 +55,7 @@ class RegisterView(PublicView):
     @extend_schema(operation_id="register", request=RegisterBody, responses={201: UserShown})
     def post(self, request: Request) -> Response:
         """Creates a user."""
-        limits.take(request, limits.REGISTRATIONS.claim(limits.address_key(request)))
+        rate_limit.take(request, rate_limit.REGISTRATIONS.claim(rate_limit.address_key(request)))
         asked = self.body(request, RegisterBody)
         taken = FieldError("username", "unique", "A user with that username already exists.")
         if User.objects.named(asked["username"]).exists():
@@ -78,11 +78,13 @@ class TokenView(PublicView):
     def post(self, request: Request) -> Response:
         """Opens a session: an access token and the first refresh token of its family."""
         asked = self.body(request, LoginBody)
-        with failed_logins_limited(request, asked["username"], limits.LOGINS.claim(limits.address_key(request))):
+        with failed_logins_limited(
+            request, asked["username"], rate_limit.LOGINS.claim(rate_limit.address_key(request))
+        ):
             user = User.objects.with_credentials(**asked)
             agent = request.META.get("HTTP_USER_AGENT", "")
             with transaction.atomic():
-                tokens = Session.open(user, limits.client_address(request), agent)
+                tokens = Session.open(user, rate_limit.client_address(request), agent)
                 record(Event.LOGIN_SUCCEEDED, user.id, request=request)
         return Response(tokens._asdict())
 

@@ -8,7 +8,7 @@ from types import FrameType
 
 from bench.place import place
 from bench.report import Report
-from project.local.place import SetupError
+from scripts.place import SetupError
 
 # A module below bench/, imported when Django is set up: its run(here, report, name, quick) measures.
 BENCHES = {

@@ -23,9 +23,9 @@ from bench.load import Load, drive, post
 from bench.place import Place, wait_for
 from bench.report import Report, milliseconds, rate, ratio
 from bench.users import users
-from project.local.application import services
-from project.local.place import ROOT, free_port
-from project.local.process import Process
+from scripts.place import ROOT, free_port
+from scripts.run.application import services
+from scripts.servers.process import Process
 
 USERS = 100
 SECRET = secrets.token_hex(32)

@@ -9,9 +9,9 @@ from pathlib import Path
 import psycopg
 
 from bench.place import wait_for
-from project.local.postgresql import Postgresql, connect
-from project.local.private import clean_environment
-from project.local.process import Process, launch
+from scripts.servers.postgresql import Postgresql, connect
+from scripts.servers.private import clean_environment
+from scripts.servers.process import Process, launch
 
 RECEIVER = "pg_receivewal"  # its program, and the name by which PostgreSQL knows it
 SLOT = "backup"

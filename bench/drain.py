@@ -15,7 +15,7 @@ from bench import plain_dramatiq
 from bench.place import LOGS, Place, wait_for
 from bench.report import Report, rate, ratio
 from bench.users import backlog, users, waiting
-from project.local.process import Process
+from scripts.servers.process import Process
 
 PROCESSES, THREADS = 2, 8
 

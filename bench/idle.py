@@ -11,9 +11,9 @@ from bench.latency import Waits, measure
 from bench.place import Place, wait_for
 from bench.report import Report, milliseconds
 from bench.users import backlog, users, waiting
-from processing.watch import LOCK_CLASS
-from queues import outbox
-from queues.outbox import Shard
+from processing.worker.watchdog import LOCK_CLASS
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
 
 NAME = "bench-dispatcher"  # as PostgreSQL knows its connection
 TICKS = os.sysconf("SC_CLK_TCK")

@@ -11,8 +11,8 @@ from uuid import UUID
 from bench.place import Place, wait_for
 from bench.report import Report, milliseconds
 from bench.users import backlog, echoes, users, waiting
-from queues import hints
-from queues.accepting import accept
+from queues.enqueue.accept import accept
+from queues.notify import hints
 
 EVERY = 0.02  # seconds between two requests of the quiet user
 FLOOD = 20_000

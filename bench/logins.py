@@ -14,8 +14,8 @@ from bench.accept import BODY, listening
 from bench.place import Place
 from bench.report import Report, milliseconds
 from bench.users import users
-from project.local.application import services
-from project.local.place import free_port
+from scripts.place import free_port
+from scripts.run.application import services
 
 CLIENTS = 24
 EVERY = 0.01  # seconds between two submissions

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psycopg
 
-from project.local.application import environment
-from project.local.borrowing import borrowed
-from project.local.place import LOCAL, ROOT
-from project.local.process import Process, launch
+from scripts.place import LOCAL, ROOT
+from scripts.run.application import environment
+from scripts.servers.borrowing import borrowed
+from scripts.servers.process import Process, launch
 
 LOGS = LOCAL / "bench"
 

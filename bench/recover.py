@@ -15,12 +15,12 @@ import psycopg
 from bench.place import Place, wait_for
 from bench.report import Report
 from bench.users import backlog, users, waiting
-from processing.broker import TOKEN_QUEUE
-from processing.rabbitmq import queue_name
-from processing.watch import LOCK_CLASS
-from project.local.process import Process, descendants
-from queues.accepting import Submission, accept
+from processing.broker.rabbitmq import queue_name
+from processing.broker.tokens import TOKEN_QUEUE
+from processing.worker.watchdog import LOCK_CLASS
+from queues.enqueue.accept import Submission, accept
 from queues.kinds import find
+from scripts.servers.process import Process, descendants
 
 STEP_MS = 50
 

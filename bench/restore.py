@@ -23,10 +23,10 @@ from bench.backup import KeptPostgresql, moment
 from bench.place import LOGS, Place, wait_for
 from bench.recover import check, done
 from bench.report import Report
-from project.local import redis
-from project.local.application import readiness, services
-from project.local.client import Client
-from project.local.place import ROOT, free_port
+from scripts.place import ROOT, free_port
+from scripts.run.application import readiness, services
+from scripts.run.client import Client
+from scripts.servers import redis
 
 USERS = 8
 EVERY = 0.02  # seconds between two batches of a user: more than the workers finish meanwhile

@@ -8,8 +8,8 @@ from bench.load import post
 from bench.place import Place
 from bench.report import Report, milliseconds, rate, ratio
 from bench.users import users
-from project.local.application import services
-from project.local.place import free_port
+from scripts.place import free_port
+from scripts.run.application import services
 
 WAYS = {
     "statement": "asked by the statement that accepts (as it ships)",

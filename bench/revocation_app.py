@@ -12,9 +12,10 @@ application = wsgi.application  # sets Django up, before anything of its apps is
 
 from accounts.models import User  # noqa: E402
 from accounts.tokens import Claims  # noqa: E402
-from queues import accepting, fast_path  # noqa: E402
-from queues.sql import Statement  # noqa: E402
-from queues.statements import ACCEPT_TOGETHER  # noqa: E402
+from queues.api import fast_path  # noqa: E402
+from queues.enqueue import accept  # noqa: E402
+from queues.sql.protocol import ACCEPT_TOGETHER  # noqa: E402
+from queues.sql.statement import Statement  # noqa: E402
 
 JOINED = """JOIN accounts_user u ON u.id = q.user_id
 JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id
@@ -39,6 +40,6 @@ def asked_by_a_query(environ: fast_path.Environ) -> Claims | None:
 verified = fast_path.verified
 how = os.environ["BENCH_REVOCATION"]
 if how in ("signed", "query"):
-    accepting.ACCEPT_TOGETHER = Statement(unchecked(ACCEPT_TOGETHER.text))
+    accept.ACCEPT_TOGETHER = Statement(unchecked(ACCEPT_TOGETHER.text))
 if how == "query":
     fast_path.verified = asked_by_a_query

@@ -7,7 +7,7 @@ import uuid_utils.compat
 
 from accounts.models import User
 from bench.place import Place
-from queues.accepting import Submission, accept
+from queues.enqueue.accept import Submission, accept
 from queues.kinds import find
 from queues.models import UserQueue
 

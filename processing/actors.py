@@ -2,8 +2,8 @@
 
 import dramatiq
 
-from processing.broker import ACTOR, TOKEN_QUEUE
-from processing.bundle import Bundle
+from processing.broker.tokens import ACTOR, TOKEN_QUEUE
+from processing.worker.token_run import Bundle
 
 
 @dramatiq.actor(actor_name=ACTOR, queue_name=TOKEN_QUEUE)

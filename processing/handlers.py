@@ -12,11 +12,12 @@ import orjson
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel
 
-from processing.results import as_json
-from project.logs import at_work
+from processing.worker.results import as_json
 from project.start import place
-from queues import kinds, progress
+from project.telemetry.logs import at_work
+from queues import kinds
 from queues.kinds import Kind
+from queues.notify import progress
 from queues.states import OnFailure
 
 LONGEST_DELAY = 366 * 86400.0  # seconds a handler may put its request off

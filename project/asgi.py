@@ -5,7 +5,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-from project.sharing import share_with_siblings
+from project.telemetry.multiprocess import share_with_siblings
 
 share_with_siblings("events")  # before anything imports prometheus_client
 
@@ -18,7 +18,7 @@ set_up(set_prefix=False)
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 
 from project.postgresql.limits import play  # noqa: E402
-from queues.streams import streams  # noqa: E402
+from queues.live.sse import streams  # noqa: E402
 
 play("api")
 

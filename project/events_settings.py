@@ -3,4 +3,4 @@
 from project.settings import *  # noqa: F403
 
 ROOT_URLCONF = "project.events_urls"
-MIDDLEWARE = ["project.middleware.Edge", "project.middleware.CrossOrigin"]
+MIDDLEWARE = ["project.web.middleware.Edge", "project.web.middleware.CrossOrigin"]

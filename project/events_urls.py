@@ -2,9 +2,9 @@
 
 from django.urls import path
 
-from project import health
-from project.metrics import metrics
-from queues.stream_views import events
+from project.telemetry import health
+from project.telemetry.metrics import metrics
+from queues.api.events import events
 
 urlpatterns = [
     path("api/v1/queue/events", events),

@@ -17,15 +17,15 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 
-from project import database_url
-from project.addresses import amqp_urls
+from project.postgresql import url as database_url
+from project.rabbitmq_addresses import amqp_urls
 from project.start import extra_apps
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DEVELOPMENT_SECRET = "development-only-" + "0" * 40  # refused outside DEBUG
 
 
-OPTIONAL_KINDS = {"demo": "processing.demo", "http.call": "processing.http"}
+OPTIONAL_KINDS = {"demo": "processing.demo", "http.call": "processing.http_call"}
 
 
 class Environment(BaseSettings):
@@ -173,7 +173,7 @@ def database(url: str) -> dict[str, Any]:
         # One connection a thread, kept; one that is dead is replaced before it is used (project/postgresql).
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
-        # The server prepares the hot statements (queues/sql.py) after a few runs.
+        # The server prepares the hot statements (queues/sql/statement.py) after a few runs.
         "OPTIONS": {
             "prepare_threshold": 5,
             # A server that vanished is noticed by TCP, one that only keeps silent by our clock (project/postgresql).
@@ -196,7 +196,7 @@ ALLOWED_HOSTS = [host.strip() for host in ENV.allowed_hosts.split(",") if host.s
 DATABASES = {"default": database(ENV.database_url)}
 
 INSTALLED_APPS = [
-    "project.site.AdminConfig",
+    "project.admin.site.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -214,17 +214,17 @@ INSTALLED_APPS = [
     *extra_apps(ENV.extra_apps),
 ]
 
-MIDDLEWARE = [  # what is added here, queues/fast_path.py has to know
-    "project.middleware.Edge",
+MIDDLEWARE = [  # what is added here, queues/api/fast_path.py has to know
+    "project.web.middleware.Edge",
     "django.middleware.security.SecurityMiddleware",
-    "project.middleware.CrossOrigin",
-    "project.middleware.Under",
+    "project.web.middleware.CrossOrigin",
+    "project.web.middleware.Under",
 ]
 MIDDLEWARE_UNDER = {
     "/static/": ["whitenoise.middleware.WhiteNoiseMiddleware"],
     "/admin/": [
         "django_prometheus.middleware.PrometheusBeforeMiddleware",
-        "project.middleware.AdminPolicy",
+        "project.web.middleware.AdminPolicy",
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.common.CommonMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
@@ -244,7 +244,7 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W003",
 ]
 
-LOGGING_CONFIG = "project.logs.configure"
+LOGGING_CONFIG = "project.telemetry.logs.configure"
 LOGGING = {
     "level": ENV.log_level,
     "style": ENV.log_format if ENV.log_format != "auto" else "console" if DEBUG or sys.stderr.isatty() else "json",
@@ -270,7 +270,7 @@ TEMPLATES = [
 ]
 
 AUTH_USER_MODEL = "accounts.User"
-AUTHENTICATION_BACKENDS = ["accounts.login.LimitedBackend"]
+AUTHENTICATION_BACKENDS = ["accounts.login_throttle.LimitedBackend"]
 PASSWORD_HASHERS = ["accounts.hashers.OrderlyArgon2"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -316,12 +316,12 @@ CORS_ORIGINS = [origin.strip() for origin in ENV.cors_origins.split(",") if orig
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.SessionTokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["project.parsers.StrictJSONParser"],
-    "DEFAULT_RENDERER_CLASSES": ["project.renderers.FastJSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "project.renderers.JSONOnly",
-    "DEFAULT_SCHEMA_CLASS": "project.schema.ProblemSchema",
+    "DEFAULT_PARSER_CLASSES": ["project.rest.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["project.rest.renderers.FastJSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "project.rest.renderers.JSONOnly",
+    "DEFAULT_SCHEMA_CLASS": "project.rest.openapi.ProblemSchema",
     "DEFAULT_METADATA_CLASS": None,
-    "EXCEPTION_HANDLER": "project.answers.exception_handler",
+    "EXCEPTION_HANDLER": "project.rest.exception_handler.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
 }

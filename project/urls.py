@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.urls import include, path
 
 from accounts.views import jwks
-from project import docs, health
-from project.metrics import metrics
-from project.rest import pages
+from project.rest import docs, pages
+from project.telemetry import health
+from project.telemetry.metrics import metrics
 
 urlpatterns = [
     path("api/v1/", include("queues.urls")),  # first: what stands before a path is tried at each of its requests

@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 
-from project.sharing import share_with_siblings
+from project.telemetry.multiprocess import share_with_siblings
 
 share_with_siblings("api")  # before anything imports prometheus_client
 
@@ -22,11 +22,11 @@ from django.conf import settings  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from project.postgresql.limits import play  # noqa: E402
-from project.slots import Slots  # noqa: E402
+from project.web.concurrency import Slots  # noqa: E402
 from project.web.unread_body import UnreadBody  # noqa: E402
-from queues.fast_path import in_front_of  # noqa: E402
-from queues.finishing import watched  # noqa: E402
-from queues.streams import streams  # noqa: E402
+from queues.api.fast_path import in_front_of  # noqa: E402
+from queues.live.sse import streams  # noqa: E402
+from queues.notify.changes import watched  # noqa: E402
 
 
 def end_streams_on_signals() -> None:

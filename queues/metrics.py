@@ -13,9 +13,9 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from queues import kinds, pace
+from queues import kinds, throughput
 from queues.kinds import Kind
-from queues.lease import Outcome
+from queues.lifecycle.lease import Outcome
 from queues.states import FINAL, AttemptOutcome, Status
 
 
@@ -69,7 +69,7 @@ def count_accepted(accepted: Sequence[Kind]) -> None:
     """Requests of these kinds were accepted."""
     for kind, count in Tally(kind.name for kind in accepted).items():
         _series(ACCEPTED, kind).inc(count)
-    pace.tally.accepted(len(accepted))
+    throughput.tally.accepted(len(accepted))
 
 
 def count_recorded(outcomes: Sequence[Outcome]) -> None:
@@ -95,7 +95,7 @@ def count_recorded(outcomes: Sequence[Outcome]) -> None:
             # A request that its handler rejected is its caller's error, and no failing kind.
             told = REJECTED if how == AttemptOutcome.REJECTED and status == Status.FAILED else status.value
             _series(FINISHED, kind, told).inc(count)
-            pace.tally.finished(kind, told, count)
+            throughput.tally.finished(kind, told, count)
         if how is not None:
             _series(ATTEMPTS, kind, how.value).inc(count)
     for histogram, measured in ((WAITING, waited), (RUNNING, ran), (HANDLER, handled)):
@@ -108,14 +108,14 @@ def count_lost(kind: str, final: bool) -> None:
     ATTEMPTS.labels(kind, AttemptOutcome.LOST.value).inc()
     if final:
         FINISHED.labels(kind, Status.FAILED.value).inc()
-        pace.tally.finished(kind, Status.FAILED, 1)
+        throughput.tally.finished(kind, Status.FAILED, 1)
 
 
 def count_given_up(ended: Mapping[str, int], status: Status) -> None:
     """So many requests of each kind were cancelled, skipped or expired while no worker had them."""
     for kind, count in ended.items():
         FINISHED.labels(kind, status.value).inc(count)
-        pace.tally.finished(kind, status, count)
+        throughput.tally.finished(kind, status, count)
 
 
 def begin_at_zero() -> None:

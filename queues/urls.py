@@ -2,20 +2,20 @@
 
 from django.urls import path
 
-from queues import control_views, stream_views, views
+from queues.api import control, events, requests
 
 urlpatterns = [
-    path("requests", views.RequestsView.as_view()),
-    path("requests/batch", views.BatchView.as_view()),
-    path("requests/<str:request_id>", views.RequestView.as_view()),
-    path("requests/<str:request_id>/attempts", views.AttemptsView.as_view()),
-    path("requests/<str:request_id>/cancel", control_views.CancelView.as_view()),
-    path("requests/<str:request_id>/retry", control_views.RetryView.as_view()),
-    path("requests/<str:request_id>/skip", control_views.SkipView.as_view()),
-    path("kinds", views.KindsView.as_view()),
-    path("queue", views.QueueView.as_view()),
-    path("queue/events", stream_views.EventsView.as_view()),
-    path("queue/pause", control_views.PauseView.as_view()),
-    path("queue/resume", control_views.ResumeView.as_view()),
-    path("queue/purge", control_views.PurgeView.as_view()),
+    path("requests", requests.RequestsView.as_view()),
+    path("requests/batch", requests.BatchView.as_view()),
+    path("requests/<str:request_id>", requests.RequestView.as_view()),
+    path("requests/<str:request_id>/attempts", requests.AttemptsView.as_view()),
+    path("requests/<str:request_id>/cancel", control.CancelView.as_view()),
+    path("requests/<str:request_id>/retry", control.RetryView.as_view()),
+    path("requests/<str:request_id>/skip", control.SkipView.as_view()),
+    path("kinds", requests.KindsView.as_view()),
+    path("queue", requests.QueueView.as_view()),
+    path("queue/events", events.EventsView.as_view()),
+    path("queue/pause", control.PauseView.as_view()),
+    path("queue/resume", control.ResumeView.as_view()),
+    path("queue/purge", control.PurgeView.as_view()),
 ]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from project.local import browser as chromium
-from project.local.borrowing import borrowed
-from project.local.place import ROOT, SetupError
-from project.local.process import signals_interrupt
+from scripts.place import ROOT, SetupError
+from scripts.servers import browser as chromium
+from scripts.servers.borrowing import borrowed
+from scripts.servers.process import signals_interrupt
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver

@@ -43,28 +43,32 @@ def test_an_app_knows_only_what_lies_below_it(app: str, stranger: str) -> None:
 
 
 def test_only_one_module_speaks_to_rabbitmq() -> None:
-    assert who_imports("pika", *APPS) == {"processing/amqp.py", "processing/rabbitmq.py", "processing/reader.py"}
+    assert who_imports("pika", *APPS) == {
+        "processing/broker/amqp.py",
+        "processing/broker/rabbitmq.py",
+        "processing/broker/reader.py",
+    }
 
 
 def test_only_one_module_speaks_to_redis() -> None:
     reach = who_imports("redis", *APPS, "project")
-    assert {path for path in reach if not path.startswith("project/local/")} == {"project/redis_client.py"}
+    assert {path for path in reach if not path.startswith("scripts/")} == {"project/redis.py"}
 
 
 def test_dramatiq_is_known_at_the_doorway_only() -> None:
-    assert who_imports("dramatiq", *APPS) == {"processing/actors.py", "processing/broker.py"}
+    assert who_imports("dramatiq", *APPS) == {"processing/actors.py", "processing/broker/tokens.py"}
 
 
 def test_what_a_request_over_http_runs_never_speaks_to_rabbitmq() -> None:
     """Nothing in an HTTP request may wait for the broker: but for the health check, no module of it can reach it."""
-    reach = who_imports("processing.rabbitmq", "accounts", "queues", "project")
-    assert {path for path in reach if not path.startswith("project/local/")} <= {"project/health.py"}
+    reach = who_imports("processing.broker.rabbitmq", "accounts", "queues", "project")
+    assert {path for path in reach if not path.startswith("scripts/")} <= {"project/telemetry/health.py"}
 
 
 def test_the_check_sees_an_import_wherever_it_stands(tmp_path: Path) -> None:
     sample = tmp_path / "sample.py"
     sample.write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from queues import lease\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from queues.lifecycle import lease\n"
         "def later() -> None:\n    import pika.exceptions\n"
     )
-    assert {"queues", "queues.lease", "pika.exceptions"} <= set(imports(sample))
+    assert {"queues.lifecycle", "queues.lifecycle.lease", "pika.exceptions"} <= set(imports(sample))

@@ -1,4 +1,4 @@
-"""The audit trail. Its lines cannot be changed, but for what accounts/forgetting.py takes away and says so."""
+"""The audit trail. Its lines cannot be changed, but for what accounts/retention.py takes away and says so."""
 
 import django.db.models.functions.datetime
 from django.db import migrations, models

@@ -9,9 +9,9 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from processing import metrics
-from processing.rabbitmq import ASKED_AT_ONCE, BrokerUnavailable, Publisher, queue_name
-from queues import outbox
-from queues.outbox import Shard
+from processing.broker.rabbitmq import ASKED_AT_ONCE, BrokerUnavailable, Publisher, queue_name
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
 
 log = structlog.get_logger()
 

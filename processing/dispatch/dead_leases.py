@@ -6,11 +6,11 @@ import structlog
 from django.db import InterfaceError, OperationalError
 
 from processing import metrics
-from processing.watch import LOCK_CLASS
-from queues import outbox
-from queues.outbox import Shard
-from queues.recovery import recover
-from queues.sql import left_out
+from processing.worker.watchdog import LOCK_CLASS
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
+from queues.lifecycle.recovery import recover
+from queues.sql.statement import left_out
 
 log = structlog.get_logger()
 

@@ -10,12 +10,13 @@ import structlog
 from django.db import DataError, IntegrityError, connection
 from django.db import Error as DatabaseError
 
-from accounts import forgetting
+from accounts import retention
 from processing import metrics
-from queues import idempotency, pruning
+from queues.enqueue import idempotency
 from queues.lifecycle.expiry import expire
-from queues.outbox import Shard
-from queues.sql import left_out
+from queues.lifecycle.outbox import Shard
+from queues.operations import retention as pruning
+from queues.sql.statement import left_out
 
 log = structlog.get_logger()
 
@@ -76,7 +77,7 @@ class Sweeper:
         if self.shard.number:
             return False
         keys = idempotency.prune(PRUNE_A_STEP)
-        of_accounts = forgetting.prune(PRUNE_A_STEP)
+        of_accounts = retention.prune(PRUNE_A_STEP)
         actions = pruning.prune_actions(PRUNE_A_STEP)
         requests = self._requests.step(PRUNE_A_STEP)
         return requests or max(keys, of_accounts, actions) >= PRUNE_A_STEP

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from queues.outbox import Parcel
+from queues.lifecycle.outbox import Parcel
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.02, 1.0
 FORGET_SECONDS = 60.0  # then it is read and published again, if there is still such a queue

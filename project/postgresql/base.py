@@ -15,11 +15,11 @@ from project.postgresql.limits import Limits, of_role
 TRUST_SECONDS = 0.1  # a connection used so lately is not looked at before it is used again
 TURN_SECONDS = 0.1  # while PostgreSQL is away one thread tries to connect; others wait so long to hear of it
 
-# By `SET` and not as startup options: a pooler in between refuses those. What is prepared (queues/sql.py, nothing else)
-# is planned once: planning took PostgreSQL a third of the time of accepting a request. By index, then, even if the
-# table was small at the time: as if disks were solid state, and a table that is read as a whole four times as large.
-# Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues. PostgreSQL soon
-# frees the locks of a process whose machine vanished, or that gave up waiting.
+# By `SET` and not as startup options: a pooler in between refuses those. What is prepared (queues/sql/statement.py,
+# nothing else) is planned once: planning took PostgreSQL a third of the time of accepting a request. By index, then,
+# even if the table was small at the time: as if disks were solid state, and a table that is read as a whole four times
+# as large. Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues.
+# PostgreSQL soon frees the locks of a process whose machine vanished, or that gave up waiting.
 SESSION = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",

@@ -4,11 +4,11 @@ from collections import Counter
 
 from django.db import transaction
 
-from queues import transitions
-from queues.finishing import finished
+from queues import event_log
+from queues.lifecycle.outbox import Shard
 from queues.metrics import count_given_up
-from queues.outbox import Shard
-from queues.sql import Statement
+from queues.notify.changes import finished
+from queues.sql.statement import Statement
 from queues.states import Status
 
 # Waiting for its first attempt, and its `expires_at` has passed: final. What a worker has claimed is the worker's to
@@ -67,7 +67,7 @@ def expire(shard: Shard, count: int) -> int:
         # A statement of its own: it has to see what was accepted before the queues were locked.
         PASS_OVER.rows(ids=list(ended), ended=list(ended.values()))
     count_given_up(Counter(row.kind for row in rows), Status.EXPIRED)
-    transitions.expired(rows)
+    event_log.expired(rows)
     for queue_id in {row.queue_id for row in rows}:
         finished(queue_id)
     return len(rows)

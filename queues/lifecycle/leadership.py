@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 
-from queues.sql import Statement
+from queues.sql.statement import Statement
 
 LEAD_SECONDS = 3.5  # how long a lead lasts that is not renewed: succeeded within 5 s, the standby's look included
 

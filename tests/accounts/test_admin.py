@@ -10,9 +10,9 @@ from django.test.utils import CaptureQueriesContext
 
 from accounts import admin as accounts_admin
 from accounts.models import User
-from project import admin as project_admin
-from project import limits
-from project.limits import Limit
+from project.admin import base as project_admin
+from project.web import rate_limit
+from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, make_user
 
 
@@ -102,7 +102,7 @@ def admin_login(password: str, **environ: Any) -> Any:
 
 def test_the_login_form_is_limited_like_the_api(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     make_user(username="operator", is_staff=True, password=make_password(PASSWORD))
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 2))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 2))
     for guess in ("guess", "guess"):
         assert b"Please enter the correct" in admin_login(guess).content
     assert admin_login(PASSWORD).status_code == 200

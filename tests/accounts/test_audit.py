@@ -12,11 +12,11 @@ from django.test import Client
 from django.utils import timezone
 from structlog.testing import capture_logs
 
-from accounts import forgetting
+from accounts import retention
 from accounts.audit import Event, SecurityEvent, record
 from accounts.models import Session, Tokens, User
-from project import limits
-from project.limits import Limit
+from project.web import rate_limit
+from project.web.rate_limit import Limit
 from queues.models import Request
 from tests.accounts.people import PASSWORD, Api, make_user
 
@@ -99,8 +99,8 @@ def test_failed_logins_are_told_whether_or_not_there_is_such_a_user(user: User, 
 
 
 def test_who_knocks_without_end_fills_no_disk(user: User, anyone: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 1))
-    monkeypatch.setattr(limits, "AUDITED_REFUSALS", Limit("audited-refusals", 2, without_redis="local"))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 1))
+    monkeypatch.setattr(rate_limit, "AUDITED_REFUSALS", Limit("audited-refusals", 2, without_redis="local"))
     guess = {"username": user.username, "password": "the-guess"}
     assert [anyone.post("auth/token", guess).status_code for _ in range(6)] == [401] + [429] * 5
     assert told(user) == ["login_failed", "login_limited", "login_limited"]
@@ -207,9 +207,9 @@ def test_lines_cannot_be_changed_not_even_by_the_service_itself(user: User, anyo
 
 def test_what_may_be_forgotten_is_the_person_and_not_what_happened(user: User, anyone: Api) -> None:
     anyone.post("auth/token", {"username": user.username, "password": PASSWORD})
-    forgetting.run(forgetting.MAY_FORGET)
+    retention.run(retention.MAY_FORGET)
     with pytest.raises(IntegrityError, match="Only address"), transaction.atomic():
-        forgetting.run("UPDATE accounts_securityevent SET address = NULL, user_agent = '', event = 'logout'")
+        retention.run("UPDATE accounts_securityevent SET address = NULL, user_agent = '', event = 'logout'")
 
 
 def test_operators_find_lines_and_write_none(operator: Client, user: User, anyone: Api) -> None:
@@ -247,7 +247,7 @@ def test_what_is_old_goes_and_what_counts_stays(user: User, anyone: Api) -> None
     recent = SecurityEvent(event=Event.LOGOUT, at=now - timedelta(days=settings.ENV.audit_retention_days - 1))
     ancient.save()
     recent.save()
-    assert [forgetting.prune(1) for _ in range(3)] == [2, 1, 0]
+    assert [retention.prune(1) for _ in range(3)] == [2, 1, 0]
     assert set(Session.objects.values_list("id", flat=True)) == {fresh.id, living.id}
     assert list(SecurityEvent.objects.values_list("id", flat=True)) == [recent.id]
 
@@ -255,11 +255,11 @@ def test_what_is_old_goes_and_what_counts_stays(user: User, anyone: Api) -> None
 def test_a_trail_can_be_kept_for_ever(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     SecurityEvent(event=Event.LOGOUT, at=timezone.now() - timedelta(days=4000)).save()
     monkeypatch.setattr(settings.ENV, "audit_retention_days", 0.0)
-    assert forgetting.prune(10) == 0
+    assert retention.prune(10) == 0
 
 
 def test_a_trail_of_someone_with_many_lines_is_made_nameless_in_parts(user: User, anyone: Any) -> None:
     for _ in range(3):
         anyone.post("auth/token", {"username": user.username, "password": PASSWORD}, HTTP_USER_AGENT="Phone")
-    assert [forgetting.make_nameless(user.id, 2) for _ in range(3)] == [2, 1, 0]
+    assert [retention.make_nameless(user.id, 2) for _ in range(3)] == [2, 1, 0]
     assert set(SecurityEvent.objects.values_list("user_id", "address", "user_agent")) == {(user.id, None, "")}

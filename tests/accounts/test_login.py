@@ -14,9 +14,9 @@ from django.test import RequestFactory
 
 from accounts import hashers
 from accounts.models import User
-from project import limits
-from project.limits import Limit
-from project.slots import Slots
+from project.web import rate_limit
+from project.web.concurrency import Slots
+from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
 
 LOGIN = "auth/token"
@@ -92,25 +92,25 @@ def test_a_guesser_locks_nobody_out_elsewhere(user: User, monkeypatch: pytest.Mo
 
 
 def test_a_name_written_differently_is_no_new_chance(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 2))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 2))
     monkeypatch.setattr(User, "check_password", lambda *_: False)
     assert [login(name, "x").status_code for name in ("bob", "BOB", "\uff42ob")] == [401, 401, 429]
 
 
 def test_an_ipv6_customer_is_one_address(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 1))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 1))
     monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", lambda *_: "argon2$")
     statuses = [login("nobody", REMOTE_ADDR=f"2001:db8:1:2::{host}").status_code for host in (1, 2)]
     assert statuses == [401, 429]
 
 
 def test_logins_that_succeed_are_not_counted_as_failed(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 1))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 1))
     assert [login(user.username).status_code for _ in range(3)] == [200] * 3
 
 
 def test_a_login_that_crashed_is_not_counted_as_failed(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 1))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 1))
     with monkeypatch.context() as broken:
         broken.setattr(User, "check_password", lambda *_: 1 / 0)
         assert login(user.username).status_code == 500
@@ -118,14 +118,14 @@ def test_a_login_that_crashed_is_not_counted_as_failed(user: User, monkeypatch: 
 
 
 def test_spraying_many_names_from_one_address_ends_at_the_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LOGINS", Limit("logins", 3))
+    monkeypatch.setattr(rate_limit, "LOGINS", Limit("logins", 3))
     monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", lambda *_: "argon2$")
     statuses = [login(f"nobody{n}", REMOTE_ADDR="198.51.100.3").status_code for n in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
 
 
 def test_an_address_is_what_the_trusted_proxies_say(user: User, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LOGINS", Limit("logins", 1))
+    monkeypatch.setattr(rate_limit, "LOGINS", Limit("logins", 1))
     forged = [login("x", HTTP_X_FORWARDED_FOR=f"203.0.113.{n}").status_code for n in range(2)]
     assert forged == [401, 429]
     monkeypatch.setattr(settings.ENV, "trusted_proxies", 1)
@@ -135,7 +135,7 @@ def test_an_address_is_what_the_trusted_proxies_say(user: User, settings: Any, m
 
 
 def test_guessing_the_current_password_is_limited_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "FAILED_LOGINS", Limit("failed-logins", 2))
+    monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 2))
     body = {"current_password": "guess", "new_password": "another-four-random-words"}
     assert [api.post("auth/password", body).status_code for _ in range(3)] == [400, 400, 429]
 

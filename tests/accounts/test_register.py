@@ -8,8 +8,8 @@ from django.db import IntegrityError, transaction
 
 from accounts import views
 from accounts.models import User
-from project import limits
-from project.limits import Limit
+from project.web import rate_limit
+from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, at_once, hashed, make_user, named
 
 REGISTER = "auth/register"
@@ -107,7 +107,7 @@ def test_a_long_name_that_grows_when_normalised_is_refused(db: None) -> None:
 
 
 def test_registrations_from_one_address_are_limited(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "REGISTRATIONS", Limit("registrations", 2))
+    monkeypatch.setattr(rate_limit, "REGISTRATIONS", Limit("registrations", 2))
     assert [register("a b").status_code for _ in range(3)] == [400, 400, 429]
 
 

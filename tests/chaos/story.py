@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any, Self
 
-from project.local.chaos.faults import Struck
-from project.local.chaos.journal import Line
-from project.local.chaos.ledger import Evidence, Ledger, Told, judge
-from project.local.chaos.probes import Probe
-from project.local.chaos.stalls import Recovery, Stalls, recovery, stalls
-from project.local.chaos.witness import Final, Moved, Row, Seen
+from scripts.chaos.faults import Struck
+from scripts.chaos.journal import Line
+from scripts.chaos.ledger import Evidence, Ledger, Told, judge
+from scripts.chaos.probes import Probe
+from scripts.chaos.stalls import Recovery, Stalls, recovery, stalls
+from scripts.chaos.witness import Final, Moved, Row, Seen
 
 ANN, QUEUE = "ann", 1
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from project.local.chaos.command import main
-from project.local.chaos.faults import FAULTS, STAY_SECONDS, STAYING_EVERY, plan
-from project.local.place import ROOT, SetupError
+from scripts.chaos.command import main
+from scripts.chaos.faults import FAULTS, STAY_SECONDS, STAYING_EVERY, plan
+from scripts.place import ROOT, SetupError
 
 SHORT = [name for name, fault in FAULTS.items() if not fault.stays]
 STAYING = [name for name, fault in FAULTS.items() if fault.stays]
@@ -47,7 +47,7 @@ def test_every_promise_is_kept_whatever_happens(tmp_path: Path) -> None:
         [
             sys.executable,
             "-m",
-            "project.local",
+            "scripts.run",
             "chaos",
             "--seed",
             "20",

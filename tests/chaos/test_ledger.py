@@ -2,7 +2,7 @@
 
 import pytest
 
-from project.local.chaos.probes import Probe
+from scripts.chaos.probes import Probe
 from tests.chaos.story import ANN, Story, healthy
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pika.exceptions import AMQPError
 
-from project.local.chaos import journal
-from project.local.chaos.command import Course, run
-from project.local.chaos.faults import Fault, Place, Planned, channel, user_queues
-from project.local.chaos.stack import LEASE_SECONDS, Member
+from scripts.chaos import journal
+from scripts.chaos.command import Course, run
+from scripts.chaos.faults import Fault, Place, Planned, channel, user_queues
+from scripts.chaos.stack import LEASE_SECONDS, Member
 
 RUNNER = Path(__file__).parent / "without.py"
 # The database itself forbids an idle queue that owes something.

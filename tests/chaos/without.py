@@ -27,20 +27,20 @@ def without_nothing() -> None:
 
 
 def without_fence() -> None:
-    from queues import statements
+    from queues.sql import protocol
 
-    statements.RENEW.text = statements.RENEW.text.replace(" AND q.fence = held.fence", "").replace(
+    protocol.RENEW.text = protocol.RENEW.text.replace(" AND q.fence = held.fence", "").replace(
         " AND fence = held.fence", ""
     )
-    for statement in (statements.RECORD, statements.LEASED):
+    for statement in (protocol.RECORD, protocol.LEASED):
         assert FENCE in statement.text
         statement.text = statement.text.replace(FENCE, "%(fence)s::bigint IS NOT NULL").replace("q.%(", "%(")
 
 
 def without_recheck() -> None:
-    from queues import statements
+    from queues.sql import protocol
 
-    statements.REPUBLISH.text = """
+    protocol.REPUBLISH.text = """
         UPDATE queues_userqueue SET state = 'idle', state_since = now(), idle_since = now()
         WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND %(published)s::bigint IS NOT NULL
         RETURNING id
@@ -52,7 +52,7 @@ def without_sweeper() -> None:
 
     django.setup()
 
-    from processing.dispatcher import Dispatcher
+    from processing.dispatch.dispatcher import Dispatcher
 
     def sweep(self: Dispatcher) -> None:
         pass

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from project.local.place import ROOT
+from scripts.place import ROOT
 
 DOCKER = ROOT / "docker"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from project.local import packages
-from project.local.place import ROOT, SetupError
+from scripts.place import ROOT, SetupError
+from scripts.servers import packages
 from tests.docker.edge import Edge
 from tests.docker.names import NameServer
 from tests.docker.upstreams import StandIn

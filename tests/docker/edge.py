@@ -10,8 +10,8 @@ from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Self
 
-from project.local.place import ROOT, free_port
-from project.local.process import Process, launch
+from scripts.place import ROOT, free_port
+from scripts.servers.process import Process, launch
 from tests.docker.compose import by_default, services
 
 SHIPPED = ROOT / "docker" / "nginx"

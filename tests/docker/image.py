@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from project.local.place import ROOT
-from project.local.process import Process, launch
+from scripts.place import ROOT
+from scripts.servers.process import Process, launch
 
 # A mount namespace of the process's own: the image's root, which nobody can write to, with what a container gets.
 CONTAIN = """

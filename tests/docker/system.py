@@ -12,9 +12,9 @@ from urllib.request import Request, urlopen
 import orjson
 import yaml
 
-from project.local.place import ROOT, free_port
-from project.local.process import launch
-from project.local.rabbitmq import Rabbitmq
+from scripts.place import ROOT, free_port
+from scripts.servers.process import launch
+from scripts.servers.rabbitmq import Rabbitmq
 from tests.docker.compose import by_default, image_command, ours
 
 SHIPPED = ROOT / "docker" / "prometheus"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from project.local.place import free_port
 from queues.models import Request
+from scripts.place import free_port
 from tests.docker.conftest import StartEdge
 from tests.docker.edge import Edge
 from tests.docker.names import NameServer

@@ -14,10 +14,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from project.local.borrowing import borrowed
-from project.local.place import free_port
-from project.local.process import Process
-from project.local.servers import Servers
+from scripts.place import free_port
+from scripts.servers.borrowing import borrowed
+from scripts.servers.process import Process
+from scripts.servers.servers import Servers
 from tests.docker.compose import ours
 from tests.docker.image import Builder, Image, why_not
 

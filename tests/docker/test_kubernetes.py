@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from project.local.place import ROOT
+from scripts.place import ROOT
 from tests.docker.compose import image_command, image_environment, instruction, ours, services
 from tests.docker.edge import variables
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
-from project.local.place import ROOT, free_port
-from project.local.process import launch
+from scripts.place import ROOT, free_port
+from scripts.servers.process import launch
 from tests.docker.compose import DOCKER, image_environment, ours, services
 from tests.docker.system import System
 

@@ -12,9 +12,9 @@ import pika.exceptions
 import psycopg
 import pytest
 
-from project.local.place import ROOT
-from project.local.postgresql import Postgresql
-from project.local.rabbitmq import Rabbitmq
+from scripts.place import ROOT
+from scripts.servers.postgresql import Postgresql
+from scripts.servers.rabbitmq import Rabbitmq
 from tests.docker.compose import DOCKER
 
 ROLES = ("owner", "service", "monitor")
@@ -30,7 +30,7 @@ settings.ALLOWED_HOSTS = ["*"]
 from django.core.management import call_command
 from django.test import Client
 from queues.models import Request, UserQueue
-from queues.outbox import Shard, reap
+from queues.lifecycle.outbox import Shard, reap
 
 client = Client()
 person = {"username": "ada", "password": "a long and unusual one"}

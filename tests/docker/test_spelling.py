@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from project.local.place import ROOT, free_port
-from project.local.process import launch
+from scripts.place import ROOT, free_port
+from scripts.servers.process import launch
 from tests.docker.compose import ours
 
 

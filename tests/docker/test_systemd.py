@@ -7,8 +7,8 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from granian.cli import cli as granian
 
-from project.local.place import ROOT
 from project.settings import Environment
+from scripts.place import ROOT
 from tests.docker.compose import image_command, image_environment, ours
 
 VARIABLES = {name.upper() for name in Environment.model_fields}

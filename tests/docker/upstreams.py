@@ -13,8 +13,8 @@ from urllib.request import urlopen
 
 import orjson
 
-from project.local.place import ROOT
-from project.local.process import Process, launch
+from scripts.place import ROOT
+from scripts.servers.process import Process, launch
 from tests.docker.compose import image_command
 
 ESTABLISHED = "01"

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import IO, Self
 
-from project.local.place import free_port
-from project.local.process import Process
-from project.local.rabbitmq import Rabbitmq
+from scripts.place import free_port
+from scripts.servers.process import Process
+from scripts.servers.rabbitmq import Rabbitmq
 
 
 class Node(Rabbitmq):

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from processing import broker, drain
+from processing.broker import tokens
 from processing.handlers import HandlerRequest
-from processing.watch import Watch
+from processing.worker import drain
+from processing.worker.watchdog import Watch
 from tests.processing import kinds
 from tests.processing.crew import Hand, Journal, Wire
 
@@ -53,8 +54,8 @@ def fine(script: Script) -> None:
 @pytest.fixture
 def wire() -> Iterator[Wire]:
     wire = Wire()
-    name = broker.token_queue()
-    wire.open().queue_declare(name, durable=True, arguments=broker.arguments_of(name))
+    name = tokens.token_queue()
+    wire.open().queue_declare(name, durable=True, arguments=tokens.arguments_of(name))
     wire.purge(name)
     yield wire
     wire.close()

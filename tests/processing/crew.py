@@ -19,14 +19,16 @@ from django.db.models.functions import Now
 from dramatiq import Message
 
 from accounts.models import User
-from processing import actors, broker, drain
-from processing.dispatcher import Dispatcher
-from processing.rabbitmq import CLASSIC, queue_name
-from project.addresses import amqp_urls
+from processing import actors
+from processing.broker import tokens as broker
+from processing.broker.rabbitmq import CLASSIC, queue_name
+from processing.dispatch.dispatcher import Dispatcher
+from processing.worker import drain
+from project.rabbitmq_addresses import amqp_urls
 from queues import kinds
-from queues.accepting import Accepted, Submission, accept
+from queues.enqueue.accept import Accepted, Submission, accept
+from queues.lifecycle.outbox import Shard
 from queues.models import Attempt, Request, UserQueue
-from queues.outbox import Shard
 
 _numbers = itertools.count(1)
 

@@ -28,7 +28,8 @@ def main() -> None:
 
     from django.core.management import execute_from_command_line
 
-    from queues import idempotency, outbox
+    from queues.enqueue import idempotency
+    from queues.lifecycle import outbox
     from tests.processing import kinds
 
     if sys.argv[1] == "dispatch-and-die":

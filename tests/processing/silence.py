@@ -6,7 +6,7 @@ import threading
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from project.addresses import amqp_urls
+from project.rabbitmq_addresses import amqp_urls
 
 FRAME = struct.Struct(">BHI")
 GREETING = 8  # bytes of the protocol header, before the first frame

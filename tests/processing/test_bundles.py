@@ -8,13 +8,16 @@ import pytest
 from django.db import OperationalError
 
 from accounts.models import User
-from processing import broker, bundle, dispatcher, drain
-from processing.bundle import Bundle
+from processing.broker import tokens
+from processing.broker.rabbitmq import BrokerUnavailable, queue_name
+from processing.broker.reader import Reader
+from processing.dispatch import dispatcher
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, queue_name
-from processing.reader import Reader
-from processing.watch import Watch
-from queues.lease import Lease
+from processing.worker import drain
+from processing.worker import token_run as bundle
+from processing.worker.token_run import Bundle
+from processing.worker.watchdog import Watch
+from queues.lifecycle.lease import Lease
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until
 
 Script = Callable[..., Any]
@@ -27,7 +30,7 @@ def five(hand: Hand, fine: None) -> list[User]:
     for user in users:
         submit(user, "fine")
     hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     return users
 
 
@@ -54,7 +57,7 @@ def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> No
     hand.wire.put_token(*[0] * dispatcher.CROWD_OF_TOKENS)
     hand.dispatcher.sweep()
     assert woken(dispatcher.LARGEST_BUNDLE + 1) == 2
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     hand.dispatcher.sweep()
     assert woken(8) == 8
 
@@ -242,7 +245,7 @@ def test_nobody_in_a_bundle_waits_for_a_slow_handler_before_them(
     for user in users[1:]:
         submit(user, "fine")
     hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     Bundle([queue_of(user).id for user in users]).drain()
     hand.settle()
     assert all(statuses_of(user) == ["succeeded"] for user in users)

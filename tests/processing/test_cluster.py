@@ -11,8 +11,8 @@ import pytest
 from django.conf import settings
 
 from accounts.models import User
-from processing import broker
-from processing.rabbitmq import Publisher, queue_name
+from processing.broker import tokens
+from processing.broker.rabbitmq import Publisher, queue_name
 from queues.models import Attempt, Request, UserQueue
 from tests.processing.cluster import Cluster, Node
 from tests.processing.crew import Journal, all_done, new_user, queue_of, submit, until
@@ -94,4 +94,4 @@ def test_each_node_may_be_lost_and_come_back(cluster: Cluster, tmp_path: Path, m
     assert journal.violations(counts) == []
     assert not Attempt.objects.exists(), "it costs nobody an attempt"
     assert not Request.objects.exclude(status="succeeded").exists()
-    broker.learn(0)
+    tokens.learn(0)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from processing import broker
+from processing.broker import tokens
+from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest, Reject
-from processing.rabbitmq import queue_name
 from tests.metrics import counted
 from tests.processing.crew import Hand, new_user, queue_of, submit
 
@@ -128,6 +128,6 @@ def test_the_leader_says_how_many_tokens_wait(hand: Hand, since: Since) -> None:
     hand.dispatch()
     hand.dispatcher.sweep()
     assert counted("tokens_waiting") == 1
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     hand.dispatcher.sweep()
     assert counted("tokens_waiting") == 0

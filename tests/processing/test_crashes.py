@@ -15,8 +15,8 @@ import pytest
 from django.db import connection
 
 from accounts.models import User
-from processing import broker
-from processing.rabbitmq import queue_name
+from processing.broker import tokens
+from processing.broker.rabbitmq import queue_name
 from queues.models import Attempt
 from tests.processing.crew import (
     Journal,
@@ -216,9 +216,9 @@ def test_what_rabbitmq_loses_is_published_again(service: Service, journal: Journ
     if loss == "the user's queue is deleted":
         wire.delete(queue_name(queue_of(users[0]).id))
     elif loss == "the tokens are purged":
-        wire.purge(broker.TOKEN_QUEUE)
+        wire.purge(tokens.TOKEN_QUEUE)
     else:
-        wire.delete(broker.TOKEN_QUEUE)
+        wire.delete(tokens.TOKEN_QUEUE)
     lost_at = time.monotonic()
     seen = {user.id: len(journal.begun(user)) for user in users}
     until(lambda: all(len(journal.begun(user)) > min(seen[user.id], 39) for user in users), 40, "a queue stands still")

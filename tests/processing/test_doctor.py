@@ -10,12 +10,13 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts.models import User
-from processing import broker, diagnosis
+from processing.broker import tokens
+from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
-from processing.watch import LOCK_CLASS as WORKERS
-from project import health
-from queues.management.operating import Exit, OperatorCommand
+from processing.operations import doctor
+from processing.worker.watchdog import LOCK_CLASS as WORKERS
+from project.telemetry import health
+from queues.management.command_base import Exit, OperatorCommand
 from queues.models import Leadership, OperatorAction, Request, UserQueue
 from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.api import Caller
@@ -30,7 +31,7 @@ def _all_is_well(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Ite
     """Servers work, a dispatcher leads and a worker lives, as far as locks tell; no patience is needed."""
     found = dict.fromkeys(("postgresql", "migrations", "rabbitmq", "redis", "dispatcher"), "ok")
     monkeypatch.setattr(health, "checks", lambda: found)
-    monkeypatch.setattr(diagnosis, "DELIVERY_SECONDS", 0.0)
+    monkeypatch.setattr(doctor, "DELIVERY_SECONDS", 0.0)
     a_leader()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s, 1)", [WORKERS])
@@ -76,16 +77,16 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
     assert redis["found"].startswith("down: ")
     assert str(urlsplit(settings.ENV.redis_url).port or "usual port") in redis["found"]
     assert redis["found"].endswith("it answers just now")
-    monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(diagnosis.SERVERS, "down"))
-    assert len(run("doctor", "--json").json) == len(diagnosis.SERVERS), "without PostgreSQL nothing else can be asked"
+    monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(doctor.SERVERS, "down"))
+    assert len(run("doctor", "--json").json) == len(doctor.SERVERS), "without PostgreSQL nothing else can be asked"
 
 
 def test_where_a_server_was_looked_for_is_told_without_its_password(monkeypatch: Any) -> None:
     several = "postgres://me:secret@one:5432,two:5433/orders?sslmode=require"
-    monkeypatch.setitem(diagnosis.ASKED, "postgresql", (several, lambda: None))
-    assert diagnosis.told_by("postgresql") == ": one:5432,two:5433/orders: it answers just now"
-    monkeypatch.setitem(diagnosis.ASKED, "postgresql", ("postgres://me:secret@one/orders", lambda: None))
-    assert diagnosis.told_by("postgresql") == ": one:its usual port/orders: it answers just now"
+    monkeypatch.setitem(doctor.ASKED, "postgresql", (several, lambda: None))
+    assert doctor.told_by("postgresql") == ": one:5432,two:5433/orders: it answers just now"
+    monkeypatch.setitem(doctor.ASKED, "postgresql", ("postgres://me:secret@one/orders", lambda: None))
+    assert doctor.told_by("postgresql") == ": one:its usual port/orders: it answers just now"
 
 
 @pytest.mark.usefixtures("fine")
@@ -245,7 +246,7 @@ def test_what_is_late_blocked_or_starving_is_said() -> None:
 def test_so_many_faults_are_named_and_the_others_counted(
     hand: Hand, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "NAMED", 2)
+    monkeypatch.setattr(doctor, "NAMED", 2)
     users = [new_user() for _ in range(4)]
     for user in users:
         submit(user, "anything", "anything")
@@ -278,7 +279,7 @@ def test_a_queue_that_is_erased_meanwhile_is_not_repaired(monkeypatch: pytest.Mo
 
 
 def test_a_missing_token_queue_is_made(wire: Wire) -> None:
-    wire.delete(broker.TOKEN_QUEUE)
+    wire.delete(tokens.TOKEN_QUEUE)
     assert [check for check, _ in faults(run("doctor", "--json"))] == ["tokens"]
     assert run("doctor", "--repair", "--yes").status == Exit.DONE
     assert wire.tokens() == 0
@@ -290,7 +291,7 @@ def test_a_broker_that_vanishes_meanwhile_is_a_fault(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(Publisher, "waiting_in", gone)
     assert [check for check, _ in faults(run("doctor", "--json"))] == ["broker"]
-    monkeypatch.setattr(broker, "declare_token_queue", gone)
+    monkeypatch.setattr(tokens, "declare_token_queue", gone)
     assert run("rebuild_broker", "--yes").status == Exit.SERVER_AWAY
 
 
@@ -302,7 +303,7 @@ def test_a_wiped_broker_is_rebuilt(hand: Hand, wire: Wire) -> None:
     hand.dispatch()
     for user in users:
         wire.delete(queue_name(queue_of(user).id))
-    wire.purge(broker.TOKEN_QUEUE)
+    wire.purge(tokens.TOKEN_QUEUE)
     UserQueue.objects.filter(user=users[2]).update(state="draining")
     assert run("rebuild_broker", "--dry-run", "--json").json == {"would_republish": 3}
     ran = run("rebuild_broker", "--yes", "--batch-size", "2", "--json")
@@ -318,8 +319,8 @@ def test_a_server_that_is_away_is_said_with_where_it_was_looked_for(monkeypatch:
     def refused() -> None:
         raise BrokerUnavailable("connection refused")
 
-    monkeypatch.setitem(diagnosis.ASKED, "rabbitmq", ("amqp://ada:secret@mq.example:5673/jobs", refused))
-    monkeypatch.setattr(health, "checks", lambda: {**dict.fromkeys(diagnosis.SERVERS, "ok"), "rabbitmq": "timeout"})
+    monkeypatch.setitem(doctor.ASKED, "rabbitmq", ("amqp://ada:secret@mq.example:5673/jobs", refused))
+    monkeypatch.setattr(health, "checks", lambda: {**dict.fromkeys(doctor.SERVERS, "ok"), "rabbitmq": "timeout"})
     ran = run("doctor", "--json")
     (found,) = [row["found"] for row in ran.json if row["check"] == "rabbitmq"]
     assert found == "timeout: mq.example:5673/jobs: connection refused"

@@ -15,15 +15,16 @@ from django.utils import timezone
 
 from accounts.audit import SecurityEvent
 from accounts.models import Session, User
-from processing import erasing
+from processing.broker.rabbitmq import BrokerUnavailable
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable
-from project import redis_client
-from project.limits import SUBMIT
-from project.redis_client import call
-from queues import cache, progress
-from queues.management.operating import OperatorCommand
+from processing.operations import erase as erasing
+from project import redis
+from project.redis import call
+from project.web.rate_limit import SUBMIT
+from queues.api import response_cache
+from queues.management.command_base import OperatorCommand
 from queues.models import Attempt, IdempotencyKey, OperatorAction, Request, UserQueue
+from queues.notify import progress
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit, until
@@ -34,7 +35,7 @@ Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], 
 
 @pytest.fixture(autouse=True)
 def _redis_is_believed_in() -> None:
-    redis_client._breaker.closed = True
+    redis._breaker.closed = True
 
 
 def used(hand: Hand, script: Script) -> tuple[User, Api]:
@@ -89,7 +90,7 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     queue_id, user_id = queue_of(user).id, user.id
     ids = [request.id for request in requests_of(user)]
     assert api.get(f"requests/{ids[0]}").json()["status"] == "succeeded"
-    assert cache.look(user_id, ids[0])
+    assert response_cache.look(user_id, ids[0])
     assert wire.exists(queue_id)
     assert any(progress.look(ids))
     assert run("queue", "pause", "zoe", "--yes").status == 0
@@ -102,7 +103,7 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     assert left_of(other.id) == {"users": 1, "queues": 1, "requests": 1}
     assert not wire.exists(queue_id)
     assert not any(progress.look(ids))
-    assert not any(cache.look(user_id, one) for one in ids)
+    assert not any(response_cache.look(user_id, one) for one in ids)
     assert call("EXISTS", SUBMIT.claim(str(user_id)).redis_key) == 0
     assert api.get("auth/me").status_code == 401
     assert api.post("requests", {"kind": "demo.echo", "payload": 1}).status_code == 401
@@ -301,7 +302,7 @@ def test_an_export_holds_all_that_is_known_of_a_user(
     user, api = used(hand, script)
     submit(make_user(), "note")
     shown = {one["id"]: one for one in api.get("requests?limit=200").json()["results"]}
-    monkeypatch.setattr("queues.exporting.PAGE", 2)
+    monkeypatch.setattr("queues.operations.export.PAGE", 2)
     lines = exported(tmp_path / "zoe.jsonl", "zoe")
     assert Counter(line["record"] for line in lines) == {
         "account": 1, "session": 3, "security_event": 2, "idempotency_key": 3, "queue": 1, "request": 11, "end": 1,

@@ -25,9 +25,9 @@ from pydantic import ValidationError
 
 from processing import handlers
 from processing.handlers import HandlerRequest, Reject
-from processing.http import connecting
-from processing.http.addresses import is_public, may_connect
-from processing.http.connecting import AddressRefused, CallFailed
+from processing.http_call import transport
+from processing.http_call.ssrf import is_public, may_connect
+from processing.http_call.transport import AddressRefused, CallFailed
 from queues import kinds
 from queues.models import Attempt
 from tests.processing.crew import Hand, attempts_of, new_user, requests_of, statuses_of, submit
@@ -621,17 +621,17 @@ def test_a_certificate_must_be_trusted_and_name_the_host(
     place.socket = server.wrap_socket(place.socket, server_side=True)
     place.page()(lambda visit: visit.answer(200, b"safe"))
     names |= {"good.test": [["127.0.0.1"]], "good.test.": [["127.0.0.1"]], "bad.test": [["127.0.0.1"]]}
-    connecting.tls.cache_clear()
+    transport.tls.cache_clear()
     with pytest.raises(CallFailed, match="certificate verify failed"):
         call(place.at(host="good.test", scheme="https"))
-    connecting.tls.cache_clear()
+    transport.tls.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     for host in ("good.test", "good.test."):
         assert call(place.at(host=host, scheme="https"))["body"] == "safe"
     with pytest.raises(CallFailed, match=r"bad\.test"):
         call(place.at(host="bad.test", scheme="https"))
     assert asked_for == ["good.test", "good.test", "good.test", "bad.test"]
-    connecting.tls.cache_clear()
+    transport.tls.cache_clear()
 
 
 # What may be asked for

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from processing import drain, isolation
-from queues.lease import Lease
+from processing.worker import drain, isolation
+from queues.lifecycle.lease import Lease
 from tests.processing.crew import (
     Hand,
     Journal,

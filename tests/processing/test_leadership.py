@@ -17,13 +17,13 @@ import pytest
 from django.conf import settings
 from django.db.models.functions import Now
 
-from processing.dispatcher import Dispatcher
-from processing.rabbitmq import BrokerUnavailable, Publisher
-from project.local.place import ROOT, free_port
+from processing.broker.rabbitmq import BrokerUnavailable, Publisher
+from processing.dispatch.dispatcher import Dispatcher
 from queues.lifecycle import leadership
 from queues.lifecycle.leadership import Leadership as Claim
+from queues.lifecycle.outbox import Shard
 from queues.models import Leadership
-from queues.outbox import Shard
+from scripts.place import ROOT, free_port
 from tests.processing.crew import Hand, new_user, queue_of, submit, until
 from tests.processing.frozen import LEADERSHIP, frozen
 
@@ -106,7 +106,7 @@ def before_rabbitmq() -> Iterator[tuple[str, Callable[[str], None]]]:
     """A proxy before RabbitMQ: its address, and how it is told what to do."""
     parts = urlsplit(settings.ENV.rabbitmq_url)
     port = free_port()
-    command = [sys.executable, "-m", "project.local.chaos.proxy", f"rabbitmq={port}:{parts.port or 5672}"]
+    command = [sys.executable, "-m", "scripts.chaos.proxy", f"rabbitmq={port}:{parts.port or 5672}"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as proxy:
         assert proxy.stdin is not None
         assert proxy.stdout is not None

@@ -13,16 +13,17 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
+from processing.broker.rabbitmq import Pointer, Publisher, queue_name
 from processing.dispatch import dead_leases as module
+from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.unmarked import Unmarked
-from processing.dispatcher import Dispatcher
-from processing.rabbitmq import Pointer, Publisher, queue_name
-from queues import erasing, outbox
-from queues.lease import Lease
+from queues.lifecycle import outbox
 from queues.lifecycle.expiry import expire
+from queues.lifecycle.lease import Lease
+from queues.lifecycle.outbox import Parcel, Shard
+from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
-from queues.outbox import Parcel, Shard
-from queues.recovery import recover
+from queues.operations import erasure
 from queues.states import QueueState
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, statuses_of, submit, until
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
@@ -187,7 +188,7 @@ def test_a_user_erased_while_their_requests_lapse_costs_nobody_anything(hand: Ha
     submit(other, "note", expires_at=past)
     with leading(hand.dispatcher):
         queue_id = queue_of(erased).id
-        while elsewhere(lambda: erasing.remove_requests(queue_id, 10)):
+        while elsewhere(lambda: erasure.remove_requests(queue_id, 10)):
             continue
         erased.delete()
         until(lambda: statuses_of(other) == ["expired"], OTHERS_SECONDS)

@@ -12,14 +12,16 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from accounts.models import User
-from processing import broker, dispatcher, drain, recording
-from processing.dispatcher import Dispatcher
+from processing.broker import tokens
+from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, queue_name
+from processing.broker.reader import Reader
+from processing.dispatch import dispatcher
+from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, queue_name
-from processing.reader import Reader
-from queues import outbox
+from processing.worker import drain, recorder
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue
-from queues.outbox import Shard
 from tests.processing.crew import (
     Hand,
     Wire,
@@ -167,7 +169,7 @@ def test_thousands_of_duplicates_are_passed_over_within_one_lease(
 ) -> None:
     """They are acked on the way and the lease is kept: else a turn longer than a lease would begin anew for ever."""
     monkeypatch.setattr(settings.ENV, "lease_seconds", 0.6)
-    monkeypatch.setattr(recording, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "RENEW_SECONDS", 0.1)
     user = new_user()
     submit(user, "note")
     hand.settle()
@@ -218,7 +220,7 @@ def test_lost_tokens_are_sent_again(hand: Hand, ran: list[int], monkeypatch: pyt
     for user in users:
         submit(user, "note")
     hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     assert hand.work() == 0
     hand.dispatcher.sweep()
     assert hand.work() > 0
@@ -233,7 +235,7 @@ def test_a_lost_token_is_sent_again_though_others_wait(
     unlucky = new_user()
     submit(unlucky, "note")
     hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     others = [new_user() for _ in range(10)]
     for user in others:
         submit(user, "note")
@@ -259,7 +261,7 @@ def test_a_deleted_token_queue_is_made_again(hand: Hand, ran: list[int], monkeyp
     user = new_user()
     submit(user, "note")
     hand.dispatch()
-    hand.wire.delete(broker.TOKEN_QUEUE)
+    hand.wire.delete(tokens.TOKEN_QUEUE)
     hand.dispatcher.sweep()
     until(hand.work, 5)
     assert ran == [1]

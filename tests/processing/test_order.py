@@ -17,12 +17,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import User
-from processing import dispatcher, drain
-from processing.rabbitmq import Pointer
-from processing.watch import Watch
-from queues import lease, statements
+from processing.broker.rabbitmq import Pointer
+from processing.dispatch import dispatcher
+from processing.worker import drain
+from processing.worker.watchdog import Watch
+from queues.lifecycle import lease
 from queues.models import Request, UserQueue
-from queues.sql import Statement
+from queues.sql import protocol
+from queues.sql.statement import Statement
 from tests.processing.crew import Crew, Journal, Wire, all_done, new_user, queue_of, submit, until
 
 _numbers = itertools.count()
@@ -140,8 +142,8 @@ def test_the_journal_finds_what_a_lease_without_its_guard_does(
 ) -> None:
     """The same world with leases given to everybody who asks: the test above can fail."""
     guard = "(state = 'ready' OR "
-    assert guard in statements.LEASE.text
-    monkeypatch.setattr(lease, "LEASE", Statement(statements.LEASE.text.replace(guard, "(true OR ")))
+    assert guard in protocol.LEASE.text
+    monkeypatch.setattr(lease, "LEASE", Statement(protocol.LEASE.text.replace(guard, "(true OR ")))
     world = {
         "users": [[[(4, 0)] * 12, [(4, 0)] * 12]],
         "troubles": [(0, "token"), (0, "all again")] * 10,

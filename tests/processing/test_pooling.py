@@ -12,10 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from project.local import packages
-from project.local.place import ROOT, SetupError, free_port
-from project.local.postgresql import Postgresql
-from project.local.process import launch
+from scripts.place import ROOT, SetupError, free_port
+from scripts.servers import packages
+from scripts.servers.postgresql import Postgresql
+from scripts.servers.process import launch
 
 
 @pytest.fixture(scope="module")

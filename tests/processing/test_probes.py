@@ -18,16 +18,16 @@ import pytest
 from django.core.management import CommandError, call_command
 from prometheus_client.parser import text_string_to_metric_families
 
-from processing.beat import Beat
-from processing.dispatcher import Dispatcher
-from processing.supervisor import Supervisor
-from processing.vitality import STUCK_SECONDS, DispatcherVitality, WorkersVitality
-from processing.watch import Watch
-from project import health
-from project.local.place import free_port
-from project.local.process import descendants
-from project.probes import PortUnusable, Probes
-from queues.outbox import Shard
+from processing.dispatch.dispatcher import Dispatcher
+from processing.worker.heartbeat import Beat
+from processing.worker.probes import STUCK_SECONDS, DispatcherVitality, WorkersVitality
+from processing.worker.supervisor import Supervisor
+from processing.worker.watchdog import Watch
+from project.telemetry import health
+from project.telemetry.probe_server import PortUnusable, Probes
+from queues.lifecycle.outbox import Shard
+from scripts.place import free_port
+from scripts.servers.process import descendants
 from tests.processing.crew import Journal, all_done, new_user, submit, until
 
 RUN = Path(__file__).parent / "run.py"

@@ -12,14 +12,15 @@ from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 from psycopg.errors import LockNotAvailable
 
-from processing import broker, drain
+from processing.broker import tokens
 from processing.handlers import HandlerRequest
-from processing.watch import Watch
+from processing.worker import drain
+from processing.worker.watchdog import Watch
 from project.postgresql.limits import WATCH, of_role
-from queues import lease as leases
-from queues.lease import FencedOut, Lease, reconcile, renew
+from queues.lifecycle import lease as leases
+from queues.lifecycle.lease import FencedOut, Lease, reconcile, renew
 from queues.models import UserQueue
-from queues.statements import LEASE
+from queues.sql.protocol import LEASE
 from queues.states import QueueState
 from tests.processing.crew import Hand, forget_reader, new_user, queue_of, requests_of, submit, until
 
@@ -195,7 +196,7 @@ def test_a_token_whose_turn_could_not_begin_is_tried_again_and_then_goes_back(
     hand: Hand, fine: None, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     queue_id = ready(hand)
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     left, take = iter(range(failures)), Lease.take
 
     def failing(*values: Any) -> Any:
@@ -216,7 +217,7 @@ def test_a_process_that_has_no_postgresql_passes_its_tokens_on_soon(
 ) -> None:
     """It may be alone in that: whoever waits for its queue would wait for it, not for a server."""
     queue_id = ready(hand)
-    hand.wire.purge(broker.TOKEN_QUEUE)
+    hand.wire.purge(tokens.TOKEN_QUEUE)
     waited: list[float] = []
     with monkeypatch.context() as away:
         away.setattr(Watch, "wait_until_known", lambda _, timeout: bool(waited.append(timeout)))

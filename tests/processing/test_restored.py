@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import queue_name
 from queues.models import Request, UserQueue
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.commands import run

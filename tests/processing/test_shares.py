@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from processing import drain
 from processing.handlers import HandlerRequest
-from processing.shares import Shares
+from processing.worker import drain
+from processing.worker.shares import Shares
 from queues import kinds
 from tests.processing.conftest import Script
 from tests.processing.crew import Crew, Hand, all_done, new_user, queue_of, requests_of, statuses_of, submit, until

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.conf import settings
 
-from processing import broker, metrics
+from processing import metrics
+from processing.broker import tokens
+from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
-from processing.rabbitmq import BrokerUnavailable, Publisher, queue_name
-from processing.rebuilding import rebuild
-from queues import outbox
-from queues.outbox import Shard
+from processing.operations.rebuild import rebuild
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, new_user, queue_of, requests_of, statuses_of, submit, until
 from tests.processing.silence import SilentQueues, refuse
@@ -31,7 +32,7 @@ def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentQueues]:
 @pytest.fixture(autouse=True)
 def _first_name_of_tokens() -> Iterator[None]:
     yield
-    broker.learn(0)
+    tokens.learn(0)
 
 
 @pytest.fixture
@@ -139,18 +140,18 @@ def test_a_silent_queue_of_tokens_is_replaced(silence: SilentQueues, hand: Hand,
     for user in users:
         submit(user, "note")
     hand.dispatch()
-    silence.silent.add(broker.token_queue())
+    silence.silent.add(tokens.token_queue())
     for user in users:
         submit(user, "note")
     hand.dispatcher._swept = 0.0
     rounds(hand, lambda: all(statuses_of(user) == ["succeeded"] * 2 for user in users))
-    assert broker.token_queue() != broker.TOKEN_QUEUE
+    assert tokens.token_queue() != tokens.TOKEN_QUEUE
     assert outbox.token_generation() == 1
     assert sorted(seq for _, seq in ran) == [1, 1, 1, 2, 2, 2]
 
 
 def test_a_queue_of_tokens_declared_otherwise_is_replaced(hand: Hand, wire: Wire, ran: list[tuple[str, int]]) -> None:
-    refuse(wire.open(), broker.TOKEN_QUEUE)
+    refuse(wire.open(), tokens.TOKEN_QUEUE)
     try:
         user = new_user()
         submit(user, "note")
@@ -158,7 +159,7 @@ def test_a_queue_of_tokens_declared_otherwise_is_replaced(hand: Hand, wire: Wire
         assert outbox.token_generation() == 1
         assert ran == [(str(user.id), 1)]
     finally:
-        wire.delete(broker.TOKEN_QUEUE)
+        wire.delete(tokens.TOKEN_QUEUE)
 
 
 def test_a_broker_that_is_silent_altogether_is_no_queues_fault(silence: SilentQueues, hand: Hand) -> None:
@@ -202,7 +203,7 @@ def test_earlier_names_are_deleted_once_rabbitmq_has_a_word_of_them(
     submit(user, "note")
     refuse(wire.open(), queue_name(queue_of(user).id))
     hand.settle()
-    monkeypatch.setattr("processing.dispatcher.REAP_SECONDS", 0.0)
+    monkeypatch.setattr("processing.dispatch.dispatcher.REAP_SECONDS", 0.0)
     hand.dispatcher.sweep()
     names = [queue_name(queue_of(user).id, generation) for generation in (0, 1)]
     publisher = Publisher()

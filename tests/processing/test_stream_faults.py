@@ -12,15 +12,16 @@ from django.db import OperationalError, connection
 from django.db.models.functions import Now
 
 from accounts.tokens import read_access
-from project.problems import ServiceUnavailable
-from queues import finishing, stream_views
-from queues import streams as module
-from queues.accepting import SessionOver
-from queues.following import Follower
-from queues.hints import Listener
+from project.rest.problems import ServiceUnavailable
+from queues.api import events as stream_views
+from queues.api.events import LoopsBody, ThreadsBody
+from queues.enqueue.accept import SessionOver
+from queues.live import sse as module
+from queues.live.change_feed import Follower
+from queues.live.sse import PULSE, Stream, Streams
 from queues.models import Request, UserQueue
-from queues.stream_views import LoopsBody, ThreadsBody
-from queues.streams import PULSE, Stream, Streams
+from queues.notify import changes
+from queues.notify.hints import Listener
 from tests.queues.api import Caller
 from tests.queues.events import read
 
@@ -62,7 +63,7 @@ def test_without_redis_a_change_is_told_within_a_pulse(
     alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     monkeypatch.setattr(module, "hint", lambda *_: False)
-    monkeypatch.setattr(finishing, "hint", lambda *_: False)
+    monkeypatch.setattr(changes, "hint", lambda *_: False)
     monkeypatch.setattr(Listener, "_subscribe", lambda _: None)
     stream = open_for(streams, alice)
     streams.take(stream)
@@ -78,7 +79,7 @@ def test_a_hint_alone_has_a_change_told(
     streams.take(stream)
 
     def told() -> bool:  # the hints' thread may not listen yet
-        finishing.changed(stream.follower.queue_id)
+        changes.changed(stream.follower.queue_id)
         return statuses(stream.events) == ["queued"]
 
     alice.submit()
@@ -94,7 +95,7 @@ def test_while_nobody_takes_nobody_looks(alice: Caller, streams: Streams, until:
         alice.submit()
     until(lambda: stream in streams._waiting, "it waits for a look")
     kept = stream.events
-    finishing.changed(stream.follower.queue_id)
+    changes.changed(stream.follower.queue_id)
     until(lambda: stream.version is not None, "there was a pulse")
     assert (looks, stream.events) == ([], kept)
     streams.take(stream)
@@ -169,7 +170,7 @@ def test_a_stream_outlives_a_failure_of_postgresql(
         broken.setattr(PULSE, "rows", lambda **_: fail("pulse"))
         broken.setattr(stream.follower, "look", lambda: fail("look"))
         alice.submit()
-        finishing.changed(stream.follower.queue_id)
+        changes.changed(stream.follower.queue_id)
         streams._tell({stream})
         until(lambda: {"pulse", "look"} <= set(failed), "both failed")
     until(lambda: statuses(stream.events) == ["queued"], "it is told afterwards", 20)
@@ -206,18 +207,18 @@ def test_all_streams_together_hold_one_connection(streams: Streams, until: Until
 
 def test_nothing_is_published_about_a_queue_that_nobody_watches(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(finishing, "hint", lambda _, message: told.append(message))
-    process = finishing.Watched()
+    monkeypatch.setattr(changes, "hint", lambda _, message: told.append(message))
+    process = changes.Watched()
     process._listening = True
-    monkeypatch.setattr(finishing, "watched", process)
+    monkeypatch.setattr(changes, "watched", process)
     alice.submit()
     queue_id = UserQueue.objects.get().id
-    finishing.changed(queue_id)
-    finishing.progressed(queue_id, UUID(int=1), b"{}")
+    changes.changed(queue_id)
+    changes.progressed(queue_id, UUID(int=1), b"{}")
     assert told == []
     process._until[queue_id] = time.monotonic() + 60
-    finishing.changed(queue_id)
-    finishing.progressed(queue_id, UUID(int=1), b"{}")
+    changes.changed(queue_id)
+    changes.progressed(queue_id, UUID(int=1), b"{}")
     alice.submit()
     assert told == [str(queue_id), f"{queue_id} {UUID(int=1)} {{}}", str(queue_id)]
 
@@ -229,7 +230,7 @@ def test_progress_comes_from_its_hint(alice: Caller, streams: Streams, until: Un
     assert statuses(streams.take(stream)) == ["running"]
 
     def told() -> bool:  # the hints' thread may not listen yet
-        finishing.progressed(stream.follower.queue_id, UUID(mine), b'{"current":1,"total":2,"note":""}')
+        changes.progressed(stream.follower.queue_id, UUID(mine), b'{"current":1,"total":2,"note":""}')
         return b'"current":1' in stream.events
 
     until(told, "it is told", 20)

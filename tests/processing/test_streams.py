@@ -17,8 +17,8 @@ import pytest
 from accounts.models import Session, User
 from accounts.tokens import keyring
 from processing.handlers import HandlerRequest
-from project.local.place import ROOT, free_port
-from queues import interventions
+from queues.lifecycle import control
+from scripts.place import ROOT, free_port
 from tests.processing.crew import Hand, new_user, queue_of, submit
 from tests.queues.events import Event, events
 
@@ -182,7 +182,7 @@ def test_who_streams_sees_each_step_as_it_happens(
 
     submit(alice, "steps")
     submit(bob, "steps")
-    interventions.purge(queue_of(bob).id)
+    control.purge(queue_of(bob).id)
     until(lambda: client.knows(1, "queued", None), "it is told to be accepted")
     hand.settle(60)
     until(lambda: client.knows(1, "succeeded", None), "its end is told")

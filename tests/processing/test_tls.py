@@ -17,8 +17,8 @@ from pika.adapters.utils.connection_workflow import (
     AMQPConnectorTransportSetupError,
 )
 
-from processing.amqp import _telling_cause
-from project.local.place import ROOT
+from processing.broker.amqp import _telling_cause
+from scripts.place import ROOT
 from tests.processing.tls import ADDRESS, NAME, Authority, TlsPostgresql, TlsRabbitmq, TlsRedis, at
 
 # As each of our processes speaks to the server: Django's connection, pika by our parameters and by Dramatiq's.
@@ -42,7 +42,7 @@ print("encrypted" if broker.connection.is_open and all(one.ssl_options for one i
     "REDIS_URL": """
 import redis
 from django.conf import settings
-from project.redis_client import call
+from project.redis import call
 call("PING")
 with redis.Redis.from_url(settings.ENV.redis_url) as client:
     print("encrypted" if client.ping() and settings.ENV.redis_url.startswith("rediss") else "plain")

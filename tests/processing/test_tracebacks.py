@@ -15,10 +15,13 @@ from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from accounts.models import User
-from processing import handlers, tracebacks
+from processing import handlers
 from processing.handlers import HandlerRequest, Reject, RetryLater, TimeLimitExceeded
-from queues import exporting, kinds, presenting, transitions
+from processing.worker import tracebacks
+from queues import event_log, kinds
 from queues.models import Attempt, Request
+from queues.operations import export
+from queues.representation import shape
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, requests_of, submit
 
@@ -48,11 +51,11 @@ def fail(hand: Hand, script: Script, kind: str, does: Any) -> list[Attempt]:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    transitions._budgets.clear()
-    monkeypatch.setattr(transitions, "log", structlog.get_logger())
+    event_log._budgets.clear()
+    monkeypatch.setattr(event_log, "log", structlog.get_logger())
     with capture_logs() as captured:
         yield captured
-    transitions._budgets.clear()
+    event_log._budgets.clear()
 
 
 def test_a_retry_is_a_warning_and_a_final_failure_an_error_with_the_traceback(
@@ -66,7 +69,7 @@ def test_a_retry_is_a_warning_and_a_final_failure_an_error_with_the_traceback(
     for line in told:
         assert "in inner\n    raise KeyError(secret)\n" in line["traceback"]
         assert line["traceback"].endswith("\nKeyError\n")
-        assert "processing/turn.py" not in line["traceback"]
+        assert "processing/worker/turn.py" not in line["traceback"]
         assert "processing/handlers.py" not in line["traceback"]
     assert PAYLOAD not in str(lines), "a message may quote the payload"
 
@@ -211,8 +214,8 @@ def test_a_success_after_failures_has_none_of_its_own(hand: Hand, script: Script
 def test_operators_see_it_and_its_owner_does_not(hand: Hand, script: Script) -> None:
     (attempt,) = fail(hand, script, "test.once", inner)
     request = Request.objects.select_related("queue__user").get(id=attempt.request_id)
-    assert "traceback" not in presenting.attempts(request)[0]
-    exported = b"".join(orjson.dumps(record, default=str) for record in exporting.records(request.queue.user))
+    assert "traceback" not in shape.attempts(request)[0]
+    exported = b"".join(orjson.dumps(record, default=str) for record in export.records(request.queue.user))
     assert b"KeyError" in exported
     assert b"in inner" not in exported
     operator = Client()

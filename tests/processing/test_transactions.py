@@ -8,8 +8,8 @@ from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
 from accounts.models import Session, User
-from processing import drain
 from processing.handlers import HandlerRequest
+from processing.worker import drain
 from tests.processing.crew import Hand, attempts_of, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
 
 Script = Callable[..., Any]
@@ -173,7 +173,7 @@ def test_an_atomic_handler_that_is_fenced_out_has_written_nothing(hand: Hand, sc
 
 def take_away(user: User) -> bool:
     """As the sweeper does with the queue of a worker that was silent for too long."""
-    from queues.recovery import recover
+    from queues.lifecycle.recovery import recover
 
     queue = queue_of(user)
     recover(queue.id, queue.fence)

@@ -15,10 +15,11 @@ from structlog.testing import capture_logs
 
 from accounts.models import User
 from processing.handlers import HandlerRequest
-from project.logs import at_work
-from queues import interventions, transitions
+from project.telemetry.logs import at_work
+from queues import event_log
+from queues.lifecycle import control
+from queues.lifecycle.recovery import recover
 from queues.models import UserQueue
-from queues.recovery import recover
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, submit
 from tests.queues.api import Caller
 
@@ -30,12 +31,12 @@ Lines = list[dict[str, Any]]
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
-    transitions._budgets.clear()
+    event_log._budgets.clear()
     # One that was used before, and is remembered with what was configured then, would not be captured.
-    monkeypatch.setattr(transitions, "log", structlog.get_logger())
+    monkeypatch.setattr(event_log, "log", structlog.get_logger())
     with capture_logs() as captured:
         yield captured
-    transitions._budgets.clear()
+    event_log._budgets.clear()
 
 
 def of(lines: Lines, user: User) -> Lines:
@@ -89,7 +90,7 @@ def test_of_a_flood_so_many_lines_a_second_are_kept(
     lines: Lines, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(settings.ENV, "log_requests_per_second", 3)
-    monkeypatch.setattr("project.logs.time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr("project.telemetry.logs.time", SimpleNamespace(monotonic=lambda: 1000.0))
     user = new_user()
     for _ in range(9):
         submit(user, "anything")
@@ -107,14 +108,14 @@ def test_blocked_skipped_cancelled_and_paused_are_told(hand: Hand, script: Scrip
     hand.work()
     queue = queue_of(user)
     head, second, *_ = requests_of(user)
-    interventions.retry(head.id)
-    interventions.pause(queue.id)
-    interventions.cancel(second.id)
-    interventions.resume(queue.id)
+    control.retry(head.id)
+    control.pause(queue.id)
+    control.cancel(second.id)
+    control.resume(queue.id)
     hand.dispatch()
     hand.work()
-    interventions.skip(head.id)
-    interventions.purge(queue.id)
+    control.skip(head.id)
+    control.purge(queue.id)
     told = [line["event"] for line in of(lines, user) if line["event"] not in ("accepted", "started")]
     assert told == ["blocked", "retried", "paused", "cancelled", "resumed", "blocked", "skipped", "purged"]
     assert of(lines, user)[-1]["requests"] == 2
@@ -128,8 +129,8 @@ def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.Mon
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("the connection was lost")
 
-    verbs = [partial(interventions.resume, queue.id), partial(interventions.purge, queue.id)]
-    verbs += [partial(interventions.republish, queue.id), partial(interventions.cancel, request.id)]
+    verbs = [partial(control.resume, queue.id), partial(control.purge, queue.id)]
+    verbs += [partial(control.republish, queue.id), partial(control.cancel, request.id)]
     with monkeypatch.context() as patched:
         patched.setattr(UserQueue, "save", away)
         for verb in verbs:
@@ -137,7 +138,7 @@ def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.Mon
                 verb()
     assert events(lines, user) == ["accepted"]
     for verb in verbs:
-        with suppress(interventions.NotPossible):  # purged, it cannot be cancelled
+        with suppress(control.NotPossible):  # purged, it cannot be cancelled
             verb()
     assert events(lines, user) == ["accepted", "resumed", "purged", "republished"]
 

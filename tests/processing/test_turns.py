@@ -13,15 +13,17 @@ from django.conf import settings
 from django.db import connection, connections
 from django.utils import timezone
 
-from processing import drain, recording, turn, watch
-from processing.drain import drain_queue
+from processing.broker.rabbitmq import Delivery, queue_name
+from processing.broker.reader import Reader
 from processing.handlers import HandlerRequest, Reject, RetryLater
-from processing.rabbitmq import Delivery, queue_name
-from processing.reader import Reader
-from processing.recording import Recording
+from processing.worker import drain, turn
+from processing.worker import recorder as recording
+from processing.worker import watchdog as watch
+from processing.worker.drain import drain_queue
+from processing.worker.recorder import Recording
 from project.postgresql.limits import Limits, of_role
-from queues import interventions
-from queues.lease import Lease, Next
+from queues.lifecycle import control
+from queues.lifecycle.lease import Lease, Next
 from queues.models import Attempt, UserQueue
 from tests.processing.crew import (
     Hand,
@@ -191,7 +193,7 @@ def test_a_blocking_kind_stops_the_queue_until_somebody_decides(hand: Hand, scri
     assert hand.work() == 0
     assert queue_of(user).state == "blocked"
     assert statuses_of(user) == ["retrying", "queued"]
-    interventions.skip(requests_of(user)[0].id)
+    control.skip(requests_of(user)[0].id)
     hand.settle()
     assert statuses_of(user) == ["failed", "succeeded"]
 
@@ -378,7 +380,7 @@ def test_nothing_is_claimed_beside_a_slow_handler(hand: Hand, script: Script) ->
     @script
     def slow(request: HandlerRequest) -> int:
         until(lambda: elsewhere(lambda: queue_of(user).claimed) == 1, 5, "others are still claimed")
-        elsewhere(lambda: interventions.purge(queue_of(user).id))
+        elsewhere(lambda: control.purge(queue_of(user).id))
         return 1
 
     user = new_user()
@@ -420,7 +422,7 @@ def test_an_owner_who_gives_up_is_heard_by_the_running_handler(
 
     @script
     def patient(request: HandlerRequest) -> str:
-        interventions.cancel(request.id)
+        control.cancel(request.id)
         until(lambda: request.cancelled, 5)
         return "as far as I came"
 
@@ -447,7 +449,7 @@ def test_a_request_that_was_cancelled_or_expired_before_its_turn_is_not_run(hand
     submit(user, "note", "note")
     submit(user, "note", expires_at=timezone.now() - timedelta(seconds=1))
     submit(user, "note")
-    interventions.cancel(requests_of(user)[1].id)
+    control.cancel(requests_of(user)[1].id)
     hand.settle()
     assert ran == [1, 4]
     assert statuses_of(user) == ["succeeded", "cancelled", "expired", "succeeded"]
@@ -570,7 +572,7 @@ def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, scri
     hand.dispatch()
     hand.work()
     assert len(ran) == stopped_at
-    interventions.resume(queue_of(user).id)
+    control.resume(queue_of(user).id)
     hand.settle()
     assert ran == list(range(1, 402))
 

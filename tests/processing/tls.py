@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from project.local.place import free_port
-from project.local.postgresql import Postgresql
-from project.local.private import clean_environment
-from project.local.process import Process
-from project.local.rabbitmq import Rabbitmq
-from project.local.redis import Redis
+from scripts.place import free_port
+from scripts.servers.postgresql import Postgresql
+from scripts.servers.private import clean_environment
+from scripts.servers.process import Process
+from scripts.servers.rabbitmq import Rabbitmq
+from scripts.servers.redis import Redis
 
 NAME = "localhost"  # what the certificates are for
 ADDRESS = "127.0.0.1"  # the same server, by what they are not for

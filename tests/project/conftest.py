@@ -4,7 +4,7 @@ import pytest
 import redis
 from django.conf import settings
 
-from project import redis_client
+from project import redis as redis_client
 
 
 @pytest.fixture(autouse=True)

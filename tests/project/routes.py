@@ -9,11 +9,12 @@ from django.utils import timezone
 
 from accounts.models import Session, User
 from accounts.tokens import read_refresh
-from queues import cache, presenting
-from queues.cache import Kept
+from queues.api import response_cache
+from queues.api.requests import encoded
+from queues.api.response_cache import Kept
 from queues.models import Request
+from queues.representation import shape
 from queues.states import QueueState, Status
-from queues.views import encoded
 from tests.accounts.people import PASSWORD, make_user
 from tests.queues.rows import queue_of, request_in
 
@@ -54,8 +55,8 @@ def failed(user: User) -> Any:
 def looked_at(user: User) -> Any:
     """Final, and read by its owner: Redis keeps the answer."""
     request_id = failed(user)
-    shown = presenting.one(presenting.as_text(Request.objects.select_related("queue")).get(id=request_id))
-    cache.keep(user.id, request_id, Kept('"' + "x" * 24 + '"', encoded(shown)))
+    shown = shape.one(shape.as_text(Request.objects.select_related("queue")).get(id=request_id))
+    response_cache.keep(user.id, request_id, Kept('"' + "x" * 24 + '"', encoded(shown)))
     return request_id
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from processing.amqp import Link
-from project.addresses import amqp_urls
+from processing.broker.amqp import Link
+from project.rabbitmq_addresses import amqp_urls
 from project.settings import ENV
 
 

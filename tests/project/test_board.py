@@ -12,11 +12,13 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import User
-from project import board, health
-from queues import kinds, metrics, pace, standing
-from queues.lease import Outcome
+from project.telemetry import health
+from queues import kinds, metrics, throughput
+from queues.admin import dashboard
+from queues.lifecycle.lease import Outcome
 from queues.models import Attempt, Request
-from queues.standing import Recent
+from queues.operations import backlog
+from queues.operations.backlog import Recent
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.queues.rows import queue_of, request_in
 
@@ -27,9 +29,9 @@ BOARD, PAGE = "/admin/board", "/admin/"
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing kept from another test."""
-    monkeypatch.setattr(standing, "recent", Recent())
-    monkeypatch.setattr(board, "newest_failures", board.Kept(0.0, board.newest_failures._look))
-    monkeypatch.setattr(board, "checks", lambda: dict.fromkeys(board.SERVERS, "ok"))
+    monkeypatch.setattr(backlog, "recent", Recent())
+    monkeypatch.setattr(dashboard, "newest_failures", dashboard.Kept(0.0, dashboard.newest_failures._look))
+    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(dashboard.SERVERS, "ok"))
 
 
 @pytest.fixture
@@ -42,19 +44,19 @@ def operator() -> Client:
 @pytest.fixture
 def clean_pace() -> Iterator[None]:
     """An hour in which nothing happened."""
-    pace.tally.flush()
+    throughput.tally.flush()
     _forget()
     yield
-    pace.tally.flush()
+    throughput.tally.flush()
     _forget()
 
 
 def _forget() -> None:
-    from project.redis_client import call
+    from project.redis import call
 
     minute = int(time.time() // 60)
-    for one in range(minute - pace.MINUTES, minute + 2):
-        call("DEL", pace._key(one))
+    for one in range(minute - throughput.MINUTES, minute + 2):
+        call("DEL", throughput._key(one))
 
 
 def test_it_shows_queues_requests_and_processes(operator: Client) -> None:
@@ -72,7 +74,7 @@ def test_it_shows_queues_requests_and_processes(operator: Client) -> None:
 
 def test_it_is_red_when_a_queue_is_blocked_or_work_waits_and_nothing_moves(operator: Client) -> None:
     def wrong() -> dict[str, str]:
-        standing.recent._until = 0.0
+        backlog.recent._until = 0.0
         return {light.name: light.state for light in operator.get(BOARD).context["board"].wrong}
 
     waiting = queue_of(User.objects.create_user("waiting"), last_seq=1, published_seq=1, state=QueueState.READY)
@@ -96,8 +98,8 @@ def test_it_shows_what_was_accepted_and_finished_in_each_minute(
     metrics.count_lost("demo.echo", final=False)
 
     def hour() -> tuple[int, int, int]:
-        pace.tally.flush()  # its thread may be at it
-        found = pace.read()
+        throughput.tally.flush()  # its thread may be at it
+        found = throughput.read()
         assert found is not None
         return sum(found.accepted), sum(found.finished), len(found.minutes)
 
@@ -109,10 +111,10 @@ def test_it_shows_what_was_accepted_and_finished_in_each_minute(
 
 def test_many_processes_count_together(clean_pace: None) -> None:
     for _ in range(3):
-        process = pace.Tally()
+        process = throughput.Tally()
         process.accepted(2)
         assert process.flush()
-    hour = pace.read()
+    hour = throughput.read()
     assert hour is not None
     assert sum(hour.accepted) == 6
 
@@ -121,17 +123,17 @@ def test_what_was_counted_while_redis_was_away_is_added_when_it_is_back(
     operator: Client, clean_pace: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any) -> None:
-        raise pace.RedisUnavailable
+        raise throughput.RedisUnavailable
 
-    process = pace.Tally()
+    process = throughput.Tally()
     with monkeypatch.context() as without:
-        without.setattr(pace, "ADD", away)
-        without.setattr(pace, "READ", away)
+        without.setattr(throughput, "ADD", away)
+        without.setattr(throughput, "READ", away)
         process.accepted(5)
         assert not process.flush()
         assert "Redis is away, which counts them" in operator.get(BOARD).content.decode()
     assert process.flush()
-    hour = pace.read()
+    hour = throughput.read()
     assert hour is not None
     assert sum(hour.accepted) == 5
 
@@ -156,8 +158,8 @@ def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
     metrics.count_recorded([ended("http.call", AttemptOutcome.REJECTED), ended("demo.echo", AttemptOutcome.FAILED)])
 
     def finished() -> int:
-        pace.tally.flush()
-        found = pace.read()
+        throughput.tally.flush()
+        found = throughput.read()
         return sum(found.finished) if found else 0
 
     until(lambda: finished() == 2, "both are counted")
@@ -194,11 +196,11 @@ def test_a_server_that_hangs_does_not_stall_it(operator: Client, monkeypatch: py
 
     def hang() -> dict[str, str]:
         hangs.wait(30)
-        return dict.fromkeys(board.SERVERS, "down")
+        return dict.fromkeys(dashboard.SERVERS, "down")
 
     monkeypatch.setattr(health, "checks", hang)
-    checks = board.Checks()
-    monkeypatch.setattr(board, "checks", checks)
+    checks = dashboard.Checks()
+    monkeypatch.setattr(dashboard, "checks", checks)
     try:
         began = time.monotonic()
         page = operator.get(BOARD).content.decode()

@@ -13,12 +13,12 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
-from processing import rabbitmq
-from processing.watch import LOCK_CLASS
-from project import health
-from project.redis_client import RedisUnavailable
-from queues import standing
+from processing.broker import rabbitmq
+from processing.worker.watchdog import LOCK_CLASS
+from project.redis import RedisUnavailable
+from project.telemetry import health
 from queues.models import Leadership, UserQueue
+from queues.operations import backlog
 from queues.states import QueueState, Status
 from tests.accounts.people import Api, at_once
 from tests.queues.rows import a_leader, request_in
@@ -31,7 +31,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing cached; the threads' connections are closed afterwards, or the database could not be dropped."""
     recent = health._Recent()
     monkeypatch.setattr(health, "_recent", recent)
-    monkeypatch.setattr(standing, "recent", standing.Recent())
+    monkeypatch.setattr(backlog, "recent", backlog.Recent())
     yield
     for thread in recent.threads.values():
         thread.submit(lambda: connection.close())  # its own, not that of this thread
@@ -96,8 +96,8 @@ def test_without_a_worker_it_is_degraded() -> None:
 
 
 def test_a_worker_that_gives_no_sign_is_none(leader: None, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
-    monkeypatch.setattr(standing, "SILENT_SECONDS", 0.2)
-    until(lambda: standing.look(LOCK_CLASS).workers == 0, "its session is silent", 5)
+    monkeypatch.setattr(backlog, "SILENT_SECONDS", 0.2)
+    until(lambda: backlog.look(LOCK_CLASS).workers == 0, "its session is silent", 5)
     assert ready() == (200, "degraded", {"workers": "down"})
 
 
@@ -107,10 +107,10 @@ def test_a_blocked_queue_and_one_that_does_not_move_are_told(leader: None, monke
     request_in(queue, 1, Status.RETRYING, attempt=1, created_at=timezone.now() - timedelta(seconds=60))
     assert ready() == (200, "degraded", {"queues": "down"})
     UserQueue.objects.filter(pk=queue.pk).update(state=QueueState.READY)
-    monkeypatch.setattr(standing, "STUCK_SECONDS", 0.0)
-    assert not standing.look(LOCK_CLASS).moves
-    monkeypatch.setattr(standing, "STUCK_SECONDS", 3600.0)
-    assert standing.look(LOCK_CLASS).moves
+    monkeypatch.setattr(backlog, "STUCK_SECONDS", 0.0)
+    assert not backlog.look(LOCK_CLASS).moves
+    monkeypatch.setattr(backlog, "STUCK_SECONDS", 3600.0)
+    assert backlog.look(LOCK_CLASS).moves
 
 
 def test_without_redis_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:

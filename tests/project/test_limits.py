@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from django.test import RequestFactory
 
-from project import limits, redis_client
-from project.limits import Limit, address_key, client_address, give_back, take
-from project.problems import TooManyRequests
+from project import redis
+from project.rest.problems import TooManyRequests
+from project.web import rate_limit
+from project.web.rate_limit import Limit, address_key, client_address, give_back, take
 from tests.accounts.people import at_once
 
 _keys = count()
@@ -25,10 +26,10 @@ def key() -> str:
 @pytest.fixture
 def without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: Any, **__: Any) -> Any:
-        raise redis_client.RedisUnavailable
+        raise redis.RedisUnavailable
 
-    monkeypatch.setattr(redis_client, "call", gone)
-    monkeypatch.setattr(limits, "_local", limits._Local())
+    monkeypatch.setattr(redis, "call", gone)
+    monkeypatch.setattr(rate_limit, "_local", rate_limit._Local())
 
 
 def passes(limit: Limit, key: str, cost: int = 1) -> bool:
@@ -114,13 +115,13 @@ def test_one_limit_costs_one_round_trip(key: str, monkeypatch: pytest.MonkeyPatc
     limit = Limit("test", 5)
     passes(limit, key)
     commands = []
-    real = redis_client.call
+    real = redis.call
 
     def counted(*command: Any, **how: Any) -> Any:
         commands.append(command)
         return real(*command, **how)
 
-    monkeypatch.setattr(redis_client, "call", counted)
+    monkeypatch.setattr(redis, "call", counted)
     passes(limit, key)
     assert len(commands) == 1
 
@@ -128,7 +129,7 @@ def test_one_limit_costs_one_round_trip(key: str, monkeypatch: pytest.MonkeyPatc
 def test_of_several_callers_each_is_counted_alone(key: str) -> None:
     limit = Limit("test", 2)
     other = f"{key}-other"
-    counted = limits.count_each([limit.claim(key), limit.claim(other), limit.claim(key), limit.claim(key)])
+    counted = rate_limit.count_each([limit.claim(key), limit.claim(other), limit.claim(key), limit.claim(key)])
     assert [(fits, taken[0].remaining) for fits, taken in counted] == [(True, 1), (True, 1), (True, 0), (False, 0)]
     assert passes(limit, other)
     assert not passes(limit, other)
@@ -138,27 +139,27 @@ def test_of_several_callers_each_is_counted_alone(key: str) -> None:
 def test_what_redis_makes_nothing_of_is_nobody_elses_trouble(key: str, broken: tuple[str, ...]) -> None:
     limit = Limit("test", 2)
     command, *value = broken
-    redis_client.call(command, limit.claim(f"{key}-broken").redis_key, *value)
-    counted = limits.count_each([limit.claim(name) for name in (key, f"{key}-broken", f"{key}-other")])
+    redis.call(command, limit.claim(f"{key}-broken").redis_key, *value)
+    counted = rate_limit.count_each([limit.claim(name) for name in (key, f"{key}-broken", f"{key}-other")])
     assert [fits for fits, _ in counted] == [True, False, True]
     assert passes(limit, key)
     assert not passes(limit, key)
-    redis_client.call("DEL", limit.claim(f"{key}-broken").redis_key)
+    redis.call("DEL", limit.claim(f"{key}-broken").redis_key)
 
 
 def test_counts_are_forgotten_by_themselves(key: str) -> None:
     claim = Limit("test", 5).claim(key)
     take(SimpleNamespace(), claim)
-    assert 0 < redis_client.call("TTL", claim.redis_key) <= 62
+    assert 0 < redis.call("TTL", claim.redis_key) <= 62
 
 
 def test_submissions_go_on_without_redis(without_redis: None, key: str) -> None:
-    assert limits.SUBMIT.without_redis == "open"
+    assert rate_limit.SUBMIT.without_redis == "open"
     assert all(passes(Limit("test", 1, without_redis="open"), key) for _ in range(3))
 
 
 def test_guessing_is_limited_without_redis_too(without_redis: None, key: str) -> None:
-    assert limits.FAILED_LOGINS.without_redis == limits.LOGINS.without_redis == "local"
+    assert rate_limit.FAILED_LOGINS.without_redis == rate_limit.LOGINS.without_redis == "local"
     limit = Limit("test", 3, window=1, without_redis="local")
     assert sum(at_once(20, lambda _: passes(limit, key))) == 3
     give_back(take(SimpleNamespace(), Limit("test2", 1, without_redis="local").claim(key)))
@@ -168,25 +169,25 @@ def test_guessing_is_limited_without_redis_too(without_redis: None, key: str) ->
 
 
 def test_what_is_counted_without_redis_stays_small(without_redis: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LOCAL_KEYS", 10)
+    monkeypatch.setattr(rate_limit, "LOCAL_KEYS", 10)
     for number in range(50):
         passes(Limit("test", 3, without_redis="local"), str(number))
-    assert len(limits._local.times) <= 10
+    assert len(rate_limit._local.times) <= 10
 
 
 def counted(limit: Limit, key: str, seconds: dict[int, int]) -> None:
     """As if so many had passed so many seconds from now."""
-    now = int(redis_client.call("TIME")[0])
+    now = int(redis.call("TIME")[0])
     row = {now + second: number for second, number in seconds.items()}
     fields = [part for field in row.items() for part in field]
-    redis_client.call("HSET", limit.claim(key).redis_key, *fields, "n", sum(row.values()), "a", min(row), "z", max(row))
+    redis.call("HSET", limit.claim(key).redis_key, *fields, "n", sum(row.values()), "a", min(row), "z", max(row))
 
 
 def test_what_is_older_than_the_window_does_not_count(key: str) -> None:
     limit = Limit("test", 3)
     counted(limit, key, {-75: 7, -70: 2, -10: 1, -1: 1})
     assert [passes(limit, key) for _ in range(3)] == [True, False, False]
-    assert redis_client.call("HGET", limit.claim(key).redis_key, "n") == b"3"
+    assert redis.call("HGET", limit.claim(key).redis_key, "n") == b"3"
 
 
 def test_retry_after_names_the_second_in_which_enough_is_over(key: str) -> None:
@@ -263,8 +264,8 @@ def test_a_limit_is_exact_across_threads_and_seconds(key: str) -> None:
             time.sleep(0.005)
 
     at_once(8, knock)
-    n, *_ = redis_client.call("HMGET", limit.claim(key).redis_key, "n")
-    row = redis_client.call("HGETALL", limit.claim(key).redis_key)
+    n, *_ = redis.call("HMGET", limit.claim(key).redis_key, "n")
+    row = redis.call("HGETALL", limit.claim(key).redis_key)
     fields = dict(zip(row[::2], row[1::2], strict=True))
     assert int(n) == sum(int(value) for name, value in fields.items() if name.isdigit())
     assert 30 <= passed <= 30 * 3

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from project.local.place import ROOT
-from project.logs import Budget, Repeats, StderrHandler, _without_rows
 from project.settings import ROOT_URLCONF
+from project.telemetry.logs import Budget, Repeats, StderrHandler, _without_rows
+from scripts.place import ROOT
 
 SAYING = """
 import logging, sys
-from project import logs
+from project.telemetry import logs
 logs.configure({"level": sys.argv[1], "style": sys.argv[2]})
 import structlog
 log = structlog.get_logger()
@@ -82,7 +82,7 @@ def test_what_postgresql_says_of_a_row_is_cut_off() -> None:
 
 def test_a_budget_leaves_lines_out_and_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("project.logs.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("project.telemetry.logs.time", SimpleNamespace(monotonic=lambda: now))
     budget = Budget(2)
     assert [budget.take() for _ in range(5)] == [0, 0, None, None, None]
     now = 101.5
@@ -92,7 +92,7 @@ def test_a_budget_leaves_lines_out_and_says_how_many(monkeypatch: pytest.MonkeyP
 
 def test_what_dramatiq_repeats_every_second_is_said_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("project.logs.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("project.telemetry.logs.time", SimpleNamespace(monotonic=lambda: now))
     repeats = Repeats()
 
     def passes(words: str, name: str = "dramatiq.worker.ConsumerThread(drain)") -> bool:
@@ -126,7 +126,7 @@ def test_granians_first_process_logs_in_the_same_shape() -> None:
 
 UNSPEAKABLE = """
 import logging
-from project import logs
+from project.telemetry import logs
 logs.configure({"level": "INFO", "style": "json"})
 import structlog
 log = structlog.get_logger()

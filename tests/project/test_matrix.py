@@ -93,7 +93,7 @@ def test_everybody_streams_what_is_theirs_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
 ) -> None:
     """Streams look from a connection of their own, so that what they are to see must be committed."""
-    monkeypatch.setattr("queues.streams.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("queues.live.sse.LINGER_SECONDS", 0.0)
     before = threading.active_count()
     cast = Cast()
     for method in METHODS:

@@ -9,10 +9,10 @@ from django.test import Client
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from processing.supervisor import Supervisor
-from project import health, metrics
-from project.local.place import ROOT
-from queues.standing import Recent
+from processing.worker.supervisor import Supervisor
+from project.telemetry import health, metrics
+from queues.operations.backlog import Recent
+from scripts.place import ROOT
 from tests.processing.crew import new_user, submit
 from tests.queues.api import Caller
 
@@ -25,7 +25,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     recent = health._Recent()
     monkeypatch.setattr(health, "_recent", recent)
-    monkeypatch.setattr(metrics.standing, "recent", Recent())
+    monkeypatch.setattr(metrics.backlog, "recent", Recent())
     yield
     for thread in recent.threads.values():
         thread.submit(lambda: connection.close())  # its own, not that of this thread
@@ -110,7 +110,7 @@ def test_the_admins_pages_are_measured_by_django_prometheus() -> None:
     assert "django_http_requests_latency_seconds_by_view_method_count" in names
     Client().get("/api/v1/kinds")
     views = {dict(labels).get("view", "") for name, labels in scrape() if name.startswith("django_http")}
-    assert not any("queues.views" in view for view in views), "the API is measured by what costs it less"
+    assert not any("queues.api.requests" in view for view in views), "the API is measured by what costs it less"
 
 
 def test_every_name_is_documented_and_every_documented_name_is_there() -> None:

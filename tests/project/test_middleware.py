@@ -12,8 +12,8 @@ from django.http import HttpResponse
 from django.test import AsyncClient, Client
 from django.utils.module_loading import import_string
 
-from project import health
-from project.middleware import CrossOrigin
+from project.telemetry import health
+from project.web.middleware import CrossOrigin
 from tests.accounts.people import Api
 
 
@@ -42,7 +42,7 @@ def test_the_id_is_in_every_line_logged_meanwhile_and_in_none_after(monkeypatch:
     monkeypatch.setattr("project.urls.urlpatterns", [])
     from django.test import RequestFactory
 
-    from project.middleware import Edge
+    from project.web.middleware import Edge
 
     for request_id in ("one", "two"):
         Edge(view)(RequestFactory().get("/", HTTP_X_REQUEST_ID=request_id, HTTP_HOST="localhost"))

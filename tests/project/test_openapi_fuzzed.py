@@ -22,10 +22,10 @@ from schemathesis.generation import GenerationMode
 
 from accounts.hashers import OrderlyArgon2
 from accounts.models import Session, User
-from project import limits
-from project.limits import Limit
-from queues.fast_path import FastPath
-from queues.stream_views import OPENING, ThreadsBody
+from project.web import rate_limit
+from project.web.rate_limit import Limit
+from queues.api.events import OPENING, ThreadsBody
+from queues.api.fast_path import FastPath
 from tests.accounts.people import make_user
 from tests.project.routes import ABSENT, ROUTES, Served
 from tests.queues.rows import queue_of
@@ -54,10 +54,10 @@ def world() -> Iterator[Counter[tuple[str, int]]]:
         for cost, least in {"time_cost": 1, "memory_cost": 8, "parallelism": 1}.items():
             patch.setattr(OrderlyArgon2, cost, least)
         for name in ("SUBMIT", "FAILED_LOGINS", "LOGINS", "REGISTRATIONS"):
-            patch.setattr(limits, name, Limit(f"fuzzed-{name.lower()}", 10**9))
-        patch.setattr("queues.views.waiting.for_final", lambda *_: False)
+            patch.setattr(rate_limit, name, Limit(f"fuzzed-{name.lower()}", 10**9))
+        patch.setattr("queues.api.requests.waiting.for_final", lambda *_: False)
         patch.setattr(ThreadsBody, "__iter__", lambda _: iter([OPENING]))  # what comes then comes for ever
-        patch.setattr("queues.streams.LINGER_SECONDS", 0.0)
+        patch.setattr("queues.live.sse.LINGER_SECONDS", 0.0)
         yield answered
     API.close()
     for signal in each_request:

@@ -9,9 +9,9 @@ import pytest
 from django.contrib import admin
 from django.test import Client
 
-from project.local.place import ROOT
-from project.problems import Problem
 from project.rest.pages import MEANINGS, PLACES
+from project.rest.problems import Problem
+from scripts.place import ROOT
 
 pytestmark = pytest.mark.django_db
 

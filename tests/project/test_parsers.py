@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from project.parsers import loads
-from project.problems import Problem
+from project.rest.parsers import loads
+from project.rest.problems import Problem
 from tests.accounts.people import Api, named
 
 LOGIN = "auth/token"

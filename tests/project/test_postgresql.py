@@ -13,13 +13,13 @@ import psycopg
 import pytest
 from django.db import OperationalError, connections, transaction
 
-from project.local.place import ROOT, free_port
-from project.local.postgresql import Postgresql
 from project.postgresql import base
 from project.postgresql.base import DatabaseWrapper, Server
 from project.postgresql.limits import Limits
 from project.settings import database
-from project.slots import Slots
+from project.web.concurrency import Slots
+from scripts.place import ROOT, free_port
+from scripts.servers.postgresql import Postgresql
 
 SHORT = Limits(1.0, 0.5, 5.0)
 
@@ -30,7 +30,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.port = free_port()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "project.local.chaos.proxy", f"pg={self.port}:{target}"],
+            [sys.executable, "-m", "scripts.chaos.proxy", f"pg={self.port}:{target}"],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._said()

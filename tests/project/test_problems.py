@@ -13,8 +13,8 @@ from rest_framework.response import Response
 
 from accounts.models import Session
 from project import urls
-from project.answers import field_errors
-from project.problems import (
+from project.rest.exception_handler import field_errors
+from project.rest.problems import (
     Conflict,
     FieldError,
     Invalid,
@@ -24,7 +24,7 @@ from project.problems import (
     TooManyRequests,
     Unprocessable,
 )
-from project.views import StrictView
+from project.rest.views import StrictView
 from tests.accounts.people import Api, make_user, named
 
 ERRORS: dict[str, tuple[BaseException, int]] = {

@@ -10,8 +10,8 @@ import pytest
 import redis
 import structlog
 
-from project import redis_client
-from project.redis_client import RedisUnavailable, Script, call, hint
+from project import redis as redis_client
+from project.redis import RedisUnavailable, Script, call, hint
 
 Answer = Callable[[socket.socket], None]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from project import sharing
-from project.metrics import Counted, render
-from project.sharing import VARIABLE, birth, directory_of, share_with_siblings
+from project.telemetry import multiprocess
+from project.telemetry.metrics import Counted, render
+from project.telemetry.multiprocess import VARIABLE, birth, directory_of, share_with_siblings
 
 COUNTING = """
 import os, signal
@@ -120,7 +120,7 @@ def test_what_dies_again_and_again_leaves_no_more_files_though_nobody_asks(
 def test_siblings_share_a_directory_which_goes_once_their_parent_is_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(multiprocess.tempfile, "gettempdir", lambda: str(tmp_path))
     dead = subprocess.Popen(["true"])
     dead_ones = directory_of("api", dead.pid)
     dead.wait()
@@ -135,7 +135,7 @@ def test_siblings_share_a_directory_which_goes_once_their_parent_is_dead(
 
 
 def test_a_directory_that_others_can_write_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(multiprocess.tempfile, "gettempdir", lambda: str(tmp_path))
     (tmp_path / f"ordered-work-metrics-{os.getuid()}").mkdir(mode=0o777)
     (tmp_path / f"ordered-work-metrics-{os.getuid()}").chmod(0o777)
     assert directory_of("api", os.getpid()) is None

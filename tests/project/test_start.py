@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from project.local.place import free_port
+from scripts.place import free_port
 
 BARE = """\
 from processing.handlers import handler
@@ -147,6 +147,6 @@ def test_a_setting_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
 
 def test_run_says_the_sentence_too(tmp_path: Path) -> None:
     app(tmp_path, BARE)
-    first_step = "from project.local.application import migrate; migrate({})"
+    first_step = "from scripts.run.application import migrate; migrate({})"
     refused = start(tmp_path, sys.executable, "-c", first_step, PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
     assert (refused.returncode, refused.stderr) == (1, SENTENCE.format(folder=tmp_path))

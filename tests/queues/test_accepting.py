@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts.models import Session, User
 from queues import kinds
-from queues.accepting import Accepted, QueueFull, SessionOver, Submission, accept
+from queues.enqueue.accept import Accepted, QueueFull, SessionOver, Submission, accept
 from queues.models import Request, UserQueue
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
-from queues.looking import first_id
 from queues.models import Attempt, Request, UserQueue
+from queues.operations.selectors import first_id
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.queues.rows import NOW, a_long_story, queue_of, request_in
 

@@ -10,8 +10,8 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from queues import idempotency
-from queues.accepting import Accepted
+from queues.enqueue import idempotency
+from queues.enqueue.accept import Accepted
 from queues.models import IdempotencyKey, Request, UserQueue
 from tests.queues.api import Caller
 from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
@@ -150,7 +150,7 @@ def test_who_waits_for_one_that_fails_takes_its_place(monkeypatch: pytest.Monkey
         raise RuntimeError
 
     with monkeypatch.context() as patched:
-        patched.setattr("queues.views.accept", crashing)
+        patched.setattr("queues.api.requests.accept", crashing)
         first = in_thread(lambda: Caller(alice.user, alice.token).post("requests", BODY, Idempotency_Key="key"))
         assert entered.wait(10)
     second = in_thread(lambda: Caller(alice.user, alice.token).post("requests", BODY, Idempotency_Key="key"))

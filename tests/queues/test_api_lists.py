@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from queues import listing
+from queues.api import pagination
 from queues.models import Request
 from queues.states import QueueState, Status
 from tests.queues.api import Caller
@@ -80,8 +80,8 @@ def test_a_page_that_gets_too_large_ends_early_and_the_next_goes_on(
 ) -> None:
     a_long_story(alice.user)
     whole = follow(alice, f"/api/v1/requests?order={order}&limit=200")[0]
-    monkeypatch.setattr(listing, "LARGEST_PAGE_BYTES", largest)
-    monkeypatch.setattr(listing, "AT_A_TIME", 3)
+    monkeypatch.setattr(pagination, "LARGEST_PAGE_BYTES", largest)
+    monkeypatch.setattr(pagination, "AT_A_TIME", 3)
     pages = follow(alice, f"/api/v1/requests?order={order}&limit={limit}")
     assert [one for page in pages for one in page] == whole
     assert max(map(len, pages)) <= (4 if largest <= 30 else limit)

@@ -9,9 +9,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from queues import interventions, progress
+from queues.lifecycle import control
 from queues.models import Attempt, Request, UserQueue
-from queues.sql import Statement
+from queues.notify import progress
+from queues.sql.statement import Statement
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.queues.api import Caller
 from tests.queues.rows import NOW, a_long_story, queue_of, request_in
@@ -95,7 +96,7 @@ def test_pause_and_resume_are_seen_at_once_and_may_be_repeated(alice: Caller) ->
 def test_an_owner_cannot_undo_an_operators_pause(alice: Caller) -> None:
     alice.submit()
     queue = UserQueue.objects.get(user=alice.user)
-    interventions.pause(queue.id, "ada: ticket 4711")
+    control.pause(queue.id, "ada: ticket 4711")
     assert alice.post("queue/pause").status == 200, "it is paused"
     refused = alice.post("queue/resume")
     assert (refused.status, refused.json["type"]) == (409, "/problems/conflict")
@@ -103,7 +104,7 @@ def test_an_owner_cannot_undo_an_operators_pause(alice: Caller) -> None:
     assert alice.get("queue").json["paused"] is True
     queue.refresh_from_db()
     assert (queue.held, queue.paused_by) == (True, "ada: ticket 4711"), "whose pause it is stays as it was"
-    interventions.resume(queue.id, operator=True)
+    control.resume(queue.id, operator=True)
     assert alice.post("queue/resume").json["paused"] is False
 
 
@@ -111,8 +112,8 @@ def test_an_operators_pause_takes_the_place_of_the_owners_and_the_next_operators
     alice.post("queue/pause")
     queue = UserQueue.objects.get(user=alice.user)
     assert (queue.held, queue.paused_by) == (False, "its owner")
-    interventions.pause(queue.id, "ada: ticket 4711")
-    interventions.pause(queue.id, "bob: another")
+    control.pause(queue.id, "ada: ticket 4711")
+    control.pause(queue.id, "bob: another")
     queue.refresh_from_db()
     assert (queue.held, queue.paused_by) == (True, "ada: ticket 4711")
     assert alice.post("queue/resume").status == 409
@@ -123,7 +124,7 @@ def test_an_owners_pause_is_lifted_by_its_owner_or_an_operator(alice: Caller) ->
     assert alice.post("queue/resume").json["paused"] is False
     alice.post("queue/pause")
     queue = UserQueue.objects.get(user=alice.user)
-    interventions.resume(queue.id, operator=True)
+    control.resume(queue.id, operator=True)
     assert alice.get("queue").json["paused"] is False
     # A word left over from before the pause binds nobody.
     UserQueue.objects.filter(id=queue.id).update(held=True)

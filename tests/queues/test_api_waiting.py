@@ -10,9 +10,10 @@ from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 
-from queues import finishing, waiting
-from queues.finishing import finished
+from queues.live import long_poll
 from queues.models import Request, UserQueue
+from queues.notify import changes
+from queues.notify.changes import finished
 from queues.states import Status
 from tests.queues.api import Caller
 from tests.queues.threads import in_thread
@@ -23,9 +24,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture(autouse=True)
 def nobody_stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The waker ends with its test: it has a connection to the database."""
-    monkeypatch.setattr(waiting, "LINGER_SECONDS", 0.0)
+    monkeypatch.setattr(long_poll, "LINGER_SECONDS", 0.0)
     yield
-    waker = waiting.waiting._waker
+    waker = long_poll.waiting._waker
     if waker is not None:
         waker.join(5)
 
@@ -54,14 +55,14 @@ def end(request_id: str, *, hint: bool = True) -> float:
 
 def somebody_waits(count: int = 1) -> None:
     until = time.monotonic() + 60
-    while len(waiting.waiting._waiters) < count:
+    while len(long_poll.waiting._waiters) < count:
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
 def someone_was_looked_at() -> None:
     until = time.monotonic() + 60
-    while not any(waiter.looked_at for waiter in waiting.waiting._waiters):
+    while not any(waiter.looked_at for waiter in long_poll.waiting._waiters):
         assert time.monotonic() < until
         time.sleep(0.005)
 
@@ -73,24 +74,24 @@ def test_the_answer_comes_when_the_request_is_final(alice: Caller) -> None:
     ended = end(mine)
     shown, at = answer()
     assert shown.json["status"] == "succeeded"
-    assert at - ended < waiting.LOOK_SECONDS / 2  # the hint woke it, not the look
+    assert at - ended < long_poll.LOOK_SECONDS / 2  # the hint woke it, not the look
 
 
 def test_a_lost_hint_costs_a_second_at_most(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "hint", lambda *_: False)
+    monkeypatch.setattr(long_poll, "hint", lambda *_: False)
     mine = alice.submit()["id"]
     answer = get(alice, f"requests/{mine}?wait=30")
     somebody_waits()
     ended = end(mine, hint=False)
     shown, at = answer()
     assert shown.json["status"] == "succeeded"
-    assert at - ended < waiting.LOOK_SECONDS + 1
+    assert at - ended < long_poll.LOOK_SECONDS + 1
 
 
 def test_without_redis_the_answer_comes_all_the_same(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = alice.submit()["id"]
     monkeypatch.setattr(settings.ENV, "redis_url", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(waiting, "hint", lambda *_: False)
+    monkeypatch.setattr(long_poll, "hint", lambda *_: False)
     answer = get(alice, f"requests/{mine}?wait=30")
     somebody_waits()
     end(mine, hint=False)
@@ -99,13 +100,13 @@ def test_without_redis_the_answer_comes_all_the_same(alice: Caller, monkeypatch:
 
 def test_what_ended_before_anybody_listened_is_seen_at_once(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = alice.submit()["id"]
-    own = waiting.Waiting.for_final
+    own = long_poll.Waiting.for_final
 
     def a_moment_too_late(self: Any, request: Request, seconds: float) -> bool:
         end(mine, hint=False)
         return own(self, request, seconds)
 
-    monkeypatch.setattr(waiting.Waiting, "for_final", a_moment_too_late)
+    monkeypatch.setattr(long_poll.Waiting, "for_final", a_moment_too_late)
     began = time.monotonic()
     assert alice.get(f"requests/{mine}?wait=30").json["status"] == "succeeded"
     assert time.monotonic() - began < 5
@@ -145,7 +146,7 @@ def test_long_polls_never_hold_every_thread(alice: Caller, monkeypatch: pytest.M
     waiters = [get(alice, f"requests/{mine}?wait=30") for _ in range(2)]
     somebody_waits(2)
     assert alice.get(f"requests/{mine}?wait=30").json["status"] == "queued"  # at once
-    assert len(waiting.waiting._waiters) == 2
+    assert len(long_poll.waiting._waiters) == 2
     end(mine)
     assert [answer()[0].json["status"] for answer in waiters] == ["succeeded"] * 2
 
@@ -172,9 +173,9 @@ def connections_to_the_database() -> int:
 
 def test_a_worker_says_nothing_about_queues_that_nobody_watches(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(finishing, "hint", lambda *message: told.append(message))
-    worker = finishing.Watched()
-    monkeypatch.setattr(finishing, "watched", worker)
+    monkeypatch.setattr(changes, "hint", lambda *message: told.append(message))
+    worker = changes.Watched()
+    monkeypatch.setattr(changes, "watched", worker)
     worker.listen()
     mine = alice.submit()["id"]
     queue_id = UserQueue.objects.get(user=alice.user).id
@@ -201,8 +202,8 @@ def test_a_wait_that_does_not_fit_is_named(alice: Caller, wait: str) -> None:
 def test_the_waker_ends_when_nobody_waits(alice: Caller) -> None:
     mine = alice.submit()["id"]
     alice.get(f"requests/{mine}?wait=1")
-    waker = waiting.waiting._waker
+    waker = long_poll.waiting._waker
     if waker is not None:
         waker.join(10)
-    assert waiting.waiting._waker is None
+    assert long_poll.waiting._waker is None
     assert not any(thread.name == "long polls" for thread in threading.enumerate())

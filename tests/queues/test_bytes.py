@@ -9,12 +9,13 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts.models import User
-from queues import kinds, mending
-from queues.accepting import Submission, TooManyBytes, accept
-from queues.erasing import remove_requests
-from queues.lease import Lease, Outcome
+from queues import kinds
+from queues.enqueue.accept import Submission, TooManyBytes, accept
+from queues.lifecycle.lease import Lease, Outcome
 from queues.models import Request, UserQueue
-from queues.pruning import remove
+from queues.operations import integrity
+from queues.operations.erasure import remove_requests
+from queues.operations.retention import remove
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of
@@ -135,11 +136,11 @@ def test_what_was_accepted_before_bytes_were_counted_counts_as_nothing(user: Use
 def test_a_count_that_is_wrong_is_found_and_mended(user: User) -> None:
     taken(user, TEN)
     UserQueue.objects.update(bytes_stored=7)
-    ((_, (wrong,)),) = mending.compare(100, everywhere=True)
+    ((_, (wrong,)),) = integrity.compare(100, everywhere=True)
     assert "bytes_stored is 7, but its requests have 10" in str(wrong)
-    mending.mend(wrong.queue_id)
+    integrity.mend(wrong.queue_id)
     assert counted(queue_of(user)) == (10, 10)
-    assert [found for _, found in mending.compare(100, everywhere=True)] == [[]]
+    assert [found for _, found in integrity.compare(100, everywhere=True)] == [[]]
 
 
 BIG = {"kind": "demo.echo", "payload": "x" * 98}  # 100 bytes
@@ -182,7 +183,7 @@ def test_the_api_says_which_limit_of_bytes_is_reached(
 @pytest.mark.django_db(transaction=True)
 def test_the_short_way_leaves_the_refusal_to_django(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes what fits, also where what waits has to be added up, and nothing of what does not is counted."""
-    from queues.accepting import Ask, accept_together
+    from queues.enqueue.accept import Ask, accept_together
 
     limited(monkeypatch, waiting=25)
     full, other = new_user(), new_user()

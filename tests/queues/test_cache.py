@@ -8,11 +8,13 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from project import redis_client
-from queues import cache, pruning, reading
+from project import redis
+from queues.api import response_cache
 from queues.metrics import CACHE_ASKED
 from queues.models import Request
-from queues.pruning import Retention
+from queues.operations import retention
+from queues.operations.retention import Retention
+from queues.representation import rows
 from queues.states import Status
 from tests.queues.api import Caller
 
@@ -28,13 +30,13 @@ def alice() -> Caller:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """The ids of the requests whose rows were read from PostgreSQL for an owner."""
     read: list[UUID] = []
-    own = reading.OWN_REQUEST.row
+    own = rows.OWN_REQUEST.row
 
     def row(**values: Any) -> Any:
         read.append(values["request"])
         return own(**values)
 
-    monkeypatch.setattr(reading.OWN_REQUEST, "row", row)
+    monkeypatch.setattr(rows.OWN_REQUEST, "row", row)
     return read
 
 
@@ -43,10 +45,10 @@ def away(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if Redis had just failed."""
 
     def fail(*_: Any, **__: Any) -> Any:
-        raise redis_client.RedisUnavailable
+        raise redis.RedisUnavailable
 
-    monkeypatch.setattr(cache, "call", fail)
-    monkeypatch.setattr(redis_client, "call", fail)
+    monkeypatch.setattr(response_cache, "call", fail)
+    monkeypatch.setattr(redis, "call", fail)
 
 
 def finished(caller: Caller, payload: Any = None) -> str:
@@ -125,13 +127,13 @@ def test_without_redis_postgresql_answers(alice: Caller, reads: list[UUID], away
     assert [alice.get(f"requests/{mine}").json["status"] for _ in range(2)] == ["cancelled"] * 2
     assert len(reads) == 2
     assert asked("unavailable") - before == 2
-    assert not cache.forget([UUID(mine)])
+    assert not response_cache.forget([UUID(mine)])
 
 
 def test_what_redis_forgot_is_kept_anew(alice: Caller, reads: list[UUID]) -> None:
     mine = finished(alice)
     alice.get(f"requests/{mine}")
-    redis_client.call("DEL", f"final:{mine}")
+    redis.call("DEL", f"final:{mine}")
     reads.clear()
     first = alice.get(f"requests/{mine}")
     assert alice.get(f"requests/{mine}").content == first.content
@@ -141,11 +143,11 @@ def test_what_redis_forgot_is_kept_anew(alice: Caller, reads: list[UUID]) -> Non
 def test_it_is_kept_for_a_bounded_time_and_size(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = finished(alice)
     alice.get(f"requests/{mine}")
-    assert 0 < redis_client.call("TTL", f"final:{mine}") <= settings.ENV.cache_seconds
+    assert 0 < redis.call("TTL", f"final:{mine}") <= settings.ENV.cache_seconds
     large = finished(alice, "x")
-    monkeypatch.setattr(cache, "LARGEST_BYTES", 100)
+    monkeypatch.setattr(response_cache, "LARGEST_BYTES", 100)
     alice.get(f"requests/{large}")
-    assert redis_client.call("EXISTS", f"final:{large}") == 0
+    assert redis.call("EXISTS", f"final:{large}") == 0
 
 
 def test_it_can_be_switched_off(alice: Caller, monkeypatch: pytest.MonkeyPatch, reads: list[UUID]) -> None:
@@ -161,7 +163,7 @@ def test_what_is_pruned_is_gone_from_redis_as_well(alice: Caller) -> None:
     mine = finished(alice)
     Request.objects.filter(id=mine).update(seq=None)  # as one that was passed over
     assert alice.get(f"requests/{mine}").status == 200
-    assert sum(pruning.prune(Retention(timezone.now() + timedelta(minutes=1), [Status.CANCELLED]), 10)) == 1
+    assert sum(retention.prune(Retention(timezone.now() + timedelta(minutes=1), [Status.CANCELLED]), 10)) == 1
     assert alice.get(f"requests/{mine}").status == 404
 
 
@@ -169,12 +171,12 @@ def test_a_reader_that_was_slower_than_the_erasure_leaves_nothing_behind(
     alice: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = finished(alice)
-    keep = cache.keep
+    keep = response_cache.keep
 
     def late(*kept: Any) -> None:
-        pruning.remove([UUID(mine)])
+        retention.remove([UUID(mine)])
         keep(*kept)
 
-    monkeypatch.setattr(cache, "keep", late)
+    monkeypatch.setattr(response_cache, "keep", late)
     assert alice.get(f"requests/{mine}").status == 200  # it was there when it was read
     assert alice.get(f"requests/{mine}").status == 404

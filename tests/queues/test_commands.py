@@ -15,15 +15,16 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
-from project.local.place import ROOT
-from queues import interventions, looking
-from queues.management import operating
+from queues.lifecycle import control
+from queues.management import command_base
+from queues.management.command_base import Exit, positive, shown, span
 from queues.management.commands import failed as failed_command
 from queues.management.commands import queue as queue_command
 from queues.management.commands import queues as queues_command
-from queues.management.operating import Exit, positive, shown, span
 from queues.models import Attempt, OperatorAction, Request, UserQueue
+from queues.operations import selectors
 from queues.states import QueueState, Status
+from scripts.place import ROOT
 from tests.processing.crew import new_user, submit
 from tests.queues.commands import run
 from tests.queues.rows import queue_of, request_in
@@ -130,7 +131,7 @@ def test_listing_reads_no_queue_at_rest() -> None:
     UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE accounts_user, queues_userqueue")
-    plan = looking.with_oldest(looking.busy()).order_by(looking.ORDERS["depth"]).explain()
+    plan = selectors.with_oldest(selectors.busy()).order_by(selectors.ORDERS["depth"]).explain()
     assert "queue_active" in plan
     assert "Seq Scan on queues_userqueue" not in plan
 
@@ -189,9 +190,9 @@ def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         def readline(self) -> str:
             return self.answer
 
-    monkeypatch.setattr(operating.sys, "stdin", Terminal("\n"))
+    monkeypatch.setattr(command_base.sys, "stdin", Terminal("\n"))
     assert run("queue", "pause", queue.pk).status == Exit.NOT_CONFIRMED
-    monkeypatch.setattr(operating.sys, "stdin", Terminal("y\n"))
+    monkeypatch.setattr(command_base.sys, "stdin", Terminal("y\n"))
     assert run("queue", "pause", queue.pk).status == Exit.DONE
     queue.refresh_from_db()
     assert queue.paused
@@ -275,7 +276,7 @@ def test_a_queue_that_is_erased_meanwhile_is_refused_and_the_rest_is_done(monkey
         User.objects.filter(queue=gone).delete()
         return True
 
-    monkeypatch.setattr(operating.OperatorCommand, "confirm", erased)
+    monkeypatch.setattr(command_base.OperatorCommand, "confirm", erased)
     ran = run("queue", "pause", gone.pk, fine.pk, "--json")
     assert ran.status == Exit.REFUSED
     assert [row["result"] for row in ran.json] == ["refused: it has just been erased", "paused"]
@@ -312,13 +313,13 @@ def test_pause_resume_and_republish_do_what_they_say() -> None:
     shown_ = run("queues", "show", queue.pk, "--json").json
     assert ("@" in shown_["paused_by"], shown_["resumed_by"]) == (True, "operator")
     assert shown_["paused_at"].endswith("Z")
-    with pytest.raises(interventions.NotPossible):
-        interventions.resume(queue.pk)
+    with pytest.raises(control.NotPossible):
+        control.resume(queue.pk)
     run("queue", "resume", queue.pk, "--yes")
     queue.refresh_from_db()
     assert not queue.paused
     assert run("queues", "show", queue.pk, "--json").json["resumed_by"] is None
-    interventions.pause(queue.pk)
+    control.pause(queue.pk)
     assert run("queues", "show", queue.pk, "--json").json["resumed_by"] == "owner or operator"
     UserQueue.objects.filter(id=queue.pk).update(state=QueueState.DRAINING)
     ran = run("queue", "republish", queue.pk, "--yes")
@@ -367,11 +368,11 @@ def test_old_requests_are_forgotten_in_batches_and_failed_ones_kept() -> None:
 
 def looking_back(moment: Any, number: int) -> Any:
     """An id as it would have been given then."""
-    return looking.UUID(int=(int(moment.timestamp() * 1000) << 80) + (7 << 76) + (2 << 62) + number)
+    return selectors.UUID(int=(int(moment.timestamp() * 1000) << 80) + (7 << 76) + (2 << 62) + number)
 
 
 def test_the_longest_age_of_all_is_one_that_can_be_asked_for() -> None:
-    longest = f"{operating.LONGEST_SPAN.days}d"
+    longest = f"{command_base.LONGEST_SPAN.days}d"
     assert run("requests", "prune", "--older-than", longest, "--dry-run", "--json").json["would_delete"] == 0
     for words in (("requests", "list"), ("failed", "summary")):
         assert run(*words, "--since", longest, "--json").json == []
@@ -419,7 +420,7 @@ def test_retries_are_read_in_pages_and_each_waits_its_time(
     dead: list[Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    real = interventions.retry_once
+    real = control.retry_once
 
     def fails_again(request_id: Any) -> None:
         real(request_id)
@@ -428,7 +429,7 @@ def test_retries_are_read_in_pages_and_each_waits_its_time(
         told.append(request_id)
 
     monkeypatch.setattr(failed_command, "sleep", lambda seconds: told.append(seconds))
-    monkeypatch.setattr(interventions, "retry_once", fails_again)
+    monkeypatch.setattr(control, "retry_once", fails_again)
     ran = run("failed", "retry", "--yes", "--per-minute", "120", "--batch-size", "4", "--json")
     ids = [request.id for request in sorted(dead, key=lambda one: (one.queue_id, one.seq))]
     assert [row["request"] for row in ran.json] == [str(one) for one in ids]
@@ -455,7 +456,7 @@ def test_a_database_that_is_away_is_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     def away(*_: Any) -> Any:
         raise OperationalError("connection refused\nIs the server running?")
 
-    monkeypatch.setattr(interventions.UserQueue.objects, "select_related", away)
+    monkeypatch.setattr(control.UserQueue.objects, "select_related", away)
     ran = run("queues", "show", "1")
     assert (ran.status, ran.said) == (Exit.SERVER_AWAY, "PostgreSQL does not answer: connection refused")
 
@@ -465,7 +466,7 @@ def test_arguments_are_read_as_one_means_them() -> None:
     for wrong in ("", "5", "d", "-1d", "1y", "٣d", "99999w", "9" * 30 + "d"):
         with pytest.raises(ValueError):  # noqa: PT011  (argparse says it)
             span(wrong)
-    assert span("18000d") == operating.LONGEST_SPAN
+    assert span("18000d") == command_base.LONGEST_SPAN
     with pytest.raises(ValueError):  # noqa: PT011
         span("18001d")
     with pytest.raises(ValueError):  # noqa: PT011
@@ -485,8 +486,8 @@ def test_a_container_whose_user_has_no_name_is_known_by_its_number(monkeypatch: 
         raise KeyError
 
     monkeypatch.delenv("SUDO_USER", raising=False)
-    monkeypatch.setattr(operating.getpass, "getuser", nobody)
-    assert operating.whoever().startswith("uid ")
+    monkeypatch.setattr(command_base.getpass, "getuser", nobody)
+    assert command_base.whoever().startswith("uid ")
 
 
 def test_a_shell_learns_how_it_ended_and_gets_the_output_alone(transactional_db: None) -> None:

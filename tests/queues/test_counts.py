@@ -10,16 +10,17 @@ from django.db import OperationalError
 from django.db.models import F
 from django.db.models.functions import Now
 
-from processing.recording import Recording
-from processing.verdict import Verdict
-from queues import interventions, mending
-from queues.accepting import Ask, QueueFull, Submission, accept_together
-from queues.interventions import NotPossible
+from processing.worker.outcomes import Verdict
+from processing.worker.recorder import Recording
+from queues.enqueue.accept import Ask, QueueFull, Submission, accept_together
 from queues.kinds import find
-from queues.lease import Lease, Outcome
+from queues.lifecycle import control
+from queues.lifecycle.control import NotPossible
+from queues.lifecycle.lease import Lease, Outcome
+from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
-from queues.reading import count_given_up_between
-from queues.recovery import recover
+from queues.operations import integrity
+from queues.representation.rows import count_given_up_between
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
@@ -68,7 +69,7 @@ def test_a_purge_behind_a_running_request_makes_room_at_once() -> None:
 def test_a_cancel_behind_a_running_request_brings_those_behind_it_forward() -> None:
     alice = Caller()
     queue = running(alice, 4)
-    interventions.cancel(Request.objects.get(queue=queue, seq=3).id)
+    control.cancel(Request.objects.get(queue=queue, seq=3).id)
     page = alice.get("requests?order=asc&limit=3").json
     assert [one["position"] for one in page["results"]] == [0, 1, None]
     second = alice.get(page["next"].partition("/api/v1/")[2]).json["results"]
@@ -79,7 +80,7 @@ def test_a_cancel_behind_a_running_request_brings_those_behind_it_forward() -> N
 def test_room_that_a_purge_made_is_there_for_those_accepted_together() -> None:
     alice = Caller()
     running(alice, 2)
-    interventions.purge(UserQueue.objects.get(user=alice.user).pk)
+    control.purge(UserQueue.objects.get(user=alice.user).pk)
     session = alice.user.sessions.get().pk
     asks = [Ask(alice.user.pk, session, Submission(find("test.patient"), "1"), "") for _ in range(3)]
     taken = accept_together(asks[:2])
@@ -183,22 +184,22 @@ class Life:
 
     def cancel(self) -> None:
         if request := self.one("queued", "retrying"):
-            interventions.cancel(request)
+            control.cancel(request)
 
     def expire(self) -> None:
         if request := self.one("queued"):
-            interventions.give_up(request, Status.EXPIRED)
+            control.give_up(request, Status.EXPIRED)
 
     def purge(self) -> None:
-        interventions.purge(self.queue_id)
+        control.purge(self.queue_id)
 
     def skip(self) -> None:
-        interventions.skip_head(self.queue_id)
+        control.skip_head(self.queue_id)
 
     def retry(self) -> None:
         head = Request.objects.filter(queue=self.queue_id, seq=self.row().done_seq + 1, finished_at=None).first()
         if head and head.blocks:
-            interventions.retry(head.id)
+            control.retry(head.id)
 
     def die(self) -> None:
         if self.recording:
@@ -206,7 +207,7 @@ class Life:
             self.recording = None
 
     def republish(self) -> None:
-        interventions.republish(self.queue_id)
+        control.republish(self.queue_id)
 
     def wake(self) -> None:
         UserQueue.objects.filter(id=self.queue_id, state="waiting").update(state="ready", wake_at=None)
@@ -214,7 +215,7 @@ class Life:
     def check(self, steps: list[str]) -> None:
         """The counters agree with the rows, and each place with who is ahead."""
         queue = self.row()
-        assert [wrong for _, found in mending.compare(100, everywhere=True) for wrong in found] == [], steps
+        assert [wrong for _, found in integrity.compare(100, everywhere=True) for wrong in found] == [], steps
         unfinished = list(Request.objects.filter(queue=queue, finished_at=None).order_by("seq"))
         assert queue.depth == len(unfinished), steps
         assert [one.position for one in unfinished] == list(range(len(unfinished))), steps
@@ -234,12 +235,12 @@ def test_depth_and_places_count_what_waits_whatever_happens_to_a_queue(seed: int
 def test_a_count_that_a_hand_made_wrong_is_found_and_mended_and_stops_no_queue() -> None:
     alice = Caller()
     queue = running(alice, 3)
-    interventions.cancel(Request.objects.get(queue=queue, seq=3).id)
+    control.cancel(Request.objects.get(queue=queue, seq=3).id)
     for wrong in (0, 7):
         UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=wrong)
-        ((_, (found,)),) = mending.compare(10)
+        ((_, (found,)),) = integrity.compare(10)
         assert str(found).endswith(f"given_up_ahead is {wrong}, but of what is ahead 1 are final")
-        mending.mend(queue.pk)  # also while a worker has it
+        integrity.mend(queue.pk)  # also while a worker has it
         assert UserQueue.objects.get(id=queue.pk).given_up_ahead == 1
     UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=7)
     assert UserQueue.objects.get(id=queue.pk).depth == 0
@@ -267,7 +268,7 @@ def test_a_blocked_head_is_shown_as_blocked_and_nobody_behind_it_is_told_a_time(
     behind = alice.submit("behind it")
     assert (behind["position"], behind["eta_seconds"]) == (2, None)
     assert alice.get(f"requests/{behind['id']}").json["eta_seconds"] is None
-    interventions.retry(head.id)
+    control.retry(head.id)
     assert alice.get(f"requests/{head.id}").json["status"] == "retrying"
     assert alice.get("requests?status=blocked").json["results"] == []
     again = alice.get("requests?status=retrying").json["results"]
@@ -282,7 +283,7 @@ def test_what_runs_shows_its_attempt_that_it_is_to_end_and_when_it_began_for_goo
 
     @script
     def looked_at(request: Any) -> str:
-        interventions.cancel(request.id)
+        control.cancel(request.id)
         seen.append(alice.get(f"requests/{request.id}").json)
         if request.attempt == 1:
             raise RuntimeError("once more")

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from queues import interventions, outbox
-from queues.lease import Lease
-from queues.lifecycle import expiry
+from queues.lifecycle import control, expiry, outbox
 from queues.lifecycle.expiry import expire
+from queues.lifecycle.lease import Lease
+from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
-from queues.outbox import Shard
 from queues.states import QueueState, Status
 from tests.metrics import counted
 from tests.processing import kinds
@@ -80,7 +79,7 @@ def test_a_queue_goes_on_as_after_its_owner_had_cancelled_the_same(state: QueueS
             assert expire(ALL, 10) == 3
         else:
             for request in Request.objects.filter(queue=queue, expires_at__isnull=False).order_by("seq"):
-                interventions.cancel(request.id)
+                control.cancel(request.id)
         left.append(rows(user))
         Request.objects.filter(queue=queue).delete()
     assert left[0] == left[1]

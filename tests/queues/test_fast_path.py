@@ -16,11 +16,13 @@ from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import Session, User
-from project import limits, redis_client
-from project.limits import Limit
-from queues import fast_path, group_commit
-from queues.accepting import accept_together
-from queues.fast_path import FastPath
+from project import redis
+from project.web import rate_limit
+from project.web.rate_limit import Limit
+from queues.api import fast_path
+from queues.api.fast_path import FastPath
+from queues.enqueue import group_commit
+from queues.enqueue.accept import accept_together
 from queues.models import Request, UserQueue
 from tests.metrics import counted
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
@@ -250,7 +252,7 @@ def test_a_full_queue_is_refused_with_its_pace_and_counted_once(fast: FastPath, 
 
 
 def test_limits_are_exact_whoever_comes_at_once(fast: FastPath, monkeypatch: Any) -> None:
-    monkeypatch.setattr(limits, "SUBMIT", Limit("exact", 50))
+    monkeypatch.setattr(rate_limit, "SUBMIT", Limit("exact", 50))
     users = with_queues(2)
     tokens = [Session.open(user).access for user in users]
     answers = at_once(20, lambda n: [call(fast, tokens[n % 2]) for _ in range(10)])
@@ -341,7 +343,7 @@ def test_a_schema_that_crashes_is_answered_as_django_does(
     fast: FastPath, token: str, django: Recorded, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(fast_path, "read_one", lambda *_: 1 / 0)
-    monkeypatch.setattr("queues.submissions.read_one", lambda *_: 1 / 0)
+    monkeypatch.setattr("queues.enqueue.parsing.read_one", lambda *_: 1 / 0)
     answer = call(fast, token)
     assert (answer.status, django.asked) == (500, 1)
 
@@ -396,8 +398,8 @@ def test_what_is_accepted_is_counted_logged_and_told_like_any_other(
     fast: FastPath, user: User, token: str, monkeypatch: Any
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr("queues.hints.work_waits", lambda: told.append("hint"))
-    monkeypatch.setattr("queues.transitions.accepted", lambda *args: told.append(args[0]))
+    monkeypatch.setattr("queues.notify.hints.work_waits", lambda: told.append("hint"))
+    monkeypatch.setattr("queues.event_log.accepted", lambda *args: told.append(args[0]))
     monkeypatch.setattr(group_commit, "changed", lambda queue_id: told.append(queue_id))
     before = counts()
     answer = call(fast, token)
@@ -431,9 +433,9 @@ def test_without_redis_it_still_accepts_and_says_nothing_of_limits(
     fast: FastPath, user: User, token: str, django: Recorded, monkeypatch: Any
 ) -> None:
     def away(*_: Any, **__: Any) -> Any:
-        raise redis_client.RedisUnavailable
+        raise redis.RedisUnavailable
 
-    monkeypatch.setattr(redis_client, "call", away)
+    monkeypatch.setattr(redis, "call", away)
     answer = call(fast, token)
     assert (answer.status, django.asked) == (202, 0)
     assert "RateLimit" not in answer.headers

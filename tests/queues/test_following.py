@@ -9,9 +9,10 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.tokens import read_access
-from queues import following, interventions
-from queues.accepting import SessionOver
-from queues.following import Follower, Place
+from queues.enqueue.accept import SessionOver
+from queues.lifecycle import control
+from queues.live import change_feed
+from queues.live.change_feed import Follower, Place
 from queues.models import Request, UserQueue
 from tests.queues.api import Caller
 from tests.queues.events import Event, read
@@ -64,7 +65,7 @@ def test_who_begins_is_told_the_queue_and_what_is_not_final(alice: Caller) -> No
         alice.submit()
     alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())
     end(alice, 1)
-    interventions.cancel(Request.objects.get(seq=3).id)
+    control.cancel(Request.objects.get(seq=3).id)
     told = look(follower(alice))
     assert told[0].name == "queue"
     assert told[0].data == alice.get("queue").json
@@ -159,8 +160,8 @@ def test_whoever_comes_back_has_missed_nothing_wherever_they_were(alice: Caller)
         lambda: alice.submit(not_before=tomorrow),
         alice.submit,
         lambda: end(alice, 1),
-        lambda: interventions.cancel(Request.objects.get(seq=3).id),
-        lambda: interventions.cancel(Request.objects.filter(seq=None)[0].id),
+        lambda: control.cancel(Request.objects.get(seq=3).id),
+        lambda: control.cancel(Request.objects.filter(seq=None)[0].id),
         lambda: begin(alice, 2),
         lambda: postpone(alice, 2),
         alice.submit,
@@ -211,13 +212,13 @@ def test_who_was_away_for_too_long_begins_anew(alice: Caller, monkeypatch: pytes
     end(alice, 2)
     Request.objects.filter(seq=1).update(status="succeeded", finished_at=Now())
     assert requests(look(follower(alice, last))) == [(1, "succeeded"), (2, "succeeded"), (3, "queued")]
-    monkeypatch.setattr(following, "MOST_MISSED", 2)
+    monkeypatch.setattr(change_feed, "MOST_MISSED", 2)
     assert requests(look(follower(alice, last))) == [(3, "queued")]
     for _ in range(2):
         request = alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())
         alice.post(f"requests/{request['id']}/cancel")
-    monkeypatch.setattr(following, "MOST_MISSED", 5000)
-    monkeypatch.setattr(following, "MOST_BESIDE", 1)
+    monkeypatch.setattr(change_feed, "MOST_MISSED", 5000)
+    monkeypatch.setattr(change_feed, "MOST_BESIDE", 1)
     assert requests(look(follower(alice, last))) == [(3, "queued")]
 
 
@@ -227,11 +228,11 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
     parts = [read(one.look())]
     while one.more:
         parts.append(read(one.look()))
-    assert max(len(part) for part in parts) <= following.ROWS + 2  # the head and the queue
+    assert max(len(part) for part in parts) <= change_feed.ROWS + 2  # the head and the queue
     assert requests([event for part in parts for event in part]) == [(seq, "queued") for seq in range(1, 101)]
 
-    monkeypatch.setattr(following, "LARGEST_BYTES", 5000)
-    changed = following.CHANGED.rows
+    monkeypatch.setattr(change_feed, "LARGEST_BYTES", 5000)
+    changed = change_feed.CHANGED.rows
     read_rows: list[Any] = []
 
     def rows(**values: Any) -> list[Any]:
@@ -239,7 +240,7 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
         read_rows.extend(found)
         return found
 
-    monkeypatch.setattr(following.CHANGED, "rows", rows)
+    monkeypatch.setattr(change_feed.CHANGED, "rows", rows)
     one, sizes = follower(alice), []
     told: list[Event] = []
     while one.more:
@@ -264,8 +265,8 @@ def test_a_cancellation_amid_the_beginning_is_told(alice: Caller) -> None:
     alice.post("requests/batch", {"requests": [{"kind": "demo.echo", "payload": None}] * 100})
     one = follower(alice)
     told = read(one.look())
-    interventions.cancel(Request.objects.get(seq=2).id)
-    interventions.cancel(Request.objects.get(seq=90).id)
+    control.cancel(Request.objects.get(seq=2).id)
+    control.cancel(Request.objects.get(seq=90).id)
     told += look(one)
     assert (2, "cancelled") in requests(told)
     assert (90, "queued") not in requests(told)

@@ -8,10 +8,12 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import Session, User
-from project import limits, redis_client
-from queues import group_commit, kinds
-from queues.accepting import Ask, Submission, accept_together
-from queues.group_commit import GroupCommit
+from project import redis
+from project.web import rate_limit
+from queues import kinds
+from queues.enqueue import group_commit
+from queues.enqueue.accept import Ask, Submission, accept_together
+from queues.enqueue.group_commit import GroupCommit
 from queues.models import Request, UserQueue
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import queue_of, until
@@ -92,17 +94,17 @@ def test_when_one_cannot_be_stored_each_is_asked_again_by_itself(
     users = with_queues(3)
     bad, *good = asks(*users)
     bad = Ask(bad.user_id, bad.session_id, Submission(bad.submission.kind, "{"), "trace")
-    before = limits.count(limits.SUBMIT.claim(str(users[1].id)))[1][0].remaining
+    before = rate_limit.count(rate_limit.SUBMIT.claim(str(users[1].id)))[1][0].remaining
     assert together([bad, *good]) == [None, None, None]  # that is: by Django
     assert [queue_of(user).last_seq for user in users] == [0, 0, 0]
-    after = limits.count(limits.SUBMIT.claim(str(users[1].id)))[1][0].remaining
+    after = rate_limit.count(rate_limit.SUBMIT.claim(str(users[1].id)))[1][0].remaining
     assert after == before - 1  # what the group had counted was given back
 
 
 def test_a_counter_in_redis_that_is_none_concerns_its_user_alone(together: Callable[..., list[Any]]) -> None:
     users = with_queues(3)
-    key = limits.SUBMIT.claim(str(users[0].id)).redis_key
-    redis_client.call("SET", key, "broken", "EX", 60)
+    key = rate_limit.SUBMIT.claim(str(users[0].id)).redis_key
+    redis.call("SET", key, "broken", "EX", 60)
     first, *others = together(asks(*users), counted=2)
     assert first is None
     assert [accepted.seq for accepted, _ in others] == [1, 1]
@@ -138,8 +140,10 @@ def test_a_queue_that_is_locked_is_tried_once_more(released: bool, monkeypatch: 
     group.close()
     assert tries == ([0, 1] if released else [0, 0])
     assert bool(outcome) == released
-    left = limits.count(limits.SUBMIT.claim(str(user.id)))[1][0].remaining
-    assert left == limits.SUBMIT.quota - (2 if released else 1)  # once with this look; given back where Django counts
+    left = rate_limit.count(rate_limit.SUBMIT.claim(str(user.id)))[1][0].remaining
+    assert left == rate_limit.SUBMIT.quota - (
+        2 if released else 1
+    )  # once with this look; given back where Django counts
 
 
 def test_it_ends_after_those_who_came_before_have_their_answers() -> None:

@@ -3,9 +3,9 @@
 import pytest
 from prometheus_client import CollectorRegistry, Histogram
 
-from project.metrics import exposition
-from queues import interventions
+from project.telemetry.metrics import exposition
 from queues.kinds import find
+from queues.lifecycle import control
 from queues.metrics import BatchHistogram
 from queues.models import Request
 from tests.metrics import counted
@@ -50,8 +50,8 @@ def test_what_is_cancelled_purged_or_expired_is_finished() -> None:
     before = finished("cancelled")
     user = new_user()
     submit(user, *range(5), kind="demo.echo")
-    interventions.cancel(Request.objects.get(queue__user=user, seq=3).id)
-    interventions.purge(user.queue.id)
+    control.cancel(Request.objects.get(queue__user=user, seq=3).id)
+    control.purge(user.queue.id)
     assert finished("cancelled") - before == 5
 
 

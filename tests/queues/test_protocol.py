@@ -30,16 +30,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from processing.rabbitmq import Pointer, Publisher, queue_name
-from processing.reader import Reader
-from queues import interventions, outbox, statements
-from queues import lease as lease_module
-from queues.interventions import NotPossible
-from queues.lease import FencedOut, Lease, Outcome
+from processing.broker.rabbitmq import Pointer, Publisher, queue_name
+from processing.broker.reader import Reader
+from queues.lifecycle import control, outbox
+from queues.lifecycle import lease as lease_module
+from queues.lifecycle.control import NotPossible
+from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.outbox import Parcel, Shard
+from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
-from queues.outbox import Parcel, Shard
-from queues.recovery import recover
-from queues.sql import Statement
+from queues.sql import protocol
+from queues.sql.statement import Statement
 from queues.states import FINAL, AttemptOutcome, QueueState, Status
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
@@ -273,7 +274,7 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def all_is_published_again(self) -> None:
         with suppress(NotPossible):  # a worker has the queue
-            interventions.republish(self.queue_id)
+            control.republish(self.queue_id)
 
     # Faults
 
@@ -404,8 +405,8 @@ def test_going_idle_without_a_second_look_is_refused_by_the_database() -> None:
 def test_without_the_fence_one_records_who_has_lost_the_lease(monkeypatch: pytest.MonkeyPatch, fenced: bool) -> None:
     if not fenced:
         guard = "fence = %(fence)s AND "
-        assert statements.RECORD.text.count(guard) == 1
-        monkeypatch.setattr(lease_module, "RECORD", Statement(statements.RECORD.text.replace(guard, "")))
+        assert protocol.RECORD.text.count(guard) == 1
+        monkeypatch.setattr(lease_module, "RECORD", Statement(protocol.RECORD.text.replace(guard, "")))
     world = Protocol()
     publish_and_wake(world)
     for _ in range(3):

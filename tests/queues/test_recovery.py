@@ -9,16 +9,16 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
-from processing import recording
 from processing.dispatch import dead_leases
-from processing.dispatcher import Dispatcher
+from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
-from processing.watch import LOCK_CLASS
-from queues import outbox
-from queues.lease import FencedOut, Lease, Outcome
+from processing.worker import recorder
+from processing.worker.watchdog import LOCK_CLASS
+from queues.lifecycle import outbox
+from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.outbox import Shard
+from queues.lifecycle.recovery import recover
 from queues.models import Attempt, Request, UserQueue
-from queues.outbox import Shard
-from queues.recovery import recover
 from queues.states import QueueState, Status
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
@@ -244,7 +244,7 @@ def test_a_live_worker_keeps_its_lease_beyond_its_length(hand: Hand, monkeypatch
     from django.conf import settings
 
     monkeypatch.setattr(settings.ENV, "lease_seconds", 1)
-    monkeypatch.setattr(recording, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(recorder, "RENEW_SECONDS", 0.1)
     seen: list[int] = []
 
     def slow(request: HandlerRequest) -> int:

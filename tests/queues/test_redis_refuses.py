@@ -12,13 +12,16 @@ from django.db import connection
 from redis import Redis as Client
 
 from accounts.models import User
-from project import health, limits, redis_client
-from project.local.place import free_port
-from project.local.redis import Redis
-from queues import progress, waiting
-from queues.fast_path import FastPath
-from queues.hints import Listener
+from project import redis as redis_client
+from project.telemetry import health
+from project.web import rate_limit
+from queues.api.fast_path import FastPath
+from queues.live import long_poll
 from queues.models import Request
+from queues.notify import progress
+from queues.notify.hints import Listener
+from scripts.place import free_port
+from scripts.servers.redis import Redis
 from tests.accounts.people import PASSWORD, Api
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.queues.api import Caller
@@ -60,9 +63,9 @@ def instead(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Redis],
         monkeypatch.setattr(settings.ENV, "redis_url", private.url)
         monkeypatch.setattr(redis_client, "_connection", redis_client._Connection())
         monkeypatch.setattr(redis_client, "_breaker", redis_client._Breaker())
-        monkeypatch.setattr(limits, "_local", limits._Local())
+        monkeypatch.setattr(rate_limit, "_local", rate_limit._Local())
         monkeypatch.setattr(health, "CACHED", 0.0)
-        monkeypatch.setattr(waiting, "LINGER_SECONDS", 0.0)
+        monkeypatch.setattr(long_poll, "LINGER_SECONDS", 0.0)
 
     return use
 
@@ -161,7 +164,7 @@ def fast() -> Iterator[FastPath]:
 def nothing_is_left_open(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(health, "_recent", recent := health._Recent())
     yield
-    if waker := waiting.waiting._waker:
+    if waker := long_poll.waiting._waker:
         waker.join(5)
     for thread in recent.threads.values():
         thread.submit(lambda: connection.close())
@@ -219,7 +222,7 @@ def test_who_waits_for_a_request_hears_of_its_end_while_redis_refuses(refusing: 
     mine = alice.submit()["id"]
     polled = in_thread(lambda: (Caller(alice.user, alice.token).get(f"requests/{mine}?wait=20"), time.monotonic()))
     deadline = time.monotonic() + 20
-    while not waiting.waiting._waiters:
+    while not long_poll.waiting._waiters:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     alice.post(f"requests/{mine}/cancel")

@@ -12,10 +12,10 @@ from django.contrib.sessions.models import Session as StaffSession
 from django.db import connection
 from django.utils import timezone
 
-from accounts import forgetting
-from queues import pruning
+from accounts import retention
 from queues.models import Attempt, OperatorAction, Request, UserQueue
-from queues.pruning import PAGE, Sweep
+from queues.operations import retention as pruning
+from queues.operations.retention import PAGE, Sweep
 from queues.states import QueueState, Status
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user
@@ -133,5 +133,5 @@ def test_what_operators_did_and_the_staffs_sessions_go_in_time() -> None:
         LogEntry.objects.filter(id=entry.id).update(action_time=at)
         StaffSession.objects.create(session_key=str(days), session_data="", expire_date=at + timedelta(days=50))
     assert [pruning.prune_actions(1) for _ in range(3)] == [1, 1, 0]
-    assert [forgetting.prune(10), forgetting.prune(10)] == [4, 0]
+    assert [retention.prune(10), retention.prune(10)] == [4, 0]
     assert OperatorAction.objects.count() == LogEntry.objects.count() == StaffSession.objects.count() == 1

@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from queues import standing
-from queues.standing import BY_STATE, Recent, look
+from queues.operations import backlog
+from queues.operations.backlog import BY_STATE, Recent, look
 from queues.states import QueueState, Status
 from tests.processing.crew import new_user
 from tests.queues.rows import a_leader, queue_of, request_in
@@ -95,6 +95,6 @@ def test_those_who_ask_at_once_share_one_look(monkeypatch: pytest.MonkeyPatch) -
     recent = Recent()
     first = recent.look(WORKERS)
     assert recent.look(WORKERS) is first
-    later = time.monotonic() + standing.CACHED_SECONDS + standing.CACHED_TIMES * first.took + 1
-    monkeypatch.setattr(standing, "time", SimpleNamespace(monotonic=lambda: later))
+    later = time.monotonic() + backlog.CACHED_SECONDS + backlog.CACHED_TIMES * first.took + 1
+    monkeypatch.setattr(backlog, "time", SimpleNamespace(monotonic=lambda: later))
     assert recent.look(WORKERS) is not first

@@ -12,11 +12,12 @@ from django.utils import timezone
 from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from accounts.models import Session
-from queues import interventions, outbox, statements
-from queues.lease import FencedOut, Lease, Outcome
+from queues.lifecycle import control, outbox
+from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
-from queues.outbox import Shard
-from queues.sql import Statement
+from queues.sql import protocol
+from queues.sql.statement import Statement
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
@@ -71,7 +72,7 @@ def test_a_lease_that_waited_for_a_cancel_begins_with_the_next_request() -> None
     user = published(2)
     queue = queue_of(user)
     with transaction.atomic():
-        interventions.cancel(requests_of(user)[0].id)
+        control.cancel(requests_of(user)[0].id)
         taking = in_thread(lambda: Lease.take(queue.id, 1))
         in_thread(wait_for_a_lock)()  # in a transaction of one's own, nothing new is seen
     lease = taking()
@@ -96,7 +97,7 @@ def test_what_is_cancelled_is_either_run_or_taken_away_never_both() -> None:
 
         def race(n: int, lease: Lease = lease, second: Any = second) -> Any:
             if n:
-                return interventions.cancel(second)
+                return control.cancel(second)
             lease.record(1, [succeeded(1)], QueueState.DRAINING, 2)
             return lease.claimed(2)
 
@@ -233,7 +234,7 @@ def test_who_is_fenced_out_takes_no_other_queue() -> None:
 
 def test_what_is_prepared_is_short_enough_to_be_remembered() -> None:
     """Psycopg parses longer texts again each time."""
-    lengths = {name: len(one.text) for name, one in vars(statements).items() if isinstance(one, Statement)}
+    lengths = {name: len(one.text) for name, one in vars(protocol).items() if isinstance(one, Statement)}
     assert len(lengths) > 10
     assert max(lengths.values()) <= MAX_CACHED_STATEMENT_LENGTH
 
@@ -243,7 +244,7 @@ def test_what_is_planned_while_tables_are_small_is_planned_for_large_ones() -> N
     Session.open(published(30))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE accounts_user, accounts_session, queues_userqueue, queues_request")
-        for name, statement in vars(statements).items():
+        for name, statement in vars(protocol).items():
             if isinstance(statement, Statement):
                 plan = generic_plan(cursor, statement.text)
                 assert not re.search("Seq Scan on (accounts|queues)_", plan), f"{name}\n{plan}"
@@ -298,7 +299,7 @@ def test_cancelling_what_is_scheduled_while_it_enters_the_line_deadlocks_with_no
         ids = list(Request.objects.filter(queue__user=user).values_list("id", flat=True))
 
         def race(n: int, ids: Any = ids) -> Any:
-            return outbox.enter_line(ALL, 100) if n == 0 else interventions.cancel(ids[n])
+            return outbox.enter_line(ALL, 100) if n == 0 else control.cancel(ids[n])
 
         at_once(6, race)
         outbox.enter_line(ALL, 100)

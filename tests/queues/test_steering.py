@@ -16,11 +16,12 @@ from django.test import Client
 
 from accounts.audit import Event, SecurityEvent
 from accounts.models import User
-from project import board
-from queues import interventions, looking, steering
+from queues.admin import bulk_actions, dashboard
+from queues.admin.bulk_actions import Steering
+from queues.lifecycle import control
 from queues.models import Request, UserQueue
+from queues.operations import selectors
 from queues.states import QueueState, Status
-from queues.steering import Steering
 from tests.queues.api import Caller
 from tests.queues.rows import a_long_story, queue_of, request_in
 
@@ -34,7 +35,7 @@ PAUSERS = ("", "its owner", "ada: ticket 4711")
 @pytest.fixture(autouse=True)
 def servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The board asks no server: the threads that do keep connections, and the database could not be dropped."""
-    monkeypatch.setattr(board, "checks", lambda: dict.fromkeys(board.SERVERS, "ok"))
+    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(dashboard.SERVERS, "ok"))
 
 
 @pytest.fixture
@@ -168,12 +169,12 @@ def test_all_that_failed_is_tried_again_in_order_at_the_tail_and_once(operator: 
 def test_a_selection_of_all_is_done_in_bounded_steps(
     operator: Client, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steering, "STEP", 3)
-    monkeypatch.setattr(steering, "USERS_NAMED", 2)
+    monkeypatch.setattr(bulk_actions, "STEP", 3)
+    monkeypatch.setattr(bulk_actions, "USERS_NAMED", 2)
     for number in range(8):
         queue_of(User.objects.create_user(f"user-{number}"))
     calls: list[int] = []
-    monkeypatch.setattr(interventions, "pause", lambda queue, _by: calls.append(queue))
+    monkeypatch.setattr(control, "pause", lambda queue, _by: calls.append(queue))
     everything = {"select_across": "1", "_selected_action": ["1"]}
     page = ask(operator, QUEUES, "pause", **everything)
     assert (page.context["total"], page.context["users"], page.context["left_out"]) == (8, 8, 6)
@@ -191,7 +192,7 @@ def test_a_selection_of_all_is_done_in_bounded_steps(
 def test_an_action_is_for_all_that_match_not_for_the_newest_that_are_listed(
     operator: Client, monkeypatch: pytest.MonkeyPatch, narrowed: str
 ) -> None:
-    monkeypatch.setattr(looking, "LOOKED_AT", 2)
+    monkeypatch.setattr(selectors, "LOOKED_AT", 2)
     for name in ("user-1", "user-2"):
         queue = queue_of(User.objects.create_user(name), last_seq=3, published_seq=3, done_seq=3)
         for seq in (1, 2, 3):
@@ -204,7 +205,7 @@ def test_an_action_is_for_all_that_match_not_for_the_newest_that_are_listed(
 def test_too_many_are_refused_before_anything_is_done(
     operator: Client, bob: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steering, "MOST", 3)
+    monkeypatch.setattr(bulk_actions, "MOST", 3)
     a_long_story(bob)
     page = ask(operator, REQUESTS, "cancel", select_across="1", _selected_action=["1"])
     assert "too much for one action" in page.content.decode()
@@ -269,7 +270,7 @@ def test_a_viewers_forged_post_does_nothing(viewer: Client, bob: User) -> None:
     page = viewer.get(f"{REQUESTS}{waiting.id}/change/")
     assert page.status_code == 200
     assert 'name="action"' not in page.content.decode()
-    token = steering.signing.dumps(
+    token = bulk_actions.signing.dumps(
         {"total": 1, "asked": 4e9}, salt=f"cancel queues.Request {page.wsgi_request.user.pk}"
     )
     before = list(UserQueue.objects.values()), list(Request.objects.order_by("id").values())
@@ -283,7 +284,7 @@ def test_a_viewers_forged_post_does_nothing(viewer: Client, bob: User) -> None:
 
 
 def steered(path: str) -> list[str]:
-    from queues.actions import OF_QUEUES, OF_REQUESTS
+    from queues.admin.actions import OF_QUEUES, OF_REQUESTS
 
     return [what.name for what in (OF_QUEUES if path == QUEUES else OF_REQUESTS)]
 
@@ -337,7 +338,7 @@ def test_an_admin_makes_nobody_a_superuser(groups: None) -> None:
 
 def test_the_queues_page_says_what_runs_what_waits_and_who_paused_it(viewer: Client, bob: User) -> None:
     queue = a_long_story(bob)
-    interventions.pause(queue.id, "ada: ticket 4711")
+    control.pause(queue.id, "ada: ticket 4711")
     page = viewer.get(f"{QUEUES}{queue.id}/change/")
     shown = page.context["page"]
     assert [one.seq for one in shown.runs] == [8]
@@ -348,9 +349,9 @@ def test_the_queues_page_says_what_runs_what_waits_and_who_paused_it(viewer: Cli
         "by ada: ticket 4711. Nothing further starts until an operator resumes it: its owner cannot; accepting goes on."
     )
     assert said in page.content.decode()
-    interventions.resume(queue.id, operator=True)
+    control.resume(queue.id, operator=True)
     assert UserQueue.objects.get().paused_by == ""
-    interventions.pause(queue.id)
+    control.pause(queue.id)
     (said, _) = viewer.get(f"{QUEUES}{queue.id}/change/").context["page"].said[:2]
     assert said.endswith("by its owner. Nothing further starts until it is resumed; accepting goes on.")
 
@@ -420,7 +421,7 @@ def test_a_hostile_name_or_payload_is_text_when_asked_and_done(groups: None) -> 
     queue = queue_of(User.objects.create_user(hostile), last_seq=2)
     for seq in (1, 2):
         request_in(queue, seq, Status.QUEUED, kind=hostile, payload={hostile: hostile})
-    interventions.pause(queue.id, hostile)
+    control.pause(queue.id, hostile)
     pages = [
         ask(operator, REQUESTS, "cancel", *queue.requests.all()).content.decode(),
         ask(operator, f"{REQUESTS}?q=%22%3E%3Cscript%3Ealert(1)", "cancel", queue.requests.first()).content.decode(),
@@ -437,7 +438,7 @@ def test_a_hostile_name_or_payload_is_text_when_asked_and_done(groups: None) -> 
 def test_a_browser_confirms_and_goes_on_by_itself(
     live_server: Any, browser: Any, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steering, "STEP", 2)
+    monkeypatch.setattr(bulk_actions, "STEP", 2)
     root = Client()
     root.force_login(User.objects.create_superuser("root"))
     queue = queue_of(User.objects.create_user("bob"), last_seq=5)

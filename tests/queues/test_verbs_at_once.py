@@ -16,13 +16,13 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
-from queues import interventions, outbox
-from queues.interventions import NotPossible
-from queues.lease import FencedOut, Lease, Outcome
+from queues.lifecycle import control, outbox
+from queues.lifecycle.control import NotPossible
 from queues.lifecycle.expiry import expire as expire_all
+from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.outbox import Shard
+from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
-from queues.outbox import Shard
-from queues.recovery import recover
 from queues.states import AttemptOutcome, QueueState, Status
 from tests.queues.api import Caller
 from tests.queues.rows import queue_of, request_in
@@ -114,13 +114,13 @@ def resume(at: Scene) -> str:
 
 def hold(at: Scene) -> str:
     """As an operator does it."""
-    interventions.pause(at.queue_id, "ada: ticket 4711")
+    control.pause(at.queue_id, "ada: ticket 4711")
     return "held"
 
 
 def republish(at: Scene) -> str:
     try:
-        return str(interventions.republish(at.queue_id))
+        return str(control.republish(at.queue_id))
     except NotPossible as why:
         return str(why)
 
@@ -238,7 +238,7 @@ def test_operators_who_retry_the_same_at_once_retry_it_once() -> None:
 
     def refused(_: int) -> bool:
         try:
-            interventions.retry_once(failed.id)
+            control.retry_once(failed.id)
         except NotPossible:
             return True
         return False

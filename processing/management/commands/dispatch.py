@@ -8,14 +8,14 @@ import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from processing.dispatcher import Dispatcher
-from processing.sessions import refuse_borrowed_sessions
-from processing.vitality import DispatcherVitality
-from processing.worker import stop_on_signals
-from project.metrics import exposition
+from processing.dispatch.dispatcher import Dispatcher
+from processing.operations.sessions import refuse_borrowed_sessions
+from processing.worker.probes import DispatcherVitality
+from processing.worker.process import stop_on_signals
 from project.postgresql.limits import play
-from project.probes import PortUnusable, Probes
-from queues.outbox import Shard
+from project.telemetry.metrics import exposition
+from project.telemetry.probe_server import PortUnusable, Probes
+from queues.lifecycle.outbox import Shard
 
 log = structlog.get_logger()
 

@@ -5,10 +5,10 @@ from typing import Any
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError, CommandParser
 
-from processing.diagnosis import Finding, Grade, diagnose
-from processing.rabbitmq import BrokerUnavailable
-from queues.interventions import NotPossible
-from queues.management.operating import Exit, OperatorCommand, counted
+from processing.broker.rabbitmq import BrokerUnavailable
+from processing.operations.doctor import Finding, Grade, diagnose
+from queues.lifecycle.control import NotPossible
+from queues.management.command_base import Exit, OperatorCommand, counted
 
 COLUMNS = ("check", "grade", "found", "advice")
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from processing.rabbitmq import BrokerUnavailable
-from processing.rebuilding import brought, rebuild
-from queues.management.operating import Exit, OperatorCommand, counted
+from processing.broker.rabbitmq import BrokerUnavailable
+from processing.operations.rebuild import brought, rebuild
+from queues.management.command_base import Exit, OperatorCommand, counted
 
 
 class Command(OperatorCommand):

@@ -12,14 +12,14 @@ from django.core.management.base import CommandError, CommandParser
 
 from accounts.audit import Event, record
 from accounts.models import User
-from processing.erasing import erase
-from processing.rabbitmq import BrokerUnavailable
-from project.renderers import OPTIONS
-from queues.exporting import records
-from queues.interventions import NotPossible
-from queues.looking import NoSuch
-from queues.management.operating import Exit, OperatorCommand, seconds, whoever
+from processing.broker.rabbitmq import BrokerUnavailable
+from processing.operations.erase import erase
+from project.rest.renderers import OPTIONS
+from queues.lifecycle.control import NotPossible
+from queues.management.command_base import Exit, OperatorCommand, seconds, whoever
 from queues.models import UserQueue
+from queues.operations.export import records
+from queues.operations.selectors import NoSuch
 
 PATIENCE = 30.0
 TOLD_EVERY = 10_000

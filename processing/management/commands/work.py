@@ -55,13 +55,13 @@ class Command(BaseCommand):
         # found again.
         os.environ["dramatiq_queue_prefetch"] = str(threads)
         os.environ.setdefault("dramatiq_restart_delay", "1000")
-        from processing.worker import run, stop_on_signals
+        from processing.worker.process import run, stop_on_signals
 
         stop_on_signals(stop)
         run(threads, stop)
 
     def run_alone(self, queue_id: int, fence: int, parent: int) -> None:
-        from processing.worker import run_alone, stop_on_signals
+        from processing.worker.process import run_alone, stop_on_signals
 
         stop = threading.Event()
         stop_on_signals(stop)
@@ -69,14 +69,14 @@ class Command(BaseCommand):
 
     def run_supervisor(self, processes: int, threads: int, health_port: int) -> None:
         """The processes count, and give their signs of life, in files that they share with this one."""
-        from processing.beat import Beat
-        from processing.sessions import refuse_borrowed_sessions
-        from processing.supervisor import Supervisor
-        from processing.vitality import WorkersVitality
-        from processing.worker import stop_on_signals
-        from project.metrics import Counted, render
-        from project.probes import PortUnusable, Probes
-        from project.sharing import VARIABLE, directory_of
+        from processing.operations.sessions import refuse_borrowed_sessions
+        from processing.worker.heartbeat import Beat
+        from processing.worker.probes import WorkersVitality
+        from processing.worker.process import stop_on_signals
+        from processing.worker.supervisor import Supervisor
+        from project.telemetry.metrics import Counted, render
+        from project.telemetry.multiprocess import VARIABLE, directory_of
+        from project.telemetry.probe_server import PortUnusable, Probes
 
         refuse_borrowed_sessions()
         directory = directory_of("worker", os.getpid())

@@ -14,11 +14,11 @@ from django.core.management.base import CommandParser
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from queues import interventions
-from queues.failures import Chosen, failed, ids_in_order, not_retried, summary
-from queues.looking import find_queue
-from queues.management.operating import OperatorCommand, counted, positive, span
-from queues.presenting import as_text, attempts, one
+from queues.lifecycle import control
+from queues.management.command_base import OperatorCommand, counted, positive, span
+from queues.operations.dead_letters import Chosen, failed, ids_in_order, not_retried, summary
+from queues.operations.selectors import find_queue
+from queues.representation.shape import as_text, attempts, one
 
 
 class Command(OperatorCommand):
@@ -77,7 +77,7 @@ class Command(OperatorCommand):
 
             def again(request_id: Any) -> None:
                 sleep(next(pauses))
-                interventions.retry_once(request_id)
+                control.retry_once(request_id)
 
             self.each(action, ids, count, again, "tried again", ["request"], lambda id_: {"request": id_})
 

@@ -8,18 +8,18 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db.models import Count, Sum
 
-from queues import interventions
-from queues.looking import DEPTH, busy, by_key, find_queue
-from queues.management.operating import OperatorCommand, batches, counted
+from queues.lifecycle import control
+from queues.management.command_base import OperatorCommand, batches, counted
 from queues.models import UserQueue
+from queues.operations.selectors import DEPTH, busy, by_key, find_queue
 from queues.states import QueueState
 
 VERBS: dict[str, tuple[Callable[[int], object], str, str]] = {
-    "pause": (interventions.pause, "paused", "Start nothing further; what runs ends. Its owner cannot resume it."),
-    "resume": (partial(interventions.resume, operator=True), "resumed", "Go on where it stopped."),
-    "purge": (interventions.purge, "purged", "Cancel all that waits; the one that runs goes on."),
-    "republish": (interventions.republish, "republished", "Bring all that waits to RabbitMQ again."),
-    "skip": (interventions.skip_head, "skipped", "Give up the request that blocks the queue, as failed."),
+    "pause": (control.pause, "paused", "Start nothing further; what runs ends. Its owner cannot resume it."),
+    "resume": (partial(control.resume, operator=True), "resumed", "Go on where it stopped."),
+    "purge": (control.purge, "purged", "Cancel all that waits; the one that runs goes on."),
+    "republish": (control.republish, "republished", "Bring all that waits to RabbitMQ again."),
+    "skip": (control.skip_head, "skipped", "Give up the request that blocks the queue, as failed."),
 }
 
 
@@ -48,7 +48,7 @@ class Command(OperatorCommand):
             return
         with self.recorded(verb, *(queue or [f"--state={state}"])) as action:
             if verb == "pause":
-                do = partial(interventions.pause, operator=": ".join(filter(None, (action.by, action.reason))))
+                do = partial(control.pause, operator=": ".join(filter(None, (action.by, action.reason))))
             self.each(action, chosen, total, lambda one: do(one.pk), done, COLUMNS, row)
 
     def _named(self, texts: list[str]) -> Chosen:

@@ -10,10 +10,10 @@ from django.core.management.base import CommandParser
 from rich.live import Live
 from rich.table import Table
 
-from queues import standing
-from queues.looking import COLUMNS, ORDERS, busy, find_queue, told, with_oldest
-from queues.management.operating import OperatorCommand, positive, seconds, shown
+from queues.management.command_base import OperatorCommand, positive, seconds, shown
 from queues.models import Request, UserQueue
+from queues.operations import backlog
+from queues.operations.selectors import COLUMNS, ORDERS, busy, find_queue, told, with_oldest
 from queues.states import QueueState
 
 NEXT_REQUESTS = 10
@@ -100,7 +100,7 @@ def rows(sort: str, state: list[str], limit: int, paused: bool | None, **_: Any)
 
 def summary() -> dict[str, Any]:
     """All queues in a line."""
-    found = standing.look(0)
+    found = backlog.look(0)
     return {
         "depth": found.depth,
         "deepest": found.deepest,

@@ -6,12 +6,12 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils import timezone
 
-from queues import interventions
-from queues.looking import find_queue, find_request, having
-from queues.management.operating import OperatorCommand, counted, positive, span
+from queues.lifecycle import control
+from queues.management.command_base import OperatorCommand, counted, positive, span
 from queues.models import Request
-from queues.presenting import as_text, attempts, one
-from queues.pruning import Retention, old, prune
+from queues.operations.retention import Retention, old, prune
+from queues.operations.selectors import find_queue, find_request, having
+from queues.representation.shape import as_text, attempts, one
 from queues.states import FINAL, Status
 
 NAMED = ("request", "user", "kind")
@@ -86,10 +86,10 @@ class Command(OperatorCommand):
             self.table([*tried[0]], tried)
 
     def handle_retry(self, request: list[str], **_: Any) -> None:
-        self._steer("retry", request, interventions.retry, "tried again")
+        self._steer("retry", request, control.retry, "tried again")
 
     def handle_cancel(self, request: list[str], **_: Any) -> None:
-        self._steer("cancel", request, interventions.cancel, "cancelled, or asked to stop")
+        self._steer("cancel", request, control.cancel, "cancelled, or asked to stop")
 
     def _steer(self, verb: str, texts: list[str], do: Any, done: str) -> None:
         chosen = [find_request(text) for text in texts]

@@ -1,0 +1,330 @@
+"""All that is said to RabbitMQ about user queues; pika's errors become BrokerUnavailable here, or one queue's.
+
+User queues are durable and classic, their messages small transient pointers: PostgreSQL can publish them again.
+Every call ends by our clock. Nothing in an HTTP request calls this.
+"""
+
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pika
+from django.conf import settings
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from processing.broker.amqp import Answered, Blocked, Link, NoAnswer
+
+POINTER = struct.Struct(">q16s")
+NOT_FOUND, LOCKED, OTHER_ARGUMENTS = 404, 405, 406
+STALE_SECONDS = 20.0
+ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
+MESSAGES_A_SECOND = 10_000  # fewer than RabbitMQ takes; a large batch has more time
+ASKED_AT_ONCE = 500  # queues, each on a channel of its own
+OLD_NAMES = 8  # how many earlier names of a queue are deleted with it
+CLASSIC = {"x-queue-type": "classic"}  # said aloud: a virtual host may have another default
+
+Question = Callable[[Any, Answered], object]  # put to a channel; it says what becomes of the answer
+
+
+class BrokerUnavailable(Exception):
+    """RabbitMQ is not there, refuses us, or does not answer in time."""
+
+
+class QueueUnavailable(Exception):
+    """RabbitMQ answers, but not about this queue: its node is down, or it was declared with other arguments.
+
+    `code` is RabbitMQ's reply code; 0: it said nothing.
+    """
+
+    def __init__(self, why: str, code: int = 0) -> None:
+        super().__init__(why)
+        self.code = code
+
+    @property
+    def may_be_its_node(self) -> bool:
+        """Whether other queues may have gone the same way."""
+        return self.code in (0, NOT_FOUND)
+
+    @property
+    def helps_to_rename(self) -> bool:
+        """Whether another name may do: not where RabbitMQ forbids it, or has no room for a queue."""
+        return self.code in (0, NOT_FOUND, LOCKED, OTHER_ARGUMENTS)
+
+
+class QueueGone(Exception):
+    """The user's queue does not exist in RabbitMQ (any more)."""
+
+
+class Pointer(NamedTuple):
+    """What is published to a user's queue: which request, and its place in line."""
+
+    seq: int
+    request_id: UUID
+
+    def encode(self) -> bytes:
+        """The message's body: 24 bytes."""
+        return POINTER.pack(self.seq, self.request_id.bytes)
+
+
+class Delivery(NamedTuple):
+    """A message as it is received: its place in line, which is all that a worker goes by, and its delivery tag."""
+
+    seq: int
+    tag: int
+
+    @classmethod
+    def decode(cls, body: bytes, tag: int) -> "Delivery":
+        """A message that is no pointer (somebody else's) counts as one long done, so that it is acked and forgotten."""
+        return cls(POINTER.unpack(body)[0] if len(body) == POINTER.size else 0, tag)
+
+
+def queue_name(queue_id: int, generation: int = 0) -> str:
+    """The RabbitMQ queue of a user's queue; it gets a new name when the one it had cannot be used."""
+    return f"{settings.ENV.queue_prefix}user.{queue_id}{f'.{generation}' if generation else ''}"
+
+
+def names_of(queue_id: int, generation: int) -> list[str]:
+    """The queue's name and those that it had before it."""
+    return [queue_name(queue_id, g) for g in range(max(0, generation - OLD_NAMES), generation + 1)]
+
+
+@contextmanager
+def as_unavailable() -> Iterator[None]:
+    """Turn pika's and the socket's errors into BrokerUnavailable."""
+    try:
+        yield
+    except (AMQPError, OSError) as error:
+        raise BrokerUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+def ping(timeout: float = 2) -> None:
+    """Connect and say goodbye. `timeout` in seconds, for each address. Raises BrokerUnavailable."""
+    with as_unavailable():
+        Link(settings.ENV.rabbitmq_url, timeout).close()
+
+
+class Channel:
+    """One connection with one channel, for one thread; opened when needed and again after a failure."""
+
+    heartbeat = 60  # seconds; a thread that runs a long handler serves none meanwhile
+
+    def __init__(self) -> None:
+        self._link: Link | None = None
+        self._channel: Any = None
+        self._used = time.monotonic()
+
+    def open(self) -> Any:
+        """The live channel. Raises BrokerUnavailable."""
+        now = time.monotonic()
+        if now - self._used > STALE_SECONDS:
+            self._look_whether_alive()
+        self._used = now
+        if self._channel is None or not self._channel.is_open or self._link is None or not self._link.is_open:
+            self.close()
+            with as_unavailable():
+                self._link = Link(settings.ENV.rabbitmq_url, heartbeat=self.heartbeat)
+                self._channel = self._link.channel(ANSWER_SECONDS)
+                self._prepare(self._link, self._channel)
+        return self._channel
+
+    def _look_whether_alive(self) -> None:
+        """After a long silence: the broker may have closed the connection, and only reading from it tells."""
+        try:
+            self.keep_alive()
+        except BrokerUnavailable:
+            self.close()
+
+    def _prepare(self, link: Link, channel: Any) -> None:
+        """What a fresh channel is told first."""
+
+    def keep_alive(self) -> None:
+        """Answer the broker's heartbeats; to be called at least every half minute by one who keeps a channel."""
+        if self._link is not None:
+            with as_unavailable():
+                self._link.look()
+
+    def close(self) -> None:
+        """Let go of the connection; what was not acked goes back to its place in its queue."""
+        link, self._link, self._channel = self._link, None, None
+        if link is not None:
+            link.close()
+
+    def _ask(self, question: Callable[[Any, Answered], object], seconds: float = ANSWER_SECONDS) -> Any:
+        """RabbitMQ's answer. Raises pika's errors."""
+        channel = self.open()
+        assert self._link is not None  # noqa: S101  (opened)
+        return self._link.ask(channel, partial(question, channel), seconds)
+
+
+class Publisher(Channel):
+    """Publishes and waits for the broker's word. A transaction for many messages costs one round trip."""
+
+    heartbeat = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._declared: set[str] = set()
+        self._returned: set[str] = set()
+        self._pointer = pika.BasicProperties(delivery_mode=2 if settings.ENV.persistent_messages else 1)
+
+    def _prepare(self, link: Link, channel: Any) -> None:
+        self._declared.clear()
+        link.ask(channel, lambda answered: channel.tx_select(callback=answered), ANSWER_SECONDS)
+        channel.add_on_return_callback(self._note_returned)
+
+    def _note_returned(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
+        self._returned.add(method.routing_key)
+
+    def answers(self) -> None:
+        """Ask RabbitMQ for a sign of life: one round trip. Raises BrokerUnavailable."""
+        with as_unavailable():
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
+
+    def publish(self, queues: Iterable[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
+        """Bring each queue its pointers, in order; once it returns the broker has them. Raises BrokerUnavailable.
+
+        Returns the queues of which it cannot be said, and why: all others have theirs. A queue that somebody deleted
+        gives its messages back (mandatory): it is declared again and gets all of them.
+        """
+        batch = list(queues)
+        self.open()  # where that fails it is no queue's fault
+        try:
+            for _ in range(3):
+                if not batch:
+                    return {}
+                batch = self._publish_together(batch)
+        except BrokerUnavailable as error:
+            self.close()
+            if isinstance(error.__cause__, Blocked):
+                raise
+        return self._publish_apart(batch)
+
+    def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
+        """Publish; the part of the batch whose queues were gone."""
+        channel = self.open()
+        with as_unavailable():
+            self._returned.clear()
+            for name, pointers in batch:
+                if name not in self._declared:
+                    self._ask(partial(_declare, name))
+                    self._declared.add(name)
+                for pointer in pointers:
+                    channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered), _seconds_for(batch))
+        gone = [(name, pointers) for name, pointers in batch if name in self._returned]
+        self._declared.difference_update(name for name, _ in gone)
+        return gone
+
+    def _publish_apart(self, batch: list[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
+        """Something is wrong with one or many of them: each on a channel of its own, so that it harms no other."""
+
+        def publish(name: str, pointers: list[Pointer], channel: Any, answered: Answered) -> None:
+            def send(_: Any) -> None:
+                for pointer in pointers:
+                    channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
+                channel.tx_commit(callback=answered)
+
+            channel.add_on_return_callback(lambda *_: answered(NoAnswer("it vanishes as soon as it is declared")))
+            channel.tx_select()
+            _declare(name, channel, send)
+
+        questions = {name: partial(publish, name, pointers) for name, pointers in batch}
+        answers = apart(questions, _seconds_for(batch))
+        return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
+
+    def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
+        """Publish ready-made messages to the queue `name`. Raises BrokerUnavailable."""
+        channel = self.open()
+        with as_unavailable():
+            for body in bodies:
+                channel.basic_publish("", name, body, pika.BasicProperties(**properties))
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
+
+    def hold(self, name: str, arguments: dict[str, Any]) -> int:
+        """Make sure that the queue `name` is there; how many messages are ready in it.
+
+        Raises BrokerUnavailable and QueueUnavailable.
+        """
+        try:
+            with as_unavailable():
+                answer = self._ask(partial(_declare, name, arguments=arguments))
+            return int(answer.method.message_count)
+        except BrokerUnavailable:
+            self.close()
+        answers = apart({name: partial(_declare, name, arguments=arguments)})
+        return int(_answer(answers[name]).method.message_count)
+
+    def delete(self, names: Sequence[str]) -> list[str]:
+        """Delete queues, whatever is in them: PostgreSQL has it all. Returns those of which RabbitMQ says nothing.
+
+        Raises BrokerUnavailable.
+        """
+        self._declared.difference_update(names)
+        return [name for name, answer in apart({name: partial(_delete, name) for name in names}).items()
+                if isinstance(answer, QueueUnavailable) and answer.code != NOT_FOUND]  # fmt: skip
+
+    def waiting_in(self, names: Sequence[str]) -> dict[str, int | QueueUnavailable | None]:
+        """How many messages are ready in each queue; None: there is no such queue. Raises BrokerUnavailable."""
+        found: dict[str, int | QueueUnavailable | None] = {}
+        for name, answer in apart({name: partial(_declare, name, passive=True) for name in names}).items():
+            if isinstance(answer, QueueUnavailable):
+                found[name] = None if answer.code == NOT_FOUND else answer
+            else:
+                found[name] = int(answer.method.message_count)
+        return found
+
+
+class TokenSender(Channel):
+    """Publishes tokens on a connection that does nothing else: in an alarm RabbitMQ stops reading from publishers."""
+
+    def send(self, name: str, body: bytes, properties: dict[str, Any]) -> None:
+        """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable."""
+        with as_unavailable():
+            self.open().basic_publish("", name, body, pika.BasicProperties(**properties))
+            assert self._link is not None  # noqa: S101  (opened)
+            self._link.flush(ANSWER_SECONDS)
+
+
+def apart(questions: Mapping[str, Question], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    """Ask something of each queue, each on a channel of its own of one connection: a silent one keeps none waiting.
+
+    For each its answer, or QueueUnavailable. Raises BrokerUnavailable, which is nobody's fault alone.
+    """
+    names = list(questions)
+    found: dict[str, Any] = {}
+    for at in range(0, len(names), ASKED_AT_ONCE):
+        part = names[at : at + ASKED_AT_ONCE]
+        with as_unavailable():
+            answers = Link(settings.ENV.rabbitmq_url).apart([questions[name] for name in part], seconds)
+        for name, answer in zip(part, answers, strict=True):
+            code = answer.reply_code if isinstance(answer, ChannelClosedByBroker) else 0
+            found[name] = QueueUnavailable(str(answer), code) if isinstance(answer, BaseException) else answer
+    return found
+
+
+def _answer(answer: Any) -> Any:
+    if isinstance(answer, QueueUnavailable):
+        raise answer
+    return answer
+
+
+def _declare(
+    name: str,
+    channel: Any,
+    answered: Answered,
+    arguments: dict[str, Any] = CLASSIC,
+    passive: bool = False,
+) -> None:
+    channel.queue_declare(name, durable=True, passive=passive, arguments=arguments, callback=answered)
+
+
+def _delete(name: str, channel: Any, answered: Answered) -> None:
+    channel.queue_delete(name, callback=answered)
+
+
+def _seconds_for(batch: Sequence[tuple[str, list[Pointer]]]) -> float:
+    return ANSWER_SECONDS + sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND

@@ -1,0 +1,143 @@
+"""Dramatiq's set-up: one broker, one queue of drain tokens, none of the middleware that retries or delays.
+
+A token says "these users' queues are ready"; it carries nothing else, may be lost (the sweeper sends another) and may
+come twice (the second finds the queue not ready). So Dramatiq's retries, delays and results have no part here.
+
+Where RabbitMQ has no word of the tokens' queue, because its node is down, tokens go to one with another name: the
+newest in PostgreSQL. Every process learns it within a second.
+"""
+
+import time
+from typing import Any
+
+import dramatiq
+import structlog
+from django.conf import settings
+from dramatiq import Consumer, Message, MessageProxy, Worker
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.common import xq_name
+from dramatiq.errors import ConnectionClosed
+
+from processing import metrics
+from processing.broker.amqp import parameters
+from processing.broker.rabbitmq import CLASSIC, BrokerUnavailable, Publisher, QueueUnavailable
+from queues.lifecycle import outbox
+
+log = structlog.get_logger()
+
+TOKEN_QUEUE = f"{settings.ENV.queue_prefix}drain"  # its first name
+ACTOR = "drain"
+TOKEN_PROPERTIES: dict[str, Any] = {"delivery_mode": 2 if settings.ENV.persistent_messages else 1}
+# The first one is older than this rule: as Dramatiq declares its queues.
+ARGUMENTS = {**CLASSIC, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(TOKEN_QUEUE)}
+CONNECT_SECONDS, HEARTBEAT_SECONDS = 3.0, 5
+TRIES = 3
+
+_generation = 0
+
+
+def token_queue() -> str:
+    """The name of the queue that tokens go to now."""
+    return f"{TOKEN_QUEUE}.{_generation}" if _generation else TOKEN_QUEUE
+
+
+class TokenBroker(RabbitmqBroker):
+    """Dramatiq's, with one queue that is declared by our clock, and none for delayed or dead messages."""
+
+    def __init__(self) -> None:
+        super().__init__(middleware=[])
+        self.parameters = parameters(settings.ENV.rabbitmq_url, CONNECT_SECONDS, HEARTBEAT_SECONDS)
+
+    def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
+        """Have workers consume it; `ensure`: RabbitMQ has it too. Raises dramatiq's ConnectionClosed."""
+        if queue_name not in self.queues:
+            self.emit_before("declare_queue", queue_name)
+            self.queues.add(queue_name)
+            self.emit_after("declare_queue", queue_name)
+        if ensure:
+            publisher = Publisher()
+            try:
+                publisher.hold(queue_name, arguments_of(queue_name))
+            except (BrokerUnavailable, QueueUnavailable) as error:
+                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
+            finally:
+                publisher.close()
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """The messages of the tokens' queue; of one that is so no more, none."""
+        if queue_name != token_queue():
+            return Nothing(timeout)
+        return super().consume(queue_name, prefetch, timeout)
+
+
+class Nothing(Consumer):
+    """Consumes a queue that is not used any more."""
+
+    def __init__(self, timeout: int) -> None:
+        self.timeout = timeout / 1000
+
+    def __next__(self) -> MessageProxy | None:
+        time.sleep(self.timeout)
+        return None
+
+    def ack(self, message: MessageProxy) -> None:
+        """It came from an earlier connection, and goes with it."""
+
+    def nack(self, message: MessageProxy) -> None:
+        """As `ack`."""
+
+
+broker = TokenBroker()
+dramatiq.set_broker(broker)
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """What the tokens' queue of that name is declared with."""
+    return ARGUMENTS if name == TOKEN_QUEUE else CLASSIC
+
+
+def learn(generation: int) -> None:
+    """Tokens go to the queue of that generation from now on, and workers take them from there."""
+    global _generation
+    if generation != _generation:  # backwards, too: after a restore
+        log.warning("tokens go to another queue", generation=generation)
+        _generation = generation
+        broker.declare_queue(token_queue())
+
+
+def token(*queue_ids: int) -> bytes:
+    """The message that asks a worker to drain these queues."""
+    message: Message[None] = Message(queue_name=token_queue(), actor_name=ACTOR, args=queue_ids, kwargs={}, options={})
+    return message.encode()
+
+
+def consumers(threads: int) -> Worker:
+    """Dramatiq's worker: so many threads that take tokens, once it is started."""
+    return Worker(broker, worker_threads=threads, worker_timeout=200)
+
+
+def hold_token_queue(publisher: Publisher) -> int:
+    """Make sure that tokens have somewhere to go, also where no worker has been yet; how many wait there.
+
+    Raises BrokerUnavailable.
+    """
+    learn(outbox.token_generation())
+    for _ in range(TRIES):
+        try:
+            return publisher.hold(token_queue(), arguments_of(token_queue()))
+        except QueueUnavailable as why:
+            log.warning("RabbitMQ has no word of the tokens' queue", name=token_queue(), error=str(why))
+            if not why.helps_to_rename:
+                raise BrokerUnavailable(str(why)) from why
+            learn(outbox.rename_tokens(_generation))
+            metrics.QUEUES_RENAMED.labels("tokens").inc()
+    raise BrokerUnavailable("RabbitMQ has no word of any queue for tokens")
+
+
+def declare_token_queue() -> None:
+    """As `hold_token_queue`, on a connection of its own. Raises BrokerUnavailable."""
+    publisher = Publisher()
+    try:
+        hold_token_queue(publisher)
+    finally:
+        publisher.close()

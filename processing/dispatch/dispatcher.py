@@ -1,0 +1,332 @@
+"""Brings to RabbitMQ what PostgreSQL accepted, in order, and wakes queues: one leader for each shard of the users.
+
+    while dispatch_next(): pass
+
+is the whole of it; the rest is who leads, when to look, and what to do while a server is away.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+from django.db import DataError, IntegrityError, connection
+from django.db import Error as DatabaseError
+
+from processing import metrics
+from processing.broker import tokens as broker
+from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueUnavailable, names_of, queue_name
+from processing.dispatch.beside import Deletion, Search
+from processing.dispatch.dead_leases import DeadLeases
+from processing.dispatch.set_aside import SetAside
+from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
+from processing.dispatch.unmarked import Unmarked
+from queues.lifecycle import outbox
+from queues.lifecycle.leadership import Leadership
+from queues.lifecycle.outbox import Parcel, Shard
+from queues.notify.hints import Listener
+from queues.sql.statement import left_out
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.25  # how long a hint that was lost is waited for
+GATHER_SECONDS = 0.01  # what is accepted meanwhile shares one publication; longer than hints.QUIET_SECONDS
+WAKE_SECONDS = 0.05  # how often what waits for its moment is looked for while there is much to publish
+RENEW_SECONDS = 0.5  # how often a leader shows that it makes progress
+STANDBY_SECONDS = 0.5
+STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
+DOUBTFUL_A_SWEEP = 10
+UNLOCKED_SECONDS = 0.005  # most who have a queue's row locked have committed by then
+REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
+QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
+REQUESTS_A_STEP = 20_000  # about a second's: the lead is renewed between two steps
+LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
+CROWD_OF_TOKENS = 4 * ENOUGH_TOKENS  # where so many wait, who wakes now is not served at once anyway ..
+GATHER_IN_CROWD_SECONDS = 0.05  # .. and gains more if fewer tokens do for all
+LONGEST_BACKOFF = 3.0
+TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
+
+
+class Dispatcher:
+    """Leads one shard as long as it renews the shard's lease; stands by otherwise."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.publisher = Publisher()
+        self.listener = Listener()
+        self.leadership = Leadership(shard.number)
+        self.leading = threading.Event()
+        self.sweeper = Sweeper(shard, self.leading)
+        self.unmarked = Unmarked()
+        self.dead_leases = DeadLeases(shard)
+        self._stands_by = False
+        self._renewed = 0.0
+        self._width = QUEUES_A_STEP  # how many queues had something to publish in the last step; at first, most
+        self._after = 0  # the queue id where the last step ended: everyone's turn comes
+        self._behind = False  # whether more was unpublished than one step takes
+        self._woke = self._swept = 0.0
+        self._failures = 0
+        self._token_queue_exists = False
+        self._set_aside: SetAside[int] = SetAside()  # queues that RabbitMQ has no word of
+        self._search = Search(shard)
+        self._deletion = Deletion()
+        self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)  # to be deleted
+        self._crowded = False  # as the last sweep saw it
+        self.looked = time.monotonic()  # it goes round its loop
+
+    def run(self, stop: threading.Event) -> None:
+        """Lead, or stand by, until `stop` is set. A server that is away is waited for, with jitter.
+
+        Raises what nobody expects, whether it happens here or in the sweeper's thread.
+        """
+        self._stand_by()
+        sweeper = threading.Thread(target=self.sweeper.run, args=(stop,), name=f"sweeper {self.shard.number}")
+        sweeper.daemon = True  # one that hangs does not keep a process with a defect
+        sweeper.start()
+        try:
+            while not stop.is_set():
+                self.looked = time.monotonic()
+                if self.sweeper.defect is not None:
+                    raise self.sweeper.defect
+                with self._servers_may_be_away(stop):
+                    self._go_round(stop)
+            if self.leading.is_set():
+                with suppress(DatabaseError):
+                    self.leadership.resign()
+        finally:
+            self._stand_by()
+            self.listener.close()
+            connection.close()
+        sweeper.join(LONGEST_BACKOFF)
+
+    @contextmanager
+    def _servers_may_be_away(self, stop: threading.Event) -> Iterator[None]:
+        """Who loses a server takes the lead anew once it is there, if nobody else has done so meanwhile."""
+        try:
+            yield
+        except (IntegrityError, DataError):
+            raise  # no server's fault
+        except DatabaseError as error:
+            if left_out(error):
+                log.warning("left out what is locked or too slow", error=str(error).strip())
+                self._rest(stop)
+                return
+            self.dead_leases.settle()
+            self._stand_by()
+            connection.close()
+            self._back_off("PostgreSQL", error, stop)
+        except BrokerUnavailable as error:
+            self._stand_by()
+            self._back_off("RabbitMQ", error, stop)
+
+    def _go_round(self, stop: threading.Event) -> None:
+        if not self.leading.is_set():
+            if not self.take_lead():
+                if not self._stands_by:
+                    log.info("standing by", shard=self.shard.number, of=self.shard.of)
+                self._stands_by = True
+                self._failures = 0
+                stop.wait(STANDBY_SECONDS)
+                return
+            self._stands_by = False
+            self._renewed = time.monotonic()
+            self.leading.set()
+            metrics.LEADING.labels(str(self.shard.number)).set(1)
+            log.info("leading", shard=self.shard.number, of=self.shard.of)
+        more = self.step()
+        self._failures = 0
+        if not self.keep_lead():
+            log.warning("another one leads now", shard=self.shard.number)
+            self._stand_by()
+        elif not more:
+            self.listener.wait(LOOK_SECONDS)
+        elif not self._behind:
+            stop.wait(GATHER_IN_CROWD_SECONDS if self._crowded else GATHER_SECONDS)
+
+    def _stand_by(self) -> None:
+        self.leading.clear()
+        metrics.LEADING.labels(str(self.shard.number)).set(0)
+        self.publisher.close()
+        self.unmarked.clear()
+        self._token_queue_exists = False
+
+    def take_lead(self) -> bool:
+        """Whether this process leads the shard from now on. Raises BrokerUnavailable: who has no RabbitMQ leads not."""
+        if not self.leadership.free():
+            return False
+        self.publisher.answers()
+        if self.leadership.take():
+            return True
+        self.publisher.close()
+        return False
+
+    def keep_lead(self) -> bool:
+        """Whether it leads still. To be called after a step: what there was is published, and if RabbitMQ answers now,
+        that is progress, and renews the lead. Raises BrokerUnavailable.
+        """
+        if time.monotonic() - self._renewed < RENEW_SECONDS:
+            return True
+        self.publisher.answers()
+        self._renewed = time.monotonic()
+        return self.leadership.renew()
+
+    def step(self) -> bool:
+        """Do a part of all that is to be done now; whether there is more of it."""
+        if not self._token_queue_exists:
+            broker.hold_token_queue(self.publisher)
+            self._token_queue_exists = True
+        more_to_wake = False
+        if time.monotonic() - self._woke >= WAKE_SECONDS:
+            more_to_wake = self.wake()
+            self._woke = 0.0 if more_to_wake else time.monotonic()
+        dispatched = self.dispatch_next()
+        if time.monotonic() - self._swept >= SWEEP_SECONDS:
+            self.sweep()
+            self._swept = time.monotonic()
+        return dispatched or more_to_wake
+
+    def wake(self) -> bool:
+        """Let those go on whose moment has come: scheduled requests into line, waiting queues. Whether more have to."""
+        entered = outbox.enter_line(self.shard, SWEEPS_A_STEP)
+        woken = outbox.wake(self.shard, SWEEPS_A_STEP)
+        if woken:
+            log.debug("woken", queues=len(woken))
+        self.send_tokens(woken)
+        return entered == SWEEPS_A_STEP
+
+    def dispatch_next(self) -> bool:
+        """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
+        self.mark(self.unmarked.due())
+        each = min(REQUESTS_A_QUEUE, REQUESTS_A_STEP // self._width)
+        parcels = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
+        self._behind = len(parcels) == QUEUES_A_STEP or any(len(p.requests) == each for p in parcels)
+        self._width = len(parcels) or QUEUES_A_STEP
+        if not parcels:
+            starts_over, self._after = self._after > 0, 0
+            return starts_over
+        due = [parcel for parcel in parcels if not self._set_aside.holds(parcel.queue_id)]
+        published = self._publish(due) if due else []
+        self._after = parcels[-1].queue_id
+        self.mark(published)
+        return self._behind or bool(published)
+
+    def _publish(self, parcels: list[Parcel]) -> list[Parcel]:
+        """Publish; those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
+        named = {queue_name(parcel.queue_id, parcel.generation): parcel for parcel in parcels}
+        failed = self.publisher.publish(
+            (name, [Pointer(seq, id_) for seq, id_ in parcel.requests]) for name, parcel in named.items()
+        )
+        published = [parcel for name, parcel in named.items() if name not in failed]
+        count = sum(len(parcel.requests) for parcel in published)
+        metrics.PUBLISHED.inc(count)
+        log.debug("published", requests=count, queues=len(published))
+        for parcel in published:
+            self._set_aside.forget(parcel.queue_id)
+        if failed:
+            self._rename({named[name]: why for name, why in failed.items()})
+        return published
+
+    def _rename(self, failed: dict[Parcel, QueueUnavailable]) -> None:
+        for parcel, why in failed.items():
+            self._set_aside.add(parcel.queue_id)
+            log.warning("a queue is set aside", queue=parcel.queue_id, generation=parcel.generation, error=str(why))
+        metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+        queues = [(p.queue_id, p.generation) for p, why in failed.items() if why.helps_to_rename]
+        renamed = set(outbox.rename(queues))
+        metrics.QUEUES_RENAMED.labels("dispatcher").inc(len(renamed))
+        for queue in queues:
+            if queue[0] in renamed:
+                self._leftovers.add(queue_name(*queue))
+        if any(why.may_be_its_node for why in failed.values()):
+            self._search.begin()
+
+    def mark(self, parcels: list[Parcel]) -> None:
+        """Mark what is published, and send tokens to the queues that woke. What is locked has its turn later."""
+        if not parcels:
+            return
+        woken, locked = outbox.mark_unlocked(parcels)
+        fresh = [parcel for parcel in locked if parcel not in self.unmarked]
+        if fresh:
+            time.sleep(UNLOCKED_SECONDS)
+            more, still = outbox.mark_unlocked(fresh)
+            woken += more
+            locked = [p for p in locked if p in self.unmarked] + still
+        self.unmarked.put(locked)
+        late = {parcel.queue_id for parcel in locked}
+        self.unmarked.forget([parcel for parcel in parcels if parcel.queue_id not in late])
+        self.send_tokens(woken)
+
+    def send_tokens(self, queue_ids: list[int]) -> None:
+        """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
+
+        Many at once are bundled, but so that there are enough tokens for all threads.
+        """
+        enough = 1 if self._crowded else ENOUGH_TOKENS
+        size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // enough))
+        tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
+        if tokens:
+            try:
+                self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
+            except BrokerUnavailable:
+                self.publisher.close()
+                self._hold_token_queue()  # if it was that one's fault, all that is ready gets its token again
+            TOKENS_SENT.inc(len(tokens))
+
+    def sweep(self) -> None:
+        """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody."""
+        self.publisher.keep_alive()
+        self.end_dead_leases()
+        # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
+        count = DOUBTFUL_A_SWEEP if self._tokens_waiting() else SWEEPS_A_STEP
+        self.send_tokens(outbox.stale_ready(self.shard, STALE_SECONDS, count))
+        self._delete_queues()
+        self._set_aside.forget_old()
+        metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+
+    def _delete_queues(self) -> None:
+        """Those of idle users, and earlier names, once RabbitMQ has a word of them again."""
+        if self._deletion.busy:
+            return
+        for name in self._deletion.names:
+            if name in self._deletion.left:
+                self._leftovers.add(name)
+            else:
+                self._leftovers.forget(name)
+        self._deletion.names = []
+        idle = outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10)
+        names = [name for queue in idle for name in names_of(*queue)]
+        names += self._leftovers.due(SWEEPS_A_STEP // 10)
+        if names:
+            self._deletion.begin(names)
+
+    def _tokens_waiting(self) -> int:
+        """How many tokens RabbitMQ has; if somebody deleted their queue, there is one again."""
+        waiting = self._hold_token_queue()
+        metrics.TOKENS_WAITING.set(waiting)
+        self._crowded = waiting >= CROWD_OF_TOKENS
+        return waiting
+
+    def _hold_token_queue(self) -> int:
+        """How many tokens wait. If their queue has another name now, those in the old one are lost: sent again."""
+        before = broker.token_queue()
+        waiting = broker.hold_token_queue(self.publisher)
+        if broker.token_queue() != before:
+            self.send_tokens(outbox.stale_ready(self.shard, 0, SWEEPS_A_STEP))
+        return waiting
+
+    def end_dead_leases(self) -> None:
+        """Let queues go on whose worker died."""
+        self.send_tokens(self.dead_leases.end(SWEEPS_A_STEP))
+
+    def _back_off(self, what: str, error: Exception, stop: threading.Event) -> None:
+        metrics.SERVERS_AWAY.labels(what).inc()
+        log.warning("a server is away", what=what, error=str(error).strip())
+        self._rest(stop)
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Longer with each failure in a row."""
+        self._failures += 1
+        jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
+        stop.wait(min(LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * jitter)

@@ -1,0 +1,109 @@
+"""The last attempt of a request that may have ended its workers: in a process of its own.
+
+Nobody knows which of the requests that ran in a dead process ended it, so each of them has lost an attempt. Alone, the
+one that did it harms nobody with its last; and none of the others loses its last to somebody else.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import structlog
+
+from processing.worker.recorder import Recording
+from processing.worker.watchdog import Renewal, Watch
+from queues.lifecycle.lease import FencedOut, Lease
+from queues.states import QueueState
+
+log = structlog.get_logger()
+
+TRY_AGAIN_SECONDS = 1.0  # one process of its own beside each worker process, so that a crowd of them fills no memory
+START_SECONDS = 60.0  # one that has not taken the lease by then hangs in its start
+LAST_WORDS_SECONDS = 2.0  # its own grace time is shorter by this than its worker's
+
+
+class Isolation:
+    """Starts those processes for one worker process, one at a time; a thread of it waits meanwhile."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._free = threading.Lock()
+
+    def run(self, lease: Lease) -> None:
+        """Leave the queue to a process that runs one request of it.
+
+        Where none takes it, it waits a moment: another one runs, the machine gives no more, or it died in its start.
+        """
+        if self._free.acquire(blocking=False):
+            try:
+                self._run(lease)
+            except OSError as error:  # no memory, or too many processes
+                log.error("no process for one request", queue=lease.queue_id, error=str(error))
+            finally:
+                self._free.release()
+        with suppress(FencedOut):  # as it should be: the queue was the other process's
+            lease.record(0, [], QueueState.WAITING, delay=TRY_AGAIN_SECONDS)
+
+    def _run(self, lease: Lease) -> None:
+        log.warning("workers died with this queue's request: its last attempt runs alone", queue=lease.queue_id)
+        about = map(str, (lease.queue_id, lease.fence, os.getpid()))
+        process = subprocess.Popen([sys.executable, sys.argv[0], "work", "--alone", *about])  # noqa: S603  (our own)
+        alone = Alone(process, lease, self.watch)
+        self.watch.add(alone)
+        try:
+            status = process.wait()
+        finally:
+            self.watch.remove(alone)
+        log.info("the process of one request ended", queue=lease.queue_id, status=status)
+
+
+class Alone:
+    """Such a process as the watch sees it: it gets the lease alive, and it stops when this one does."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", lease: Lease, watch: Watch) -> None:
+        self.process = process
+        self.watch = watch
+        self.recording = Recording(lease)
+        self.began = time.monotonic()
+        self.gone = False  # the lease: it is the process's own by now, or nobody's
+        self.told = False
+
+    def __str__(self) -> str:
+        return f"process {self.process.pid}, which runs one request"
+
+    def look_after(self) -> None:
+        """Called by the watch."""
+        if self.watch.stopping.is_set():
+            self._tell()
+        if self.gone:
+            return
+        if time.monotonic() - self.began > START_SECONDS:
+            self.process.kill()
+
+    def renewal(self) -> Renewal | None:
+        """The lease, until the process has taken it over."""
+        if self.gone or not self.recording.is_to_renew():
+            return None
+        lease = self.recording.lease
+        return Renewal(lease.queue_id, lease.fence, lease.done_seq + 1, lambda: None)
+
+    def fenced_out(self) -> None:
+        """The process has it; it is still to be told to stop."""
+        self.gone = True
+
+    def _tell(self) -> None:
+        """Ask it to stop, once."""
+        if not self.told:
+            self.told = True
+            self.process.terminate()
+
+    def abandon(self) -> None:
+        """Its own grace time has ended, and it has given its lease back, unless it hangs."""
+        self._tell()
+        try:
+            self.process.wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()

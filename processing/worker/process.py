@@ -1,0 +1,73 @@
+"""A worker process: Dramatiq's threads around the drain, and the watch beside them."""
+
+import gc
+import os
+import signal
+import threading
+from pathlib import Path
+
+import structlog
+from django.conf import settings
+
+from processing import actors, metrics
+from processing.broker.tokens import consumers
+from processing.worker import drain
+from processing.worker.heartbeat import Beat
+from processing.worker.isolation import LAST_WORDS_SECONDS, Isolation
+from processing.worker.supervisor import die_with_parent
+from processing.worker.token_run import pass_on_later
+from project.telemetry.multiprocess import VARIABLE
+from queues.metrics import begin_at_zero
+from queues.notify.changes import watched
+
+log = structlog.get_logger()
+
+
+def run(threads: int, stop: threading.Event) -> None:
+    """Work until `stop` is set; then take no new turn, let running handlers finish, and give the rest back."""
+    watched.listen()
+    shared = os.environ.get(VARIABLE)
+    drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
+    drain.shares.set_threads(threads)
+    if threads > 1:
+        drain.isolation = Isolation(drain.watch)
+    begin_at_zero()
+    metrics.THREADS.set(threads)
+    worker = consumers(threads)
+    gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again
+    worker.start()
+    log.info("working", actor=actors.drain.actor_name, threads=threads, holder=drain.watch.holder)
+    stop.wait()
+    log.info("stopping", grace_seconds=settings.ENV.stop_grace_seconds)
+    if drain.watch.stop(settings.ENV.stop_grace_seconds):
+        worker.stop(timeout=2000)
+    log.info("stopped")
+    os._exit(0)  # at once: a handler that outlived its grace must not go on beside the next worker of its queue
+
+
+def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> None:
+    """Run one request of the queue that the lease `fence` leaves to this process, then end; or when `stop` is set."""
+    die_with_parent()
+    if os.getppid() != parent:
+        return  # it died before it could be told of
+    watched.listen()
+    drain.watch.start(stop, send_tokens=pass_on_later)
+
+    def work() -> None:
+        try:
+            drain.drain_queue(queue_id, left=fence)
+        finally:
+            stop.set()
+
+    thread = threading.Thread(target=work, name="alone", daemon=True)
+    thread.start()
+    stop.wait()
+    if drain.watch.stop(max(0.0, settings.ENV.stop_grace_seconds - LAST_WORDS_SECONDS)):
+        thread.join(timeout=2)  # it may still send its token
+    os._exit(0)
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Set `stop` on SIGTERM and SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())

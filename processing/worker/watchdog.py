@@ -1,0 +1,232 @@
+"""One thread that looks after all turns of a worker process: it renews leases, records what a slow handler keeps
+waiting, enforces time limits, and holds the lock whose loss tells the others that this process is dead.
+"""
+
+import ctypes
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import NamedTuple, Protocol, cast
+
+import structlog
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection, connections
+from django.db import Error as DatabaseError
+
+from processing.broker import tokens
+from processing.worker.heartbeat import Beat
+from project.postgresql.base import DatabaseWrapper
+from project.postgresql.limits import WATCH
+from queues.lifecycle import outbox
+from queues.lifecycle.lease import FencedOut, Lease, reconcile, renew
+
+log = structlog.get_logger()
+
+LOCK_CLASS = 0x6F776B72  # "owkr": workers' advisory locks
+TICK_SECONDS = 0.01
+RENEW_SECONDS = 1.0
+RECONCILE_SECONDS = 1.0
+LOCK_SECONDS = 0.25  # sooner than a dispatcher believes that a process is dead whose lock it missed once
+
+
+class Renewal(NamedTuple):
+    """A lease that is to be renewed, what runs under it, and whom to tell that it is to be cancelled."""
+
+    queue_id: int
+    fence: int
+    seq: int
+    ask_to_stop: Callable[[], None]
+
+
+class Watched(Protocol):
+    """What goes on in another thread: a turn, the rest of a bundle of turns, a process of one request."""
+
+    def look_after(self) -> None:
+        """Called every few milliseconds. Raises FencedOut: there is nothing to look after any more."""
+
+    def renewal(self) -> Renewal | None:
+        """Its lease, if it is time to renew it."""
+
+    def fenced_out(self) -> None:
+        """The lease that was to be renewed is somebody else's by now."""
+
+    def abandon(self) -> None:
+        """The process ends now."""
+
+
+class Watch:
+    """The process's watchman. `holder` names the process in the queues it leases: the key of its advisory lock."""
+
+    def __init__(self) -> None:
+        self.holder = random.SystemRandom().randrange(1, 2**31)
+        self.stopping = threading.Event()
+        self._locked = threading.Event()
+        self._turns: set[Watched] = set()
+        self._known: set[tuple[int, int]] = set()  # the leases of this process: queue and fence
+        self._send_tokens: Callable[[list[int]], None] = lambda _: None
+        self._busy = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._end_process = threading.Event()
+        self._beat: Beat | None = None
+
+    def start(
+        self,
+        end_process: threading.Event,
+        beat: Beat | None = None,
+        send_tokens: Callable[[list[int]], None] | None = None,
+    ) -> None:
+        """Begin to watch, and give the process's sign of life.
+
+        `end_process` is set when a handler hangs so that only the process's end helps. `send_tokens` gets the queues
+        that were given back; it must not wait.
+        """
+        self._send_tokens = send_tokens or self._send_tokens
+        self._end_process, self._beat = end_process, beat
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def wait_until_known(self, timeout: float) -> bool:
+        """Wait until the database knows that this process lives; without that its leases would be taken away."""
+        return self._locked.wait(timeout)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether the process goes on, and the database knows that it lives."""
+        return self._locked.is_set() and not self.stopping.is_set()
+
+    def add(self, turn: Watched) -> None:
+        """Look after this from now on."""
+        self._turns.add(turn)
+        self._busy.set()
+
+    def remove(self, turn: Watched) -> None:
+        """It is over."""
+        self._turns.discard(turn)
+
+    def know(self, lease: Lease) -> bool:
+        """This process has it from now on. False: its answer came too late, so it counts as refused."""
+        self._known.add((lease.queue_id, lease.fence))
+        if lease.came_in_time:  # asked after the entry: `reconcile` counts on that
+            return True
+        self.forget(lease)
+        log.warning("a lease came too late", queue=lease.queue_id, fence=lease.fence)
+        return False
+
+    def forget(self, lease: Lease) -> None:
+        """This process is done with it. If PostgreSQL does not know, it is given back."""
+        self._known.discard((lease.queue_id, lease.fence))
+
+    def retire(self, turn: Watched) -> None:
+        """A turn was given up with its thread: end the process, once the other handlers have ended."""
+        self.remove(turn)
+        self._end_process.set()
+
+    def stop(self, grace: float) -> bool:
+        """Let running handlers finish for `grace` seconds, then give their queues back. Whether all had finished."""
+        self.stopping.set()
+        deadline = time.monotonic() + grace
+        while self._turns and time.monotonic() < deadline:
+            time.sleep(TICK_SECONDS)
+        unfinished = tuple(self._turns)
+        for turn in unfinished:
+            with suppress(DatabaseError):
+                turn.abandon()
+        self._ended.set()
+        self._busy.set()
+        if self._thread:
+            self._thread.join(timeout=5)
+        return not unfinished
+
+    def _run(self) -> None:
+        """Watch until the end. A process without its watch would have every lease taken away: it ends too."""
+        try:
+            self._watch()
+        except BaseException:
+            log.exception("the watch has a defect; the process ends")
+            self._end_process.set()
+        finally:
+            connection.close()
+
+    def _watch(self) -> None:
+        wrapper = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
+        wrapper.wanted, wrapper.keeps_session = WATCH, True
+        checked = reconciled = 0.0
+        while not self._ended.is_set():
+            self._busy.wait(LOCK_SECONDS)
+            if self._beat is not None:
+                self._beat.give(self._locked.is_set())
+            try:
+                if time.monotonic() - checked > LOCK_SECONDS:
+                    self._hold_lock()
+                    checked = time.monotonic()
+                self._look()
+                if time.monotonic() - reconciled > RECONCILE_SECONDS:
+                    self._reconcile()
+                    reconciled = time.monotonic()
+            except DatabaseError as error:
+                self._locked.clear()
+                log.warning("the watch lost PostgreSQL", error=str(error).strip())
+                connection.close()
+                checked = 0.0
+                self._ended.wait(0.1)
+            self._busy.clear()
+            if self._turns:  # looked at after the clearing: `add` may come in between
+                self._busy.set()
+            self._ended.wait(TICK_SECONDS)
+
+    def _hold_lock(self) -> None:
+        """Hold the lock, or take it (again): it goes with its connection."""
+        with connection.cursor() as cursor:
+            if self._locked.is_set():
+                tokens.learn(outbox.token_generation())
+                return
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self.holder])
+            (taken,) = cursor.fetchone()
+        if taken:
+            tokens.learn(outbox.token_generation())  # before anybody sends a token
+            self._locked.set()
+
+    def _look(self) -> None:
+        """Look after each, and renew all leases whose time has come in one statement."""
+        wanted = []
+        for turn in tuple(self._turns):
+            try:
+                turn.look_after()
+                if (renewal := turn.renewal()) is not None:
+                    wanted.append((turn, renewal))
+            except FencedOut:
+                log.warning("the watch was fenced out", of=str(turn))
+                self.remove(turn)
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception:
+                # Its lease runs out, and the others' turns go on.
+                log.exception("a turn cannot be looked after", of=str(turn))
+                self.remove(turn)
+        if wanted:
+            self._renew(wanted)
+
+    def _renew(self, wanted: Sequence[tuple[Watched, Renewal]]) -> None:
+        renewed = renew([renewal[:3] for _, renewal in wanted])
+        for turn, renewal in wanted:
+            if renewal.queue_id not in renewed:
+                turn.fenced_out()
+            elif renewed[renewal.queue_id]:
+                renewal.ask_to_stop()
+
+    def _reconcile(self) -> None:
+        """Give back what is leased in this process's name and it does not know: an answer was lost, or came late."""
+        given_back = reconcile(self.holder, lambda: self._known)
+        if given_back:
+            log.warning("leases that nobody here knew were given back", queues=given_back)
+            self._send_tokens(given_back)
+
+
+def raise_in(thread_id: int, error: type[BaseException]) -> None:
+    """Have `error` raised in a thread at its next Python instruction.
+
+    Source: the C API's PyThreadState_SetAsyncExc. A system call is not interrupted.
+    """
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))

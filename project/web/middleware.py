@@ -1,0 +1,204 @@
+"""What happens around every request: its id, the shape of its errors, its limits' headers; and who skips the rest."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+import uuid_utils
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.exceptions import DisallowedHost, MiddlewareNotUsed
+from django.core.signals import got_request_exception
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_vary_headers
+from django.utils.module_loading import import_string
+
+from project.rest import exception_handler, problems
+from project.telemetry.metrics import NOWHERE, count_answer
+from project.web import rate_limit
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+HTML_UNDER = ("/admin/",)
+# Probes and Prometheus ask by address. Nothing there makes a link of the host; the proxy in front passes /metrics on to
+# nobody.
+UNDER_ANY_HOST = re.compile(r"/health/|/metrics\Z")
+
+
+def identify(sent: str) -> str:
+    """A request's id, by its X-Request-ID or a new one; what this thread logs from now on has it."""
+    request_id = sent if ACCEPTED_ID.fullmatch(sent) else str(uuid_utils.uuid7())
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id
+
+
+class Edge:
+    """Outermost. Gives every request an id and every answer its X-Request-ID, RateLimit headers and problem+json.
+
+    The id is the caller's X-Request-ID where that is 1 to 64 of `A-Za-z0-9._-`, a UUID version 7 otherwise. It is
+    `request.request_id`, and `request_id` in every line logged meanwhile. Pages under /admin/ keep their HTML errors.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response: Any = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self.answer_async(request)
+        arrived = time.perf_counter()
+        refusal = self.arrive(request)
+        response = self.leave(request, refusal or self.get_response(request))
+        count_answer(route(request), request.method, response.status_code, arrived)
+        return response
+
+    async def answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        arrived = time.perf_counter()
+        refusal = self.arrive(request)
+        response = self.leave(request, refusal or await self.get_response(request))
+        count_answer(route(request), request.method, response.status_code, arrived)
+        return response
+
+    def arrive(self, request: HttpRequest) -> HttpResponse | None:
+        sent = request.META.get("HTTP_X_REQUEST_ID", "")
+        request_id = identify(sent)
+        request.request_id = request_id  # type: ignore[attr-defined]
+        if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
+            return exception_handler.respond(
+                problems.LengthRequired(), request_id
+            )  # Django would take the body for empty
+        try:
+            if not UNDER_ANY_HOST.match(request.path_info):
+                request.get_host()
+        except DisallowedHost:
+            return exception_handler.respond(
+                problems.Problem("This host is not served here.", name="bad-host"), request_id
+            )
+        return None
+
+    def process_exception(self, request: HttpRequest, exc: Exception) -> HttpResponse | None:
+        """A problem for what a view raised, a crash included: Django would show a page, in development a traceback."""
+        if request.path_info.startswith(HTML_UNDER) and not isinstance(exc, problems.Problem):
+            return None
+        problem = exception_handler.problem_for(exc)
+        if problem is None:
+            exception_handler.log.error("crash", path=request.path_info, exc_info=exc)
+            got_request_exception.send(sender=type(self), request=request)
+            problem = problems.Crash()
+        return exception_handler.respond(problem, request.request_id)  # type: ignore[attr-defined]
+
+    def leave(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        request_id: str = request.request_id  # type: ignore[attr-defined]
+        if (
+            response.status_code >= 400
+            and not response.get("Content-Type", "").startswith((exception_handler.CONTENT_TYPE, "application/json"))
+            and not request.path_info.startswith(HTML_UNDER)
+        ):
+            response = exception_handler.unify(response, request_id)
+        response["X-Request-ID"] = request_id
+        if isinstance(response, HttpResponse):
+            response.headers.setdefault("Content-Length", str(len(response.content)))
+        if request.path_info.startswith("/api/"):
+            response.headers.setdefault("Cache-Control", "no-store")
+            response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        for name, value in rate_limit.headers(getattr(request, "rate_limits", [])).items():
+            response[name] = value
+        return response
+
+
+def route(request: HttpRequest) -> str:
+    return request.resolver_match.route if request.resolver_match else NOWHERE
+
+
+class Under:
+    """Runs the middleware of settings.MIDDLEWARE_UNDER for the paths below its prefix, and for no others.
+
+    The admin needs sessions, CSRF and messages; the API's paths do not, and pay nothing for them.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.chains: dict[str, GetResponse] = {}
+        self.view_hooks: dict[str, list[Any]] = {}
+        for prefix, names in settings.MIDDLEWARE_UNDER.items():
+            chain: GetResponse = get_response
+            hooks: list[Any] = []
+            for name in reversed(names):
+                layer = import_string(name)(chain)
+                if hasattr(layer, "process_view"):
+                    hooks.insert(0, layer.process_view)
+                chain = layer
+            self.chains[prefix], self.view_hooks[prefix] = chain, hooks
+        self.prefixes = tuple(self.chains)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        prefix = self.prefix(request)
+        return self.chains[prefix](request) if prefix else self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponseBase | None:
+        prefix = self.prefix(request)
+        for hook in self.view_hooks[prefix] if prefix else ():
+            if response := hook(request, view, args, kwargs):
+                return response
+        return None
+
+    def prefix(self, request: HttpRequest) -> str | None:
+        if not request.path_info.startswith(self.prefixes):
+            return None
+        return next(prefix for prefix in self.prefixes if request.path_info.startswith(prefix))
+
+
+class AdminPolicy:
+    """The admin's Content-Security-Policy: its own scripts and styles, nothing inline."""
+
+    POLICY = (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self';"
+        " frame-ancestors 'none'"
+    )
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        response["Content-Security-Policy"] = self.POLICY
+        return response
+
+
+class CrossOrigin:
+    """CORS for settings.CORS_ORIGINS, without credentials: tokens travel in a header. Closed where there are none."""
+
+    ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Request-ID"
+    EXPOSED_HEADERS = "ETag, Idempotent-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+
+    def __init__(self, get_response: GetResponse) -> None:
+        if not settings.CORS_ORIGINS:
+            raise MiddlewareNotUsed
+        self.get_response = get_response
+        self.origins = frozenset(settings.CORS_ORIGINS)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        origin = request.META.get("HTTP_ORIGIN", "")
+        allowed = origin in self.origins and request.path_info.startswith("/api/")
+        asked = request.META.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD") if request.method == "OPTIONS" else None
+        response: HttpResponseBase
+        if allowed and asked:
+            response = HttpResponse(status=204)
+            response["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
+            response["Access-Control-Allow-Headers"] = self.ALLOWED_HEADERS
+            response["Access-Control-Max-Age"] = "600"
+        else:
+            response = self.get_response(request)
+        if allowed:
+            response["Access-Control-Allow-Origin"] = origin
+            response["Access-Control-Expose-Headers"] = self.EXPOSED_HEADERS
+        patch_vary_headers(response, ["Origin"])
+        return response

@@ -1,0 +1,342 @@
+"""How often something may be done: limits that hold exactly, whoever comes at the same time.
+
+    limits.take(request, limits.SUBMIT.claim(str(user.id)))            one submission
+    limits.take(request, limits.SUBMIT.claim(str(user.id), cost=500))  a batch
+
+`take` counts all claims or none, in one round trip, raises TooManyRequests (429) with Retry-After where one does not
+fit, and leaves what the `RateLimit` headers say on the request for the middleware
+(draft-ietf-httpapi-ratelimit-headers). In no stretch of `window` seconds does more than `quota` pass.
+
+Without Redis a limit either fails open (`without_redis="open"`: submissions, each user's own queue limit still holds)
+or counts in this process alone (`"local"`: logins and registrations; n processes let n times as many pass).
+"""
+
+import ipaddress
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from django.conf import settings
+
+from project.redis import RedisUnavailable, Script, own
+from project.rest.problems import TooManyRequests
+
+LOCAL_KEYS = 10_000
+COUNTED_HERE = 0  # the second of a claim that was counted in this process
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `quota` in any `window` seconds, for each key."""
+
+    name: str
+    quota: int
+    window: int = 60
+    without_redis: Literal["open", "local"] = "open"
+
+    def claim(self, key: str, cost: int = 1) -> "Claim":
+        return Claim(self, key, cost)
+
+
+class Claim(NamedTuple):
+    limit: Limit
+    key: str
+    cost: int
+
+    @property
+    def redis_key(self) -> str:
+        return own(f"{settings.ENV.queue_prefix}limit:{self.limit.name}:{self.key}")
+
+
+class Taken(NamedTuple):
+    """What one claim left: `remaining` until `reset` seconds from now, and where it was counted."""
+
+    claim: Claim
+    remaining: int
+    reset: int
+    second: int
+
+    @property
+    def policy(self) -> str:
+        return f'"{self.claim.limit.name}";q={self.claim.limit.quota};w={self.claim.limit.window}'
+
+    @property
+    def state(self) -> str:
+        return f'"{self.claim.limit.name}";r={self.remaining};t={self.reset}'
+
+
+class Held(NamedTuple):
+    """A limit of bytes that are kept: `remaining` of `quota`, and worth another look in `reset` seconds."""
+
+    name: str
+    quota: int
+    remaining: int
+    reset: int
+
+    @property
+    def policy(self) -> str:
+        return f'"{self.name}";q={self.quota};qu="content-bytes"'
+
+    @property
+    def state(self) -> str:
+        return f'"{self.name}";r={self.remaining};t={self.reset}'
+
+
+def add(request: Any, held: Held) -> None:
+    """Have the answer's headers name this limit, too."""
+    django_request = getattr(request, "_request", request)
+    django_request.rate_limits = [*getattr(django_request, "rate_limits", []), held]
+
+
+def take(request: Any, *claims: Claim) -> list[Taken]:
+    """Counts every claim, or none and raises TooManyRequests. `request` is Django's or DRF's."""
+    fits, taken = count(*claims)
+    django_request = getattr(request, "_request", request)
+    django_request.rate_limits = taken
+    if not fits:
+        raise TooManyRequests(retry_after=max(one.reset for one in taken if one.remaining < one.claim.cost))
+    return taken
+
+
+def headers(taken: Sequence[Taken | Held]) -> dict[str, str]:
+    """What an answer says about the limits that were counted for it."""
+    if not taken:
+        return {}
+    policy, state = ", ".join(one.policy for one in taken), ", ".join(one.state for one in taken)
+    return {"RateLimit-Policy": policy, "RateLimit": state}
+
+
+def fits(claim: Claim) -> bool:
+    """Counts the claim if it fits; whether it did. The client hears nothing of it."""
+    return count(claim)[0]
+
+
+def count(*claims: Claim) -> tuple[bool, list[Taken]]:
+    """Counts every claim, or none where one does not fit; whether all did, and what is left of each."""
+    try:
+        return _answered(claims, _TAKE(*_asked(claims)))
+    except RedisUnavailable:
+        return _counted_here(claims)
+
+
+def give_back(taken: list[Taken]) -> None:
+    """Takes the claims back, as if never made: a login that succeeded is no failed one."""
+    _local.give_back([one for one in taken if one.second == COUNTED_HERE])
+    there = [one for one in taken if one.second != COUNTED_HERE]
+    if not there:
+        return
+    with suppress(RedisUnavailable):  # it forgets by itself after the window
+        _GIVE_BACK(
+            [one.claim.redis_key for one in there],
+            [value for one in there for value in (one.second, one.claim.cost)],
+        )
+
+
+def count_each(claims: Sequence[Claim]) -> list[tuple[bool, list[Taken]]]:
+    """`count` for each of them by itself, in one round trip. What Redis makes nothing of does not fit."""
+    try:
+        replies = _TAKE_EACH(*_asked(claims), probe=False)
+    except RedisUnavailable:
+        return [_counted_here((claim,)) for claim in claims]
+    return [_answered((claim,), reply) if reply else (False, []) for claim, reply in zip(claims, replies, strict=True)]
+
+
+def _asked(claims: Sequence[Claim]) -> tuple[list[str], list[Any]]:
+    """What the scripts are asked about them: keys and arguments."""
+    numbers = [n for claim in claims for n in (claim.limit.quota, claim.limit.window, claim.cost)]
+    return [claim.redis_key for claim in claims], numbers
+
+
+def _answered(claims: tuple[Claim, ...], reply: list[int]) -> tuple[bool, list[Taken]]:
+    fits, *states = reply
+    return bool(fits), [Taken(claim, *states[3 * i : 3 * i + 3]) for i, claim in enumerate(claims)]
+
+
+def _counted_here(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
+    return _local.take(tuple(claim for claim in claims if claim.limit.without_redis == "local"))
+
+
+# A key is a hash: second -> how many, and their sum under "n", the oldest and newest second under "a" and "z".
+# Seconds older than the window are subtracted one by one, each once; a call that finds nothing old touches two fields.
+# The second that is just passing counts in full, so a window is never too short, at most one second too long.
+_COUNTING = """
+local now = tonumber(redis.call('TIME')[1])
+
+local function look(key, quota, window, cost)  -- what is to be written, whether it fits, and when that changes
+  local row = redis.call('HMGET', key, 'n', 'a', 'z')
+  local n, oldest, newest = tonumber(row[1] or 0), tonumber(row[2] or now), tonumber(row[3] or now)
+  local at = math.max(now, newest)
+  local first = at - window
+  if newest < first then
+    redis.call('DEL', key)
+    n, oldest = 0, at
+  end
+  while oldest < first do
+    n = n - tonumber(redis.call('HGET', key, oldest) or 0)
+    redis.call('HDEL', key, oldest)
+    oldest = oldest + 1
+  end
+  local reset, fits = window, n + cost <= quota
+  if not fits and cost <= quota then
+    local freed, second = quota - n, oldest
+    while freed < cost and second <= at do
+      freed = freed + tonumber(redis.call('HGET', key, second) or 0)
+      second = second + 1
+    end
+    reset = second - 1 + window + 1 - at
+  end
+  return {key, n, tonumber(row[1] or 0), oldest, newest, at, cost, window}, fits, math.max(quota - n, 0), reset
+end
+
+local function keep(plan, fits)
+  local key, n, before, oldest, newest, second, cost, window = unpack(plan)
+  if fits then
+    redis.call('HINCRBY', key, second, cost)
+    if second == newest and n == before and n > 0 then
+      redis.call('HINCRBY', key, 'n', cost)
+    else
+      redis.call('HSET', key, 'n', n + cost, 'a', oldest, 'z', second)
+      redis.call('EXPIRE', key, window + 2)
+    end
+  elseif n ~= before then
+    redis.call('HSET', key, 'n', n, 'a', oldest)
+    redis.call('EXPIRE', key, window + 2)
+  end
+end
+"""
+
+_TAKE = Script(
+    _COUNTING
+    + """
+local fits, plans, reply = true, {}, {1}
+for i, key in ipairs(KEYS) do
+  local plan, fit, remaining, reset = look(key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
+  plans[i], fits = plan, fits and fit
+  reply[3*i-1], reply[3*i], reply[3*i+1] = remaining, reset, plan[6]
+end
+if not fits then reply[1] = 0 end
+for i, plan in ipairs(plans) do
+  keep(plan, fits)
+  if fits then reply[3*i-1] = reply[3*i-1] - plan[7] end
+end
+return reply
+"""
+)
+
+# The same for each by itself. One whose hash is broken is nobody else's trouble; what Redis refuses to all is an error.
+_TAKE_EACH = Script(
+    _COUNTING
+    + """
+local function take(key, quota, window, cost)
+  local plan, fits, remaining, reset = look(key, quota, window, cost)
+  keep(plan, fits)
+  return {fits and 1 or 0, fits and remaining - cost or remaining, reset, plan[6]}
+end
+
+local reply = {}
+for i, key in ipairs(KEYS) do
+  local made, taken = pcall(take, key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
+  if not made then
+    local text = type(taken) == 'table' and taken.err or tostring(taken)
+    local code = string.match(text, '^(%u+) ')
+    if string.find(text, 'ACL failure') or code and code ~= 'WRONGTYPE' and code ~= 'ERR' then
+      return redis.error_reply(text)
+    end
+  end
+  reply[i] = made and taken or {}
+end
+return reply
+"""
+)
+
+_GIVE_BACK = Script("""
+for i, key in ipairs(KEYS) do
+  local second, cost = ARGV[2*i-1], tonumber(ARGV[2*i])
+  local counted = tonumber(redis.call('HGET', key, second) or 0)
+  if counted >= cost then
+    redis.call('HINCRBY', key, second, -cost)
+    redis.call('HINCRBY', key, 'n', -cost)
+  end
+end
+""")
+
+
+@dataclass
+class _Local:
+    """The same count in this process's memory, for as long as Redis is away: the newest LOCAL_KEYS keys."""
+
+    times: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
+        with self.lock:
+            now = time.monotonic()
+            rows = [self.recent(claim, now) for claim in claims]
+            fits = all(len(row) + c.cost <= c.limit.quota for row, c in zip(rows, claims, strict=True))
+            taken = []
+            for row, claim in zip(rows, claims, strict=True):
+                if fits:
+                    row.extend([now] * claim.cost)
+                oldest = row[0] if row else now
+                reset = max(1, int(oldest + claim.limit.window - now) + 1)
+                taken.append(Taken(claim, max(claim.limit.quota - len(row), 0), reset, COUNTED_HERE))
+            return fits, taken
+
+    def recent(self, claim: Claim, now: float) -> deque[float]:
+        row = self.times.setdefault(claim.redis_key, deque())
+        self.times.move_to_end(claim.redis_key)
+        while len(self.times) > LOCAL_KEYS:
+            self.times.popitem(last=False)
+        while row and row[0] <= now - claim.limit.window:
+            row.popleft()
+        return row
+
+    def give_back(self, taken: list[Taken]) -> None:
+        with self.lock:
+            for one in taken:
+                row = self.times.get(one.claim.redis_key)
+                for _ in range(min(one.claim.cost, len(row or ()))):
+                    row.pop()  # type: ignore[union-attr]
+
+
+_local = _Local()
+
+
+def client_address(request: Any) -> str:
+    """The address that the `settings.ENV.trusted_proxies` proxies in front vouch for; without any, the connection's.
+
+    A proxy appends the address it was called from to X-Forwarded-For. So with n proxies the n-th entry from the right
+    is the newest that a client could not write itself. Empty where there is none (a Unix socket).
+    """
+    connected = plain(request.META.get("REMOTE_ADDR", ""))
+    proxies = settings.ENV.trusted_proxies
+    if not proxies:
+        return connected
+    entries = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",")
+    return (plain(entries[-proxies]) if len(entries) >= proxies else "") or connected
+
+
+def plain(address: str) -> str:
+    """An IP address in one spelling, without zone; empty when it is none."""
+    try:
+        parsed = ipaddress.ip_address(address.strip().partition("%")[0])
+    except ValueError:
+        return ""
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
+
+
+def address_key(request: Any) -> str:
+    """`client_address` as a key for limits: an IPv6 customer owns a whole /64, so that is one key."""
+    address = client_address(request)
+    return str(ipaddress.ip_network((address, 64), strict=False)) if ":" in address else address
+
+
+SUBMIT = Limit("submit", settings.ENV.submissions_per_minute)
+FAILED_LOGINS = Limit("failed-logins", settings.ENV.failed_logins_per_minute, without_redis="local")
+LOGINS = Limit("logins", settings.ENV.logins_per_minute, without_redis="local")
+AUDITED_REFUSALS = Limit("audited-refusals", 10, without_redis="local")  # lines of the audit trail, not attempts
+REGISTRATIONS = Limit("registrations", settings.ENV.registrations_per_minute, without_redis="local")

@@ -1,0 +1,5 @@
+"""The operators' pages. Django's discovery imports this package: it brings the registered pages with it."""
+
+from queues.admin import admin
+
+__all__ = ["admin"]

@@ -1,0 +1,105 @@
+"""A queue's page for operators: its state in words, what runs, what waits in order, its pace, its last ones."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+
+from queues.models import Request, UserQueue
+from queues.operations.selectors import with_oldest
+from queues.representation.queue_summary import LOOK_BACK, per_minute
+from queues.states import QueueState, Status
+
+A_PAGE = 100
+HISTORY = 20
+
+SAID = {
+    QueueState.IDLE: "At rest: nothing waits.",
+    QueueState.READY: "Work waits and a drain token is under way. If it stays so for more than some seconds, all worker"
+    " threads are busy, or none lives.",
+    QueueState.DRAINING: "A worker is at it.",
+    QueueState.WAITING: "Its head failed and is tried again later; nothing overtakes it.",
+    QueueState.BLOCKED: "Its head failed for good, which its kind wants to block the queue: retry, cancel or skip it.",
+}
+TO_PUBLISH = (
+    "Requests were accepted that RabbitMQ does not have yet. If it stays so for more than some seconds, no dispatcher"
+    " lives."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    queue: Any
+    said: list[str]
+    runs: list[Request]
+    waiting: list[Request]
+    following: int | None  # the sequence number behind which the next page begins
+    first: bool
+    finished_per_minute: float
+    eta_seconds: float | None
+    history: list[Request]
+
+
+def shown(queue_id: str, after: str) -> Page | None:
+    """That queue's page, its waiting requests from behind that sequence number on; None: there is no such queue."""
+    number = int(queue_id) if queue_id.isascii() and queue_id.isdigit() and len(queue_id) < 19 else 0
+    queue = with_oldest(UserQueue.objects.filter(id=number)).first()
+    if queue is None:
+        return None
+    behind = int(after) if after.isascii() and after.isdigit() and len(after) < 19 else 0
+    head = _requests(queue).filter(seq=queue.done_seq + 1, finished_at=None).first()
+    runs = [head] if head is not None and queue.state == QueueState.DRAINING else []
+    begin = max(behind, queue.done_seq + len(runs))
+    waiting = list(_requests(queue).filter(seq__gt=begin, finished_at=None).order_by("seq")[: A_PAGE + 1])
+    newest = list(_requests(queue).filter(seq__lte=queue.done_seq).order_by("-seq")[:LOOK_BACK])
+    return Page(
+        queue,
+        list(_said(queue, head)),
+        runs,
+        waiting[:A_PAGE],
+        waiting[A_PAGE - 1].seq if len(waiting) > A_PAGE else None,
+        not behind,
+        _pace(newest, queue.now),
+        None if queue.seconds_each is None or queue.stands else round(queue.depth * queue.seconds_each, 1),
+        newest[:HISTORY],
+    )
+
+
+def _requests(queue: UserQueue) -> QuerySet[Request]:
+    return Request.objects.filter(queue=queue).select_related("queue").defer("payload", "result", "error")
+
+
+def _said(queue: Any, head: Request | None) -> list[str]:
+    """Why it stands as it stands, in sentences."""
+    told = []
+    if queue.paused:
+        since = f" since {queue.paused_at:%Y-%m-%d %H:%M:%S}" if queue.paused_at else ""
+        by = f" by {queue.paused_by}" if queue.paused_by else ""
+        who = "an operator resumes it: its owner cannot" if queue.held else "it is resumed"
+        told.append(f"Paused{since}{by}. Nothing further starts until {who}; accepting goes on.")
+    if queue.state == QueueState.IDLE and queue.depth:
+        told.append(TO_PUBLISH)
+    else:
+        told.append(SAID[QueueState(queue.state)])
+    if queue.state == QueueState.DRAINING and queue.lease_until:
+        since = queue.claimed_at or queue.state_since
+        told.append(f"Since {since:%H:%M:%S}; unless it is renewed, its lease ends at {queue.lease_until:%H:%M:%S}.")
+    if queue.state == QueueState.WAITING and queue.wake_at:
+        told.append(f"The next attempt is due at {queue.wake_at:%Y-%m-%d %H:%M:%S}.")
+    if head is not None and head.attempt:
+        told.append(f"Of the {head.max_attempts} attempts that its head has, {head.attempt} failed.")
+    if queue.depth >= queue.limit:
+        told.append("It is full: more requests are refused with 429.")
+    return told
+
+
+def _pace(newest: list[Request], now: datetime) -> float:
+    """How many were finished in the last minute."""
+    since = now - timedelta(minutes=1)
+    ended = [
+        request.finished_at
+        for request in newest
+        if request.status in (Status.SUCCEEDED, Status.FAILED) and request.finished_at and request.finished_at > since
+    ]
+    return per_minute(len(ended), (now - min(ended)).total_seconds() if ended else None)

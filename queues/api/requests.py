@@ -1,0 +1,297 @@
+"""The routes below /api/v1/ that submit, show and list requests, and show queues and kinds."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import urlencode
+from uuid import UUID
+
+import orjson
+from django.http import HttpResponse, HttpResponseNotModified
+from django.utils.http import parse_etags
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request as APIRequest
+from rest_framework.response import Response
+
+from accounts.authentication import SessionEnded, SignedTokenAuthentication
+from accounts.tokens import Claims
+from project.rest.problems import (
+    Conflict,
+    FieldError,
+    Invalid,
+    LengthRequired,
+    NotFound,
+    TooManyRequests,
+    Unprocessable,
+)
+from project.rest.renderers import OPTIONS
+from project.rest.views import StrictView
+from project.settings import BATCH_BODY_LIMIT
+from project.web import rate_limit
+from queues import kinds
+from queues.api import response_cache
+from queues.api.byte_refusals import retry_after, too_many_bytes
+from queues.api.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
+from queues.api.pagination import Cursor, Filters, page
+from queues.api.response_cache import Kept
+from queues.api.serializers import (
+    AttemptShown,
+    BatchBody,
+    BatchShown,
+    KindShown,
+    ListQuery,
+    PageShown,
+    QueueShown,
+    RequestShown,
+    SubmissionBody,
+    WaitQuery,
+)
+from queues.enqueue import parsing
+from queues.enqueue.accept import Accepted, QueueFull, SessionOver, Submission, TooManyBytes, accept
+from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, KeyInUse, KeyReused, once
+from queues.live.long_poll import waiting
+from queues.models import Request
+from queues.notify import hints
+from queues.representation import shape
+from queues.representation.queue_summary import summary
+from queues.representation.rows import check_session, own_queue, own_request
+
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+NOBODYS = UUID(int=0)
+SCHEDULE_RETRY_AFTER = 60
+NO_BODY = FieldError("", "required", "Send a body: a JSON object.")
+
+
+class OwnersView(StrictView):
+    """The token is only verified; whether its session lives is asked by the statement that serves the request."""
+
+    authentication_classes = (SignedTokenAuthentication,)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(SessionEnded() if isinstance(exc, SessionOver) else exc)
+
+
+class SubmittingView(OwnersView):
+    problems = {"post": (409, 422, 429)}
+
+    def sent(self, request: APIRequest) -> tuple[Any, bytes]:
+        """The body, decoded and as it came. Raises the problems 400, 411, 413 and 415."""
+        data = request.data
+        body: bytes | None = getattr(request, "raw_body", None)
+        if body is None:  # the parser was not even asked
+            raise LengthRequired if "HTTP_TRANSFER_ENCODING" in request.META else Invalid(NO_BODY)
+        return data, body
+
+    def take(
+        self, request: APIRequest, asked: list[Submission], answer: Callable[[list[Accepted]], Answer]
+    ) -> HttpResponse:
+        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 409, 422 and 429."""
+        claims = caller(request)
+        rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
+        trace = request._request.request_id  # type: ignore[attr-defined]
+
+        def accept_them() -> Answer:
+            return answer(accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))
+
+        try:
+            return accepted(once_for_key(request, request.raw_body, accept_them))  # type: ignore[attr-defined]
+        except QueueFull as full:
+            raise too_much(request, full, len(asked)) from None
+
+
+class RequestsView(SubmittingView):
+    query_serializer = ListQuery
+
+    @extend_schema(
+        operation_id="submit",
+        parameters=[*IDEMPOTENCY, LOCATION],
+        request=SubmissionBody,
+        responses={202: RequestShown},
+    )
+    def post(self, request: APIRequest) -> HttpResponse:
+        """Asks for one thing, to be done after all that you asked for before."""
+
+        def answer(accepted: list[Accepted]) -> Answer:
+            (one,) = accepted
+            return Answer(encoded(shape.new(one)), f"{request._request.path}/{one.submission.id}")
+
+        return self.take(request, [parsing.read_one(*self.sent(request))], answer)
+
+    @extend_schema(operation_id="requests", parameters=[ListQuery], responses={200: PageShown})
+    def get(self, request: APIRequest) -> HttpResponse:
+        """Your requests, a page at a time."""
+        asked = self.query
+        queue = own_queue(caller(request).user_id, caller(request).session_id)
+        if queue is None:
+            return json({"results": [], "next": None, "previous": None})
+        filters = Filters(*(asked.get(name) for name in ("status", "kind", "created_after", "created_before")))
+        found = page(queue, filters, asked.get("cursor"), asked["limit"], newest_first=asked["order"] == "desc")
+        return json(
+            {
+                "results": [shape.one(one) for one in found.requests],
+                "next": page_url(request, found.next),
+                "previous": page_url(request, found.previous),
+            }
+        )
+
+
+class BatchView(SubmittingView):
+    body_limit = BATCH_BODY_LIMIT
+
+    @extend_schema(operation_id="submit_batch", parameters=IDEMPOTENCY, request=BatchBody, responses={202: BatchShown})
+    def post(self, request: APIRequest) -> HttpResponse:
+        """Asks for several things in the order given: all of them, or none."""
+
+        def answer(accepted: list[Accepted]) -> Answer:
+            return Answer(encoded({"requests": [shape.new(one) for one in accepted]}))
+
+        return self.take(request, parsing.read_batch(*self.sent(request)), answer)
+
+
+class RequestView(OwnersView):
+    query_serializer = WaitQuery
+
+    @extend_schema(
+        operation_id="request",
+        parameters=[WaitQuery, *CONDITION],
+        responses={200: RequestShown, 304: NOT_MODIFIED},
+    )
+    def get(self, request: APIRequest, request_id: str) -> HttpResponse:
+        """One of your requests as it is now, or once it is final."""
+        claims = caller(request)
+        kept = response_cache.look(claims.user_id, identified(request_id))
+        if kept is not None:
+            check_session(claims.user_id, claims.session_id)
+        else:
+            kept = self.read(request, request_id)
+        known = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
+        if "*" in known or kept.etag in (one.removeprefix("W/") for one in known):
+            return HttpResponseNotModified(headers={"ETag": kept.etag})
+        return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
+
+    def read(self, request: APIRequest, request_id: str) -> Kept:
+        """The answer from PostgreSQL; kept for the next time if the request is final."""
+        found = own(request, request_id)
+        if found.finished_at is None and self.query["wait"]:
+            waiting.for_final(found, self.query["wait"])
+            found = own(request, request_id)
+        body = encoded(shape.one(found))
+        kept = Kept(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
+        if found.finished_at is not None:
+            response_cache.keep(caller(request).user_id, found.id, kept)
+        return kept
+
+
+class AttemptsView(OwnersView):
+    @extend_schema(operation_id="attempts", responses={200: AttemptShown(many=True)})
+    def get(self, request: APIRequest, request_id: str) -> Response:
+        """Every attempt at one of your requests that has ended, the first one first."""
+        return Response(shape.attempts(own(request, request_id)))
+
+
+class QueueView(OwnersView):
+    @extend_schema(operation_id="queue", responses={200: QueueShown})
+    def get(self, request: APIRequest) -> Response:
+        """Your queue: how it is doing and how long it will take."""
+        return Response(summary(caller(request).user_id, caller(request).session_id))
+
+
+class KindsView(StrictView):
+    @extend_schema(operation_id="kinds", responses={200: KindShown(many=True)})
+    def get(self, request: APIRequest) -> Response:
+        """What may be asked for."""
+        return Response([shown(kind) for kind in kinds.all_kinds()])
+
+
+def caller(request: APIRequest) -> Claims:
+    """Who asks, by their verified token."""
+    return cast(Claims, request.auth)
+
+
+def once_for_key(request: APIRequest, body: bytes, do: Callable[[], Answer]) -> Answer:
+    """What `do` answers, or answered when the caller's key came first. Raises Invalid, Conflict, Unprocessable."""
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if key is None:
+        return do()
+    if not VISIBLE.fullmatch(key):
+        raise Invalid(FieldError("Idempotency-Key", "format", "Send 1 to 255 visible ASCII characters."))
+    try:
+        return once(caller(request).user_id, caller(request).session_id, key, request.path.encode() + b" " + body, do)
+    except KeyReused:
+        said = "This Idempotency-Key came before, with another body or to another path."
+        raise Unprocessable(said, name="key-reused") from None
+    except KeyInUse:
+        said = "The first call with this Idempotency-Key is still under way."
+        raise Conflict(said, name="key-in-use", retry_after=RETRY_SECONDS) from None
+
+
+def accepted(answer: Answer) -> HttpResponse:
+    """The 202 for what was accepted, now or when it was asked first."""
+    hints.work_waits()
+    headers = {"Location": answer.location} if answer.location else {}
+    if answer.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return HttpResponse(answer.body, "application/json", 202, headers=headers)
+
+
+def own(request: APIRequest, request_id: str) -> Request:
+    """The caller's request of that id, in one query, whatever is written there. Raises NotFound and SessionOver."""
+    found = own_request(caller(request).user_id, caller(request).session_id, identified(request_id))
+    if found is None:
+        raise NotFound
+    return found
+
+
+def identified(request_id: str) -> UUID:
+    """The id that is written there; nobody's if it is none."""
+    return UUID(request_id) if UUID_TEXT.fullmatch(request_id) else NOBODYS
+
+
+def too_much(request: APIRequest, full: QueueFull, more: int) -> Invalid | TooManyRequests:
+    """Why `more` requests do not fit, and when they will at the queue's pace."""
+    queue = full.queue
+    if isinstance(full, TooManyBytes):
+        return too_many_bytes(request, full)
+    if more > max(1, queue.limit):
+        said = f"Your queue holds at most {queue.limit} waiting requests."
+        return Invalid(FieldError("requests", "length", said))
+    surplus = queue.depth + more - queue.limit
+    if surplus <= 0:
+        said = f"As many requests are scheduled as your queue holds: {queue.limit}."
+        return TooManyRequests(said, name="queue-full", retry_after=SCHEDULE_RETRY_AFTER)
+    seconds = surplus * (queue.seconds_each or 1)
+    return TooManyRequests(
+        f"{queue.depth} requests are waiting; your queue holds {queue.limit}.",
+        name="queue-full",
+        retry_after=retry_after(seconds),
+    )
+
+
+def page_url(request: APIRequest, cursor: Cursor | None) -> str | None:
+    """The address of the page at `cursor`, with everything else as it was asked."""
+    if cursor is None:
+        return None
+    query = urlencode({**request.query_params.dict(), "cursor": str(cursor)})
+    return request.build_absolute_uri(f"{request.path}?{query}")
+
+
+def shown(kind: kinds.Kind) -> dict[str, Any]:
+    return {
+        "kind": kind.name,
+        "version": kind.version,
+        "description": kind.description,
+        "schema": kind.json_schema,
+        "max_attempts": kind.max_attempts,
+        "time_limit": kind.time_limit,
+        "on_failure": kind.on_failure.value,
+    }
+
+
+def json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+    """An answer past DRF's negotiation and rendering, which cost more than orjson."""
+    return HttpResponse(encoded(data), "application/json", status, headers=headers)
+
+
+def encoded(data: Any) -> bytes:
+    return orjson.dumps(data, option=OPTIONS)

@@ -1,0 +1,234 @@
+"""Taking requests in: a place in line and the row, in one statement and one commit. Nothing here talks to RabbitMQ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid_utils.compat
+from django.conf import settings
+from django.db import transaction
+
+from accounts.models import Session, User
+from queues import event_log
+from queues.kinds import Kind
+from queues.metrics import count_accepted
+from queues.models import UserQueue
+from queues.notify.changes import changed
+from queues.sql.protocol import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
+
+NO_LIMIT = 2**62
+
+
+class SessionOver(Exception):
+    """The session has ended, or its user may not log in any more."""
+
+
+class QueueFull(Exception):
+    """The user has as many requests waiting as they may."""
+
+    def __init__(self, queue: UserQueue) -> None:
+        super().__init__(f"{queue.depth} requests are waiting; the limit is {queue.limit}.")
+        self.queue = queue
+
+
+class TooManyBytes(QueueFull):
+    """The user has as many bytes waiting, or stored, as they may: `code` says which, `limit` and `used` how many."""
+
+    def __init__(self, queue: UserQueue, code: str, limit: int, used: int, asked: int) -> None:
+        super().__init__(queue)
+        self.args = (f"{used} bytes are {code.removeprefix('bytes_')}; {asked} more are over the limit of {limit}.",)
+        self.code, self.limit, self.used, self.asked = code, limit, used, asked
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One request as asked for. `payload` is JSON text that fits the kind's schema; a `not_before` lies ahead."""
+
+    kind: Kind
+    payload: str
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    retry_of: UUID | None = None
+    id: UUID = field(default_factory=uuid_utils.compat.uuid7)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What the database made of a submission; `seq` is None while it is scheduled."""
+
+    submission: Submission
+    queue_id: int
+    seq: int | None
+    created_at: datetime
+    done_seq: int
+    given_up_ahead: int
+    seconds_each: float | None
+    stands: bool
+
+    @property
+    def position(self) -> int | None:
+        """How many requests are ahead of it; None while it is scheduled."""
+        return None if self.seq is None else max(0, self.seq - self.done_seq - 1 - self.given_up_ahead)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until its turn at the queue's present pace; None when unknown."""
+        if self.position is None or self.seconds_each is None or self.stands:
+            return None
+        return round(self.position * self.seconds_each, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One submission of somebody, in a session, by the call that `trace` names."""
+
+    user_id: UUID
+    session_id: UUID
+    submission: Submission
+    trace: str
+
+
+def accept(
+    user_id: UUID, submissions: Sequence[Submission], *, session_id: UUID | None, trace: str = ""
+) -> list[Accepted]:
+    """Take all of them into the user's queue in the order given, or none; once it returns they are kept.
+
+    With `session_id` the same statement sees to it that the session lives. Raises SessionOver, QueueFull and
+    TooManyBytes, which is one.
+    """
+    in_line = 0
+    told = []
+    for submission in submissions:
+        in_line += submission.not_before is None
+        told.append(_told(user_id, submission, in_line if submission.not_before is None else None, trace))
+    values = {
+        "user": user_id,
+        "session": session_id,
+        "limit": settings.ENV.waiting_limit,
+        "places": in_line,
+        "scheduled": len(submissions) - in_line,
+        "bytes": sum(one["bytes"] for one in told),
+        **_most_bytes(),
+        "requests": orjson.dumps(told).decode(),
+    }
+    rows = (in_line == len(submissions) and ACCEPT.rows(**values)) or _accept_alone(user_id, session_id, values)
+    transaction.on_commit(partial(_tell, user_id, submissions, rows, trace))
+    found = {row.id: row for row in rows}
+    return [_accepted(submission, found[submission.id]) for submission in submissions]
+
+
+def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
+    """Take in several users' requests, none of them scheduled, in one commit; those that were taken, by their ids.
+
+    Each user's are taken together or not at all, whatever becomes of the others'. Nothing happened to those that are
+    missing: `accept` says why, or waits for the queue's lock, or makes the queue. To tell those who watch the queues
+    is left to the caller.
+    """
+    users: dict[UUID, dict[str, Any]] = {}
+    told = []
+    nothing = {"places": 0, "bytes": 0}
+    for ask in asks:
+        user = users.setdefault(ask.user_id, {**nothing, "user_id": ask.user_id, "session_id": ask.session_id})
+        if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is missing
+            user["places"] += 1
+            told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace))
+            user["bytes"] += told[-1]["bytes"]
+    rows = ACCEPT_TOGETHER.rows(
+        limit=settings.ENV.waiting_limit,
+        **_most_bytes(),
+        asked=orjson.dumps(list(users.values())).decode(),
+        requests=orjson.dumps(told).decode(),
+    )
+    found = {row.id: row for row in rows}
+    taken = [ask for ask in asks if ask.submission.id in found]
+    count_accepted([ask.submission.kind for ask in taken])
+    for ask in taken:
+        event_log.accepted(ask.user_id, [ask.submission], [found[ask.submission.id]], ask.trace)
+    return {ask.submission.id: _accepted(ask.submission, found[ask.submission.id]) for ask in taken}
+
+
+def _accepted(submission: Submission, row: Any) -> Accepted:
+    return Accepted(
+        submission, row.queue_id, row.seq, row.created_at, row.done_seq, row.given_up_ahead, row.seconds_each,
+        row.stands,
+    )  # fmt: skip
+
+
+@transaction.atomic
+def _accept_alone(user_id: UUID, session_id: UUID | None, values: dict[str, Any]) -> list[Any]:
+    """Run the statement with the queue locked: what it counts (scheduled requests, bytes) nobody adds to meanwhile.
+
+    Makes the queue if the user had none. Raises what `accept` does.
+    """
+    mine = UserQueue.objects.select_for_update(no_key=True).filter(user=user_id)
+    queue = mine.first()
+    if queue is None:
+        _check_session(user_id, session_id)
+        OPEN_QUEUE.rows(user=user_id)
+        queue = mine.get()
+    rows = ACCEPT.rows(**values)
+    if rows:
+        return rows
+    _check_session(user_id, session_id)
+    raise _refused(queue, values)
+
+
+def _refused(queue: UserQueue, values: dict[str, Any]) -> QueueFull:
+    """Why the locked queue does not take this."""
+    asked, stored, waiting = values["bytes"], values["most_stored"], values["most_waiting"]
+    if queue.bytes_stored + asked > stored:
+        return TooManyBytes(queue, "bytes_stored", stored, queue.bytes_stored, asked)
+    if queue.bytes_stored + asked > waiting and (used := queue.bytes_waiting()) + asked > waiting:
+        return TooManyBytes(queue, "bytes_waiting", waiting, used, asked)
+    return QueueFull(queue)
+
+
+def _most_bytes() -> dict[str, int]:
+    """The limits as the statements take them."""
+    env = settings.ENV
+    return {"most_waiting": env.bytes_waiting or NO_LIMIT, "most_stored": env.bytes_stored or NO_LIMIT}
+
+
+def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str) -> None:
+    """Count and log what was committed, and tell those who watch the queue."""
+    count_accepted([submission.kind for submission in submissions])
+    event_log.accepted(user_id, submissions, rows, trace)
+    changed(rows[0].queue_id)
+
+
+def open_queue(user_id: UUID) -> int:
+    """The id of the user's queue, which is made if they never asked for anything."""
+    OPEN_QUEUE.rows(user=user_id)
+    return UserQueue.objects.values_list("id", flat=True).get(user=user_id)
+
+
+def _check_session(user_id: UUID, session_id: UUID | None) -> None:
+    """Raise SessionOver if that is why nothing was accepted."""
+    if not User.objects.filter(id=user_id, is_active=True).exists():
+        raise SessionOver
+    if session_id is not None and not Session.objects.filter(id=session_id, user=user_id, ended_at=None).exists():
+        raise SessionOver
+
+
+def _told(user_id: UUID, submission: Submission, place: int | None, trace: str) -> dict[str, Any]:
+    """A submission as ACCEPT reads it; the payload is text, so that PostgreSQL stores it as it is."""
+    kind = submission.kind
+    return {
+        "user_id": user_id,
+        "id": submission.id,
+        "place": place,
+        "kind": kind.name,
+        "version": kind.version,
+        "payload": submission.payload,
+        "max_attempts": kind.max_attempts,
+        "on_failure": kind.on_failure,
+        "not_before": submission.not_before,
+        "expires_at": submission.expires_at,
+        "retry_of": submission.retry_of,
+        "trace": trace,
+        "bytes": len(submission.payload.encode()),
+    }

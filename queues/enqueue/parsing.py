@@ -1,0 +1,188 @@
+"""From the body of a POST to what is asked for: every error named, the payload kept to the letter."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import Any
+
+from django.utils import timezone
+from pydantic import BaseModel, ValidationError
+
+from project.rest.problems import FieldError, Invalid
+from queues import kinds
+from queues.enqueue.accept import Submission
+from queues.kinds import Kind
+
+LARGEST_BATCH = 500
+FARTHEST = timedelta(days=366)  # how far ahead not_before may lie
+MOST_ERRORS = 20  # named in one answer
+FIELDS = frozenset({"kind", "payload", "version", "not_before", "expires_at"})
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+SPACE = re.compile(r"[ \t\n\r]*")
+
+_value_at = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # (text, place) -> (value, its end)
+
+
+def read_one(data: Any, body: bytes) -> Submission:
+    """The submission in a body and its decoded `data`. Raises Invalid."""
+    errors: list[FieldError] = []
+    submission = None
+    if isinstance(data, dict):
+        text = body.decode()
+        submission = _submission(data, _texts(text, _after(text, 0), data), "", timezone.now(), errors)
+    else:
+        errors.append(FieldError("", "type", "Send an object with kind and payload."))
+    if submission is None:
+        raise Invalid(*errors[:MOST_ERRORS])
+    return submission
+
+
+def read_batch(data: Any, body: bytes) -> list[Submission]:
+    """The submissions in `{"requests": [..]}`, in order. Raises Invalid, and then none is meant."""
+    if not isinstance(data, dict) or not isinstance(data.get("requests"), list):
+        raise Invalid(FieldError("requests", "required", f"Send an array of 1 to {LARGEST_BATCH} requests."))
+    entries = data["requests"]
+    errors = [_unknown(name) for name in data if name != "requests"]
+    if not 1 <= len(entries) <= LARGEST_BATCH:
+        errors.append(FieldError("requests", "length", f"A batch holds 1 to {LARGEST_BATCH} requests."))
+        raise Invalid(*errors[:MOST_ERRORS])
+    text, now = body.decode(), timezone.now()
+    submissions = []
+    for number, at in enumerate(_elements(text, _member(text, "requests"))):
+        path, entry = f"requests.{number}", entries[number]
+        if not isinstance(entry, dict):
+            errors.append(FieldError(path, "type", "Write an object with kind and payload."))
+        elif len(errors) < MOST_ERRORS:
+            submissions.append(_submission(entry, _texts(text, at, entry), f"{path}.", now, errors))
+    if errors:
+        raise Invalid(*errors[:MOST_ERRORS])
+    return [submission for submission in submissions if submission]
+
+
+def _submission(
+    data: dict[str, Any], payload: str | None, path: str, now: datetime, errors: list[FieldError]
+) -> Submission | None:
+    """One submission; None when something was added to `errors`."""
+    before = len(errors)
+    if not data.keys() <= FIELDS:
+        errors += [_unknown(path + name) for name in data if name not in FIELDS]
+    kind = _kind(data, path, errors)
+    if payload is None:
+        errors.append(FieldError(f"{path}payload", "required", "This field is required; it may be null."))
+    elif kind is not None and kind.schema is not None:
+        _check_payload(kind.schema, payload, path, errors)
+    not_before = _time(data, "not_before", path, errors)
+    expires_at = _time(data, "expires_at", path, errors)
+    if not_before is not None and not_before > now + FARTHEST:
+        errors.append(FieldError(f"{path}not_before", "too_far", "not_before may lie a year ahead, not more."))
+    if expires_at is not None and expires_at <= now:
+        errors.append(FieldError(f"{path}expires_at", "past", "expires_at must lie ahead."))
+    elif expires_at is not None and not_before is not None and expires_at <= not_before:
+        errors.append(FieldError(f"{path}expires_at", "order", "expires_at must come after not_before."))
+    if len(errors) > before or kind is None or payload is None:
+        return None
+    return Submission(kind, payload, not_before if not_before and not_before > now else None, expires_at)
+
+
+def _unknown(path: str) -> FieldError:
+    return FieldError(path[:200], "unknown", "This field is not known here.")
+
+
+def _kind(data: dict[str, Any], path: str, errors: list[FieldError]) -> Kind | None:
+    name, version = data.get("kind"), data.get("version")
+    if not isinstance(name, str):
+        code, said = ("type", "Write a string.") if "kind" in data else ("required", "This field is required.")
+        errors.append(FieldError(f"{path}kind", code, said))
+        return None
+    if version is not None and type(version) is not int:
+        errors.append(FieldError(f"{path}version", "type", "Write an integer, or leave it out for the newest."))
+        return None
+    try:
+        return kinds.find(name, version)
+    except kinds.UnknownKind:
+        versions = [str(kind.version) for kind in kinds.all_kinds() if kind.name == name]
+        if versions:
+            said = f"{name} has no such version; there is {', '.join(versions)}."
+            errors.append(FieldError(f"{path}version", "unknown_version", said))
+        else:
+            known = ", ".join(sorted({kind.name for kind in kinds.all_kinds()}))
+            errors.append(FieldError(f"{path}kind", "unknown_kind", f"This kind is not known; there is {known}."))
+        return None
+
+
+def _check_payload(schema: type[BaseModel], payload: str, path: str, errors: list[FieldError]) -> None:
+    """As the worker will read it: from the text, so that both agree on what fits."""
+    try:
+        schema.__pydantic_validator__.validate_json(payload)
+    except ValidationError as wrong:
+        for error in wrong.errors(include_url=False, include_context=False, include_input=False)[:MOST_ERRORS]:
+            where = ".".join(str(part) for part in ("payload", *error["loc"]))
+            errors.append(FieldError(f"{path}{where}"[:200], error["type"], error["msg"]))
+
+
+def _time(data: dict[str, Any], name: str, path: str, errors: list[FieldError]) -> datetime | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    time = read_time(value) if isinstance(value, str) else None
+    if time is None:
+        errors.append(FieldError(path + name, "time", "Write a time with offset as RFC 3339: 2026-11-20T09:30:00Z."))
+    return time
+
+
+def read_time(text: str) -> datetime | None:
+    """A time of RFC 3339, in UTC; None when it is none."""
+    if not RFC3339.fullmatch(text):
+        return None
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+# What follows walks over JSON that was found to be good, to take a value out as the text it was sent in. Decoding and
+# encoding it again would change numbers that a double does not hold.
+
+
+def _texts(text: str, at: int, decoded: dict[str, Any]) -> str | None:
+    """The text of the member `payload` of the object at `at`; None when it has none."""
+    if "payload" not in decoded:
+        return None
+    for key, start in _members(text, at):
+        if key == "payload":
+            return text[start : _value_at(text, start)[1]]
+    return None
+
+
+def _member(text: str, name: str) -> int:
+    """Where the value of that member of the outermost object begins."""
+    return next(start for key, start in _members(text, _after(text, 0)) if key == name)
+
+
+def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
+    """The keys of the object at `at`, and where the value of each begins."""
+    at = _after(text, at + 1)
+    while text[at] != "}":
+        key, at = scanstring(text, at + 1)
+        at = _after(text, _after(text, at) + 1)  # the colon
+        yield key, at
+        at = _after(text, _value_at(text, at)[1])
+        if text[at] == ",":
+            at = _after(text, at + 1)
+
+
+def _elements(text: str, at: int) -> Iterator[int]:
+    """Where each element of the array at `at` begins."""
+    at = _after(text, at + 1)
+    while text[at] != "]":
+        yield at
+        at = _after(text, _value_at(text, at)[1])
+        if text[at] == ",":
+            at = _after(text, at + 1)
+
+
+def _after(text: str, at: int) -> int:
+    """The next place that is no white space."""
+    return SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too

@@ -1,0 +1,262 @@
+"""A worker's right to run one user's queue, for a time: taken, used and given back here and nowhere else."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Self
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+
+from queues.sql.protocol import (
+    CLAIMED,
+    GIVE_BACK,
+    HELD,
+    KEEP_BEGINNING,
+    LEASE,
+    LEASED,
+    RECORD,
+    RECORD_AND_LEASE,
+    RENEW,
+    REPUBLISH,
+)
+from queues.states import AttemptOutcome, QueueState, Status
+
+Next = Literal[QueueState.DRAINING, QueueState.READY, QueueState.WAITING, QueueState.BLOCKED]
+
+ANSWER_SECONDS = 1.5  # an answer to the asking for a lease that took longer counts as a refusal ..
+YOUNG_SECONDS = 2.0  # .. and the lease, once it is as old as this, is given back
+
+
+class FencedOut(Exception):
+    """Somebody else owns the queue by now, or nobody does: stop at once. Nothing was written."""
+
+
+class Work(NamedTuple):
+    """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended.
+
+    `ready_at` (when it could begin) and `began_at` (when its first attempt did) are in seconds since the epoch.
+    """
+
+    id: UUID
+    seq: int
+    kind: str
+    version: int
+    payload: str
+    attempt: int
+    max_attempts: int
+    on_failure: str
+    finished_at: datetime | None
+    expired: bool
+    cancel_asked: bool
+    trace: str
+    ready_at: float
+    began_at: float | None
+
+
+class Outcome(NamedTuple):
+    """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's.
+
+    `work` is what was claimed; nothing of it is recorded. `traceback` is for operators, `frames` of it for the log.
+    """
+
+    seq: int
+    status: Status
+    attempt: int
+    outcome: AttemptOutcome | None = None
+    result: str | None = None
+    error: dict[str, Any] | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    work: Work | None = None
+    traceback: str | None = None
+    frames: str | None = None
+
+
+class Lease:
+    """Held by one worker thread; every write names its fence, so that a holder who lost it writes nothing."""
+
+    def __init__(self, row: Any, holder: int, asked: float) -> None:
+        self.asked = asked  # when, on the monotonic clock
+        self.holder = holder
+        self.queue_id: int = row.queue_id
+        self.user_id: UUID = row.user_id
+        self.generation: int = row.generation
+        self.fence: int = row.fence
+        self.done_seq: int = row.done_seq
+        self.published_seq: int = row.published_seq
+        self.careful_to: int = row.careful_to
+        self.taken_at: datetime = row.claimed_at
+        self.received = time.monotonic()  # that was then
+        self.since = self.taken_at  # when the head was claimed: its attempt begins with that
+        self.state = QueueState.DRAINING
+        self.paused = False
+        self.head = None if row.id is None else _work(row)
+
+    @classmethod
+    def take(cls, queue_id: int, holder: int, left: int | None = None) -> Self | None:
+        """ready -> draining, with the head claimed. None: the queue is not ready, so the token was one too many.
+
+        `left` is the fence of a lease whose holder leaves the queue to this one.
+        """
+        asked = time.monotonic()
+        row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds, left=left)
+        return None if row is None else cls(row, holder, asked)
+
+    @property
+    def came_in_time(self) -> bool:
+        """Whether its answer is no older than one may be that nobody gives back. Asked once its holder knows it."""
+        return time.monotonic() - self.asked <= ANSWER_SECONDS
+
+    @property
+    def careful(self) -> bool:
+        """Whether a worker died here lately: run one request, record it, then the next."""
+        return self.done_seq < self.careful_to
+
+    @property
+    def last_chance(self) -> bool:
+        """Whether the head's attempts ended with a worker here, but for one that is left."""
+        head = self.head
+        return (
+            self.careful and head is not None and head.finished_at is None and 1 < head.attempt + 1 == head.max_attempts
+        )
+
+    def claimed(self, count: int) -> list[Work]:
+        """The first `count` requests without an outcome, in order, of those that RabbitMQ has.
+
+        They were claimed by `record` before. What is not published yet is left alone: waiting for it would hold up the
+        recording of the others.
+        """
+        count = min(count, self.published_seq - self.done_seq)
+        rows = CLAIMED.rows(queue=self.queue_id, done=self.done_seq, count=count)
+        return [_work(row) for row in rows]
+
+    def record(
+        self,
+        passed: int,
+        outcomes: Sequence[Outcome],
+        then: Next,
+        claim: int = 0,
+        delay: float | None = None,
+        follow: int | None = None,
+        began: datetime | None = None,
+    ) -> "Lease | None":
+        """Write `outcomes`, move done_seq on by `passed` and say how the queue goes on, in one transaction.
+
+        `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left
+        goes idle when `then` is draining or ready; `state` tells. `began` is when the attempt began that runs already,
+        of what is the head then; None: it begins now. Unless it goes on, the queue `follow` is taken in the same
+        transaction: its lease; None where it is not ready, or locked, or a worker died there. Raises FencedOut.
+        """
+        values = {
+            "queue": self.queue_id,
+            "fence": self.fence,
+            "done": self.done_seq,
+            "passed": passed,
+            "final": passed - sum(outcome.status != Status.RETRYING for outcome in outcomes),
+            "then": then.value,
+            "claim": claim,
+            "began": began,
+            "delay": delay,
+            "seconds": settings.ENV.lease_seconds,
+            "bytes": sum(len(outcome.result.encode()) for outcome in outcomes if outcome.result is not None),
+            "outcomes": orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
+        }
+        asked = time.monotonic()
+        if follow is None:
+            row = RECORD.row(**values)
+        else:
+            row = RECORD_AND_LEASE.row(**values, next=follow, holder=self.holder, left=None)
+        if row is None:
+            raise FencedOut
+        self.done_seq += passed
+        self.published_seq = row.published
+        self.state = QueueState(row.state)
+        self.paused = row.paused
+        self.since = row.since
+        if began is None:
+            # Both clocks meet here anew, or what begins after the head would seem to have begun before it.
+            self.taken_at, self.received = row.since, time.monotonic()
+        return None if follow is None or row.queue_id is None else Lease(row, self.holder, asked)
+
+    def catch_up(self) -> int:
+        """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut."""
+        row = LEASED.row(queue=self.queue_id, fence=self.fence)
+        if row is None:
+            raise FencedOut
+        moved: int = row.done_seq - self.done_seq
+        self.done_seq, self.published_seq = row.done_seq, row.published_seq
+        self.state, self.paused, self.since = QueueState(row.state), row.paused, row.since
+        return moved
+
+    def republish(self) -> bool:
+        """Go idle and have all published again: the broker lost it. False: more came meanwhile, or fenced out."""
+        row = REPUBLISH.row(queue=self.queue_id, fence=self.fence, published=self.published_seq)
+        return row is not None
+
+    def renew(self, seq: int) -> bool:
+        """Keep the lease; whether its owner wants the request at `seq` cancelled. Raises FencedOut."""
+        return renew([(self.queue_id, self.fence, seq)])[self.queue_id]
+
+
+class Renewals(dict[int, bool]):
+    """By queue, whether the request that runs is to be cancelled. Raises FencedOut for a queue that is another's."""
+
+    def __missing__(self, queue_id: int) -> bool:
+        raise FencedOut
+
+
+def renew(held: Sequence[tuple[int, int, int]]) -> Renewals:
+    """Keep these leases: queue, fence, and the sequence number that runs. Waits for no lock: one that is locked keeps
+    the time it has.
+    """
+    rows = RENEW.rows(
+        held=orjson.dumps([dict(zip(("id", "fence", "seq"), one, strict=True)) for one in held]).decode(),
+        seconds=settings.ENV.lease_seconds,
+    )
+    return Renewals((row.id, row.cancelled) for row in rows)
+
+
+def reconcile(holder: int, known: Callable[[], Collection[tuple[int, int]]]) -> list[int]:
+    """Give back the leases in the name of `holder` that it does not know, by queue and fence. Who wants a token.
+
+    One whose answer may still be on its way is left alone, or its handler would run beside the next holder's. So
+    `known` is asked after PostgreSQL: what is old by then and unknown has been refused, or will be.
+    """
+    held = [(row.id, row.fence) for row in HELD.rows(holder=holder) if row.age >= YOUNG_SECONDS]
+    if not held:
+        return []
+    mine = known()
+    unknown = [{"id": id_, "fence": fence} for id_, fence in held if (id_, fence) not in mine]
+    if not unknown:
+        return []
+    rows = GIVE_BACK.rows(unknown=orjson.dumps(unknown).decode(), holder=holder)
+    return [row.id for row in rows if row.wants_token]
+
+
+def keep_beginning(request_id: UUID, began: datetime) -> None:
+    """Keep when its first attempt began, although no outcome of that attempt will be recorded."""
+    KEEP_BEGINNING.rows(request=request_id, began=began)
+
+
+def _work(row: Any) -> Work:
+    """What the last columns of LEASE and CLAIMED are."""
+    return Work._make(row[-len(Work._fields) :])
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as RECORD reads it; JSON inside is text, so that PostgreSQL stores it as it is."""
+    told = {
+        "seq": outcome.seq,
+        "status": outcome.status,
+        "result": outcome.result,
+        "error": None if outcome.error is None else orjson.dumps(outcome.error).decode(),
+        "attempt": outcome.attempt,
+        "outcome": outcome.outcome,
+        "started_at": outcome.started_at,
+        "finished_at": outcome.finished_at,
+    }
+    if outcome.traceback is not None:  # most have none, and each name in the text costs
+        told["traceback"] = outcome.traceback
+    return told

@@ -1,0 +1,142 @@
+"""What RabbitMQ is still owed: accepted requests to publish, and queues to wake. The dispatcher's side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from queues import event_log
+from queues.sql.protocol import (
+    BROUGHT,
+    DEAD_LEASES,
+    ENTER_LINE,
+    MARK_PUBLISHED,
+    REAP,
+    RENAME,
+    RENAME_TOKENS,
+    STALE_READY,
+    TOKEN_GENERATION,
+    UNPUBLISHED,
+    WAKE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The part of all queues one dispatcher leads: those whose id leaves `number` when divided by `of`."""
+
+    number: int
+    of: int
+
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """The next requests of one queue that RabbitMQ lacks, in order; `before` is published_seq as it was read.
+
+    `generation` says which name RabbitMQ's queue had then.
+    """
+
+    queue_id: int
+    generation: int
+    before: int
+    requests: list[tuple[int, UUID]] = field(default_factory=list)
+
+    @property
+    def target(self) -> int:
+        """published_seq once all of it is published."""
+        return self.requests[-1][0]
+
+
+def unpublished(shard: Shard, after: int, queues: int, each: int, but: Sequence[int] = ()) -> list[Parcel]:
+    """The next `each` requests of the next `queues` queues with an id above `after` that have any, `but` for some."""
+    parcels: list[Parcel] = []
+    for row in UNPUBLISHED.rows(
+        shards=shard.of, shard=shard.number, after=after, queues=queues, each=each, but=list(but)
+    ):
+        if not parcels or parcels[-1].queue_id != row.queue_id:
+            parcels.append(Parcel(row.queue_id, row.generation, row.published_seq))
+        parcels[-1].requests.append((row.seq, row.id))
+    return parcels
+
+
+def mark_published(parcels: Sequence[Parcel]) -> list[int]:
+    """The broker has them. Returns the queues that woke up and want a token; those moved by another are left alone, as
+    are those whose row is locked.
+    """
+    return mark_unlocked(parcels)[0]
+
+
+def mark_unlocked(parcels: Sequence[Parcel]) -> tuple[list[int], list[Parcel]]:
+    """As `mark_published`; the second is what has to be marked later, because the queue's row is locked."""
+    rows = MARK_PUBLISHED.rows(
+        ids=[p.queue_id for p in parcels],
+        generations=[p.generation for p in parcels],
+        before=[p.before for p in parcels],
+        target=[p.target for p in parcels],
+    )
+    woken = [row.id for row in rows if row.woken]
+    if len(rows) == len(parcels):
+        return woken, []
+    had = {row.id for row in rows}
+    return woken, [parcel for parcel in parcels if parcel.queue_id not in had]
+
+
+def rename(queues: Sequence[tuple[int, int]]) -> list[int]:
+    """Give RabbitMQ's queues of these (id, generation) other names, and have all that waits published there.
+
+    Returns those that have one now. Left alone are those that a worker has, or somebody's lock, or another renamed.
+    """
+    if not queues:
+        return []
+    rows = RENAME.rows(ids=[id_ for id_, _ in queues], generations=[generation for _, generation in queues])
+    return [row.id for row in rows]
+
+
+def brought(shard: Shard, after: int, count: int) -> list[Any]:
+    """The next queues (id, generation) that RabbitMQ should hold messages of, and no worker takes from."""
+    return BROUGHT.rows(shards=shard.of, shard=shard.number, after=after, count=count)
+
+
+def token_generation() -> int:
+    """Which name the queue of tokens has."""
+    row = TOKEN_GENERATION.row()
+    assert row is not None  # noqa: S101  (an aggregate)
+    return int(row.generation)
+
+
+def rename_tokens(generation: int) -> int:
+    """Give the queue of tokens another name, unless that was done since `generation` was read; which one it has now."""
+    RENAME_TOKENS.rows(generation=generation)
+    return token_generation()
+
+
+def wake(shard: Shard, count: int) -> list[int]:
+    """Ready the queues whose backoff is over. Returns those that want a token."""
+    return [row.id for row in WAKE.rows(shards=shard.of, shard=shard.number, count=count) if row.woken]
+
+
+def enter_line(shard: Shard, count: int) -> int:
+    """Give scheduled requests that are due their sequence numbers. Returns how many."""
+    rows = ENTER_LINE.rows(shards=shard.of, shard=shard.number, count=count)
+    event_log.queued(rows)
+    return len(rows)
+
+
+def dead_leases(shard: Shard, lock_class: int, count: int) -> list[tuple[int, int, bool]]:
+    """Queues (id, fence, lease expired) whose worker is silent, or seems dead: its lock of `lock_class` is free."""
+    rows = DEAD_LEASES.rows(shards=shard.of, shard=shard.number, lock_class=lock_class, count=count)
+    return [(row.id, row.fence, row.expired) for row in rows]
+
+
+def stale_ready(shard: Shard, seconds: float, count: int) -> list[int]:
+    """At most `count` queues that have been ready for `seconds` and get another token, the longest ready first."""
+    return [row.id for row in STALE_READY.rows(shards=shard.of, shard=shard.number, seconds=seconds, count=count)]
+
+
+def reap(shard: Shard, seconds: float, count: int) -> list[tuple[int, int]]:
+    """Queues (id, generation) idle for `seconds`, which RabbitMQ need not keep.
+
+    They are published to afresh when work comes.
+    """
+    rows = REAP.rows(shards=shard.of, shard=shard.number, seconds=seconds, count=count)
+    return [(row.id, row.generation) for row in rows]

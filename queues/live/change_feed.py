@@ -1,0 +1,235 @@
+"""What is new in a queue since it was last looked at: each change as an event, whose id names what was told so far.
+
+Everything is read from PostgreSQL, so hints may be lost and streams may end and go on elsewhere: at the latest the next
+look finds what changed. Of what changed more than once between two looks, the newest state is told.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+from uuid import UUID
+
+import orjson
+
+from accounts.tokens import Claims
+from project.rest.renderers import OPTIONS
+from queues.enqueue.accept import SessionOver, open_queue
+from queues.models import Request, UserQueue
+from queues.representation import shape
+from queues.representation.queue_summary import Summary, summary
+from queues.representation.rows import (
+    QUEUE_COLUMNS,
+    REQUEST_COLUMNS,
+    TEXT_COLUMNS,
+    count_given_up_between,
+    queue_of,
+    request_of,
+)
+from queues.sql.statement import Statement
+from queues.states import FINAL, Status
+
+ROWS = 32  # of each sort in one look ..
+LARGEST_BYTES = 1024 * 1024  # .. which ends with the event that makes it longer than this ..
+FEW_ROWS = 4  # .. so that the next one reads no more than these: others wait for a look meanwhile
+MOST_MISSED = 5000  # places; who was away for longer begins anew
+MOST_BESIDE = 100  # likewise, requests that were given up without ever having had a place
+OVERLAP_SECONDS = 60  # what was ended by a transaction that began before a look, and was committed after it
+
+NOW = Statement(f"""
+    SELECT {QUEUE_COLUMNS}, extract(epoch FROM now())::float8 AS now FROM queues_userqueue q WHERE q.id = %(queue)s
+""")  # noqa: S608  (columns' names)
+
+# In this order: what is final since, with the head; what is new in line; what was given up amid the line; what is newly
+# scheduled, and what was and is no more. Each is read from an index, at its place; NOT IN looks into a hash, ALL would
+# compare each with each.
+CHANGED = Statement(f"""
+    SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r JOIN (
+        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND seq > %(done)s AND seq <= %(head)s
+         ORDER BY seq LIMIT %(rows)s)
+        UNION ALL
+        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND seq > greatest(%(last)s, %(head)s)
+         ORDER BY seq LIMIT %(rows)s)
+        UNION ALL
+        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND given_up IS NOT NULL
+         AND seq > %(head)s AND seq <= %(last)s AND seq NOT IN (SELECT unnest(%(ended)s::bigint[]))
+         ORDER BY seq LIMIT %(rows)s)
+        UNION ALL
+        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND due_at IS NOT NULL
+         AND id NOT IN (SELECT unnest(%(scheduled)s::uuid[])) ORDER BY id LIMIT %(rows)s)
+        UNION ALL
+        (SELECT id FROM queues_request WHERE id = ANY(%(scheduled)s::uuid[]) AND due_at IS NULL LIMIT %(rows)s)
+    ) changed USING (id) ORDER BY r.seq NULLS LAST, r.id
+""")  # noqa: S608
+
+# What was given up without ever having had a place.
+GIVEN_UP_BESIDE = Statement(f"""
+    SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
+    WHERE queue_id = %(queue)s AND seq IS NULL AND finished_at > to_timestamp(%(since)s) ORDER BY id LIMIT %(rows)s
+""")  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How much of a queue was told: everything final up to `done`, the accepting of all up to `last`, and what was
+    given up out of turn until `at` (milliseconds since the epoch, the database's clock)."""
+
+    done: int
+    last: int
+    at: int
+
+    def __str__(self) -> str:
+        return f"{self.done}-{self.last}-{self.at}"
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """The place that an event's id names; None when it is no id of ours."""
+        numbers = re.fullmatch(r"(\d{1,18})-(\d{1,18})-(\d{1,14})", text, re.ASCII)
+        return cls(*map(int, numbers.groups())) if numbers else None
+
+    def within(self, queue: UserQueue, now: int) -> bool:
+        """Whether that much can have been told of this queue, and not too long ago to go on from there."""
+        told = self.done <= self.last <= queue.last_seq and self.done <= queue.done_seq and self.at <= now
+        return told and queue.last_seq - self.done <= MOST_MISSED
+
+
+@dataclass(slots=True)
+class Told:
+    """What the client knows beyond its place. At most as much as a queue holds."""
+
+    head: tuple[Any, ...] = ()
+    running: dict[str, Any] | None = None
+    queue: Summary | None = None
+    ended: set[int] = field(default_factory=set)  # places ahead of `done` that are final
+    scheduled: set[UUID] = field(default_factory=set)
+
+
+class Follower:
+    """Follows one queue for one session of its owner. `last_id` is the id of the last event they know, if any."""
+
+    def __init__(self, claims: Claims, last_id: str = "") -> None:
+        self.claims = claims
+        self.queue_id = 0
+        self.place = Place.read(last_id)
+        self.fresh = self.place is None  # the client begins anew: with the queue and everything that is not final
+        self.begun = False  # there was a look
+        self.first = True  # not all of what is told at the beginning was told
+        self.told = Told()
+        self.more = True  # the last look was full: look again
+        self.rows = ROWS
+
+    def look(self) -> bytes:
+        """The events of what is new. Raises SessionOver."""
+        shown = summary(self.claims.user_id, self.claims.session_id)
+        if not self.queue_id:
+            self.queue_id = open_queue(self.claims.user_id)
+        row = NOW.row(queue=self.queue_id)
+        queue = queue_of(row) if row else None
+        if row is None or queue is None:
+            raise SessionOver  # the user was erased
+        now = int(row.now * 1000)
+        beside = b"" if self.begun else self._begin(queue, now)
+        place = self.place or Place(queue.done_seq, queue.done_seq, now)
+        return self._queue(place, shown) + beside + self._requests(place, queue, now)
+
+    def progress(self, request_id: str, progress: bytes) -> bytes | None:
+        """The event of a running request's progress; None: that is not what the client believes to run, so look."""
+        running = self.told.running
+        if running is None or self.place is None or str(running["id"]) != request_id:
+            return None
+        running["progress"] = told = orjson.loads(progress)
+        self.told.head = (*self.told.head[:-1], told)
+        return event("request", self.place, running)
+
+    def _begin(self, queue: UserQueue, now: int) -> bytes:
+        """Go on where the client is, or anew when that is too far behind or none of ours."""
+        self.begun = True
+        beside = b""
+        if self.place is not None and self.place.within(queue, now):
+            since = self.place.at / 1000 - OVERLAP_SECONDS
+            rows = GIVEN_UP_BESIDE.rows(queue=queue.id, since=since, rows=MOST_BESIDE + 1)
+            if len(rows) <= MOST_BESIDE:
+                shown = [shape.one(request_of(row, queue)) for row in rows]
+                return beside.join(event("request", self.place, one) for one in shown)
+        self.place, self.fresh = None, True
+        return beside
+
+    def _queue(self, place: Place, shown: Summary) -> bytes:
+        """The event of the queue, unless nothing but the pace is new."""
+        steady = replace(shown, finished_per_minute=0, eta_seconds=None)
+        if steady == self.told.queue:
+            return b""
+        self.told.queue = steady
+        return event("queue", place, shown)
+
+    def _requests(self, place: Place, queue: UserQueue, now: int) -> bytes:
+        events = bytearray()
+        rows = CHANGED.rows(
+            queue=queue.id,
+            done=place.done,
+            last=place.last,
+            head=queue.done_seq + 1,
+            ended=list(self.told.ended),
+            scheduled=list(self.told.scheduled),
+            rows=self.rows,
+        )
+        full = len(rows) >= self.rows
+        self.rows = ROWS
+        found = [one for row in rows if (one := request_of(row, queue))]  # none is missing: it is not joined
+        count_given_up_between(queue, found)
+        for request in found:
+            place, news = self._tell(place, queue, request)
+            events += news
+            if len(events) > LARGEST_BYTES:
+                full, self.rows = True, FEW_ROWS
+                break
+        if not full:
+            place = Place(queue.done_seq, max(place.last, queue.done_seq), max(place.at, now))
+            self.told.ended = {seq for seq in self.told.ended if seq > place.done}
+            self.first = False
+        self.place, self.more = place, full
+        return bytes(events)
+
+    def _tell(self, place: Place, queue: UserQueue, request: Request) -> tuple[Place, bytes]:
+        """How far it brings the client, and the event, if they do not know it yet."""
+        seq, final = request.seq, request.status in FINAL
+        known = False
+        if seq is None and not final:
+            self.told.scheduled.add(request.id)
+        else:
+            self.told.scheduled.discard(request.id)
+        if seq is not None and seq <= queue.done_seq:
+            known = seq in self.told.ended
+            place = replace(place, done=seq, last=max(seq, place.last))
+        elif seq is not None:
+            known = self._known(place, request, seq)
+            if final:
+                self.told.ended.add(seq)
+            place = replace(place, last=max(seq, place.last))
+        if known:
+            return place, b""
+        shown = shape.one(request)
+        if seq == queue.done_seq + 1 and not final:
+            asked = request.cancel_asked_at is not None
+            head = (seq, request.status_now, request.attempt, request.max_attempts, asked, shown["progress"])
+            if head == self.told.head:
+                return place, b""
+            self.told.head = head
+            self.told.running = shown if request.running else None
+        return place, event("request", place, shown)
+
+    def _known(self, place: Place, request: Request, seq: int) -> bool:
+        """Whether the client knows already how a request stands that is the head, new, or given up amid the line."""
+        if request.finished_at is None:
+            waits = request.status_now == Status.QUEUED and request.attempt == 0
+            return waits and not self.first and seq <= place.last and self.told.head[:1] != (seq,)
+        if seq in self.told.ended or not self.first:
+            return seq in self.told.ended
+        if self.fresh:
+            return seq > place.last  # it was over when the client began
+        return seq <= place.last and request.finished_at.timestamp() < place.at / 1000 - OVERLAP_SECONDS
+
+
+def event(name: str, place: Place, data: Any) -> bytes:
+    """One Server-Sent Event. Line breaks in JSON that is passed on as it came are white space between its parts."""
+    text = orjson.dumps(data, option=OPTIONS).replace(b"\n", b" ").replace(b"\r", b" ")
+    return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), str(place).encode(), text)

@@ -1,0 +1,169 @@
+"""How all queues stand, in two statements that read active queues alone: a million idle users cost them nothing."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from queues.sql.statement import Statement
+from queues.states import QueueState
+
+SILENT_SECONDS = 10.0  # a worker process that gave no sign for so long is not counted
+STUCK_SECONDS = 10.0  # work that could begin has waited for so long, and nothing runs
+CACHED_SECONDS = 2.0
+CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: looking costs at most a twentieth
+
+# Through the two partial indexes of the queue table; each queue's head in the index of its requests: the limits keep
+# the planner from reading that table as a whole.
+BY_STATE = Statement("""
+    WITH queue AS MATERIALIZED (
+        SELECT id, state, paused, last_seq, published_seq, done_seq,
+               greatest(0, last_seq - done_seq - given_up_ahead) AS depth FROM queues_userqueue WHERE active
+        UNION ALL
+        SELECT id, state, paused, last_seq, published_seq, done_seq,
+               greatest(0, last_seq - done_seq - given_up_ahead) FROM queues_userqueue
+        WHERE unpublished AND NOT active
+    )
+    SELECT q.state, q.paused, count(*) AS queues, sum(q.depth)::bigint AS depth,
+           max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
+           extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
+           extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
+    FROM queue q
+    LEFT JOIN LATERAL (
+        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
+        WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
+        ORDER BY r.seq LIMIT 1) waiting ON true
+    LEFT JOIN LATERAL (
+        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
+        WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1
+        LIMIT 1) owed ON true
+    GROUP BY q.state, q.paused
+""")
+
+# What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
+# lock, and its session asks something four times a second; a frozen one does not.
+AROUND = Statement("""
+    WITH held AS MATERIALIZED (
+        SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND a.state_change > clock_timestamp() - make_interval(secs => %(silent)s))
+    SELECT (SELECT count(*) FROM queues_userqueue WHERE paused) AS paused,
+           extract(epoch FROM now() - (SELECT min(due_at) FROM queues_request WHERE due_at <= now()))::float8
+               AS oldest_due,
+           extract(epoch FROM now() - (SELECT min(wake_at) FROM queues_userqueue WHERE wake_at <= now()))::float8
+               AS oldest_wake,
+           (SELECT count(*) FROM queues_leadership WHERE shard < %(shards)s AND lead_until > clock_timestamp())
+               AS dispatchers,
+           (SELECT count(DISTINCT objid) FROM held WHERE classid = %(workers)s) AS workers
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The queues of one state, paused or not: how many, and of their requests without a final status how many, the
+    most in one queue, and the age of the oldest that waits (seconds; None: none waits).
+    """
+
+    state: QueueState
+    paused: bool
+    queues: int
+    depth: int
+    deepest: int
+    oldest_waiting: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """All queues at one moment. Idle ones are counted only where something accepted is still to be published.
+
+    `lag` is how many seconds the dispatcher is behind with each of its tasks: publish, schedule, wake.
+    """
+
+    groups: list[Group]
+    paused: int
+    unpublished: int
+    lag: dict[str, float]
+    dispatchers: int
+    workers: int
+    took: float
+
+    @property
+    def depth(self) -> int:
+        """Requests without a final status, those that run included."""
+        return sum(group.depth for group in self.groups)
+
+    @property
+    def deepest(self) -> int:
+        """Depth of the deepest queue."""
+        return max((group.deepest for group in self.groups), default=0)
+
+    def queues(self, state: QueueState) -> int:
+        """How many queues are in that state."""
+        return sum(group.queues for group in self.groups if group.state == state)
+
+    def oldest_waiting(self, among: Callable[[Group], bool]) -> float:
+        """Age in seconds of the oldest waiting request in such queues; 0 when none waits."""
+        return max((group.oldest_waiting or 0.0 for group in self.groups if among(group)), default=0.0)
+
+    @property
+    def stuck_for(self) -> float:
+        """Seconds for which work that could begin has waited while no queue is drained; 0 where one is."""
+        if self.queues(QueueState.DRAINING):
+            return 0.0
+        could = (QueueState.IDLE, QueueState.READY)
+        return self.oldest_waiting(lambda group: not group.paused and group.state in could)
+
+    @property
+    def moves(self) -> bool:
+        """Whether no queue is blocked and what waits goes on."""
+        return self.stuck_for < STUCK_SECONDS and not self.queues(QueueState.BLOCKED)
+
+    @property
+    def ages(self) -> dict[str, float]:
+        """The same of queues that are `moving`, `blocked` or `paused`: each queue is in one of the three."""
+        return {
+            "moving": self.oldest_waiting(lambda group: not group.paused and group.state != QueueState.BLOCKED),
+            "blocked": self.oldest_waiting(lambda group: not group.paused and group.state == QueueState.BLOCKED),
+            "paused": self.oldest_waiting(lambda group: group.paused),
+        }
+
+
+def look(workers: int) -> Standing:
+    """How they stand now. The argument is the class of the advisory locks that workers hold."""
+    began = time.monotonic()
+    rows = BY_STATE.rows()
+    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=workers, silent=SILENT_SECONDS)
+    assert around is not None  # noqa: S101  (it has no WHERE)
+    owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
+    return Standing(
+        [Group(QueueState(r.state), r.paused, r.queues, r.depth, r.deepest, r.oldest_waiting) for r in rows],
+        around.paused,
+        sum(row.unpublished for row in rows),
+        {"publish": owed, "schedule": around.oldest_due or 0.0, "wake": around.oldest_wake or 0.0},
+        around.dispatchers,
+        around.workers,
+        time.monotonic() - began,
+    )
+
+
+class Recent:
+    """The newest look, which all who ask within a short time share."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest: Standing | None = None
+        self._until = 0.0
+
+    def look(self, workers: int) -> Standing:
+        """As `look` above, at most CACHED_SECONDS old, older only if looking takes long."""
+        with self._lock:
+            if self._newest is None or time.monotonic() >= self._until:
+                self._newest = look(workers)
+                self._until = time.monotonic() + max(CACHED_SECONDS, CACHED_TIMES * self._newest.took)
+            return self._newest
+
+
+recent = Recent()

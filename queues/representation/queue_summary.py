@@ -1,0 +1,83 @@
+"""How a user's queue is doing, in one statement that looks at no more than its head and its last hundred outcomes."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+
+from queues.enqueue.accept import SessionOver
+from queues.representation.rows import LIVING_SESSION
+from queues.sql.statement import Statement
+from queues.states import QueueState
+
+LOOK_BACK = 100  # outcomes; where more fell into the last minute, their pace is carried on
+
+SUMMARY = Statement(f"""
+    SELECT q.state, q.paused, greatest(0, q.last_seq - q.done_seq - q.given_up_ahead) AS depth, q.waiting_limit,
+           q.seconds_each, head.id AS head,
+           (SELECT created_at FROM queues_request r
+            WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
+            ORDER BY r.seq LIMIT 1) AS oldest_waiting_at,
+           past.outcomes, extract(epoch FROM clock_timestamp() - past.oldest)::float8 AS seconds
+    FROM {LIVING_SESSION}
+    LEFT JOIN queues_userqueue q ON q.user_id = u.id
+    LEFT JOIN queues_request head ON head.queue_id = q.id AND head.seq = q.done_seq + 1 AND head.finished_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS outcomes, min(finished_at) AS oldest
+        FROM (SELECT status, finished_at FROM queues_request r WHERE r.queue_id = q.id AND r.seq <= q.done_seq
+              ORDER BY r.seq DESC LIMIT %(look_back)s) newest
+        WHERE status IN ('succeeded', 'failed') AND finished_at > clock_timestamp() - interval '1 minute') past
+""")  # noqa: S608  (a constant)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A queue as the API shows it."""
+
+    state: str
+    paused: bool
+    depth: int
+    limit: int
+    oldest_waiting_at: datetime | None
+    running: UUID | None
+    finished_per_minute: float
+    eta_seconds: float | None
+    blocked_by: UUID | None
+
+
+def summary(user_id: UUID, session_id: UUID) -> Summary:
+    """The queue of a user; that of one who never asked for anything is idle and empty. Raises SessionOver."""
+    row = SUMMARY.row(user=user_id, session=session_id, look_back=LOOK_BACK)
+    if row is None:
+        raise SessionOver
+    if row.state is None:
+        return Summary(QueueState.IDLE.value, False, 0, settings.ENV.waiting_limit, None, None, 0, 0, None)
+    return Summary(
+        state=row.state,
+        paused=row.paused,
+        depth=row.depth,
+        limit=settings.ENV.waiting_limit if row.waiting_limit is None else row.waiting_limit,
+        oldest_waiting_at=row.oldest_waiting_at,
+        running=row.head if row.state == QueueState.DRAINING else None,
+        finished_per_minute=per_minute(row.outcomes, row.seconds),
+        eta_seconds=_eta(row),
+        blocked_by=row.head if row.state == QueueState.BLOCKED else None,
+    )
+
+
+def per_minute(outcomes: int, seconds: float | None) -> float:
+    """The pace of the last minute, in which the newest LOOK_BACK outcomes showed so many, the oldest so long ago."""
+    if outcomes < LOOK_BACK or not seconds:
+        return float(outcomes)
+    return round(outcomes * 60 / seconds, 1)
+
+
+def _eta(row: Any) -> float | None:
+    """Seconds until all that waits is done; None while nobody can know."""
+    if row.depth == 0:
+        return 0.0
+    if row.seconds_each is None or row.paused or row.state == QueueState.BLOCKED:
+        return None
+    return float(round(row.depth * row.seconds_each, 3))

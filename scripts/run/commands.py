@@ -1,0 +1,57 @@
+"""The commands of a few lines: stop, shell, manage, bench, test."""
+
+import os
+import subprocess
+import sys
+
+from scripts.place import ROOT, read_state
+from scripts.run.application import environment
+from scripts.run.runs import RUNS
+from scripts.run.up import recorded
+from scripts.servers import servers
+from scripts.servers.process import Process, signals_interrupt
+
+COVERED_PERCENT = 95  # of lines and branches
+
+
+def stop(_: list[str]) -> int:
+    """Ends every `./run up` and `demo` of this working copy, then the servers that were started for them."""
+    running = 0
+    for path in RUNS.glob("*.json"):
+        state = read_state(path)
+        process = Process(state["pid"], state["born"]) if state else None
+        if process and process.alive():
+            running += 1
+            process.stop(grace=40)
+        path.unlink(missing_ok=True)
+    ended = servers.stop()
+    print(f"stopped: {running} of ./run; servers: {', '.join(ended) or 'none of ours ran'}")
+    return 0
+
+
+def shell(arguments: list[str]) -> int:
+    """Python with Django, on the data of `./run up`."""
+    variables = environment(servers.find())
+    os.chdir(ROOT)
+    os.execve(sys.executable, [sys.executable, "manage.py", "shell", *arguments], variables)  # noqa: S606
+
+
+def manage(arguments: list[str]) -> int:
+    """`manage.py` with `arguments`, on the servers and data of `./run up`, which may run beside it."""
+    signals_interrupt()
+    with recorded():
+        variables = environment(servers.find())
+        return subprocess.call([sys.executable, str(ROOT / "manage.py"), *arguments], env=variables)
+
+
+def test(arguments: list[str]) -> int:
+    """pytest with `arguments`; without any, the whole suite and how much of the code it runs."""
+    os.chdir(ROOT)
+    whole = ["--cov", "--cov-report=term", f"--cov-fail-under={COVERED_PERCENT}"]
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or whole)])  # noqa: S606
+
+
+def bench(arguments: list[str]) -> int:
+    """The measurements; they borrow servers for themselves."""
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *arguments])  # noqa: S606
