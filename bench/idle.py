@@ -11,8 +11,8 @@ from bench.latency import Waits, measure
 from bench.place import Place, wait_for
 from bench.report import Report, milliseconds
 from bench.users import backlog, users, waiting
-from processing.worker.watchdog import LOCK_CLASS
 from queues.lifecycle import outbox
+from queues.lifecycle.lease import WORKERS
 from queues.lifecycle.outbox import Shard
 
 NAME = "bench-dispatcher"  # as PostgreSQL knows its connection
@@ -23,7 +23,7 @@ QUESTIONS = {
     "unpublished": (lambda: outbox.unpublished(Shard(0, 1), 0, 500, 200), 240),
     "wake": (lambda: outbox.wake(Shard(0, 1), 1000), 240),
     "enter_line": (lambda: outbox.enter_line(Shard(0, 1), 1000), 240),
-    "dead_leases": (lambda: outbox.dead_leases(Shard(0, 1), LOCK_CLASS, 1000), 60),
+    "dead_leases": (lambda: outbox.dead_leases(Shard(0, 1), WORKERS, 1000), 60),
     "stale_ready": (lambda: outbox.stale_ready(Shard(0, 1), 5, 1000), 60),
     "reap": (lambda: outbox.reap(Shard(0, 1), 600, 100), 60),
 }

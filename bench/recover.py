@@ -17,9 +17,10 @@ from bench.report import Report
 from bench.users import backlog, users, waiting
 from processing.broker.rabbitmq import queue_name
 from processing.broker.tokens import TOKEN_QUEUE
-from processing.worker.watchdog import LOCK_CLASS
-from queues.enqueue.accept import Submission, accept
+from queues.enqueue.accept import accept
 from queues.kinds import find
+from queues.lifecycle.lease import WORKERS
+from queues.values import Submission
 from scripts.servers.process import Process, descendants
 
 STEP_MS = 50
@@ -70,7 +71,7 @@ def killed_worker(here: Place) -> Outcome:
             "SELECT a.application_name FROM queues_userqueue q JOIN pg_locks l ON l.locktype = 'advisory'"
             " AND l.classid = %s AND l.objid::bigint = q.holder JOIN pg_stat_activity a USING (pid)"
             " WHERE q.state = 'draining'",
-            LOCK_CLASS,
+            WORKERS,
         )
         died = next(worker for name, worker in workers.items() if name == holder)
         child = descendants(died.pid)[0]
@@ -153,7 +154,7 @@ def running(
     command = ("work", "--processes", "1", "--threads", "8")
     second = {name: here.manage(name, *command, PGAPPNAME=name) for name in names}
     lock = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted"
-    wait_for(lambda: here.one(lock, LOCK_CLASS) == workers, "workers at work", every=0.05)
+    wait_for(lambda: here.one(lock, WORKERS) == workers, "workers at work", every=0.05)
     backlog(users(here, "recover", 100), 1_000)
     wait_for(lambda: waiting(here) == 0, "warm workers")
     here.empty()

@@ -7,9 +7,10 @@ import uuid_utils.compat
 
 from accounts.models import User
 from bench.place import Place
-from queues.enqueue.accept import Submission, accept
+from queues.enqueue.accept import accept
 from queues.kinds import find
 from queues.models import UserQueue
+from queues.values import Submission
 
 
 def users(here: Place, group: str, count: int) -> list[UUID]:

@@ -13,9 +13,11 @@ class ProcessingConfig(AppConfig):
 
         Raises WrongHandler when one does not fit, or an app of EXTRA_APPS has none.
         """
-        from processing import handlers
+        from processing import handlers, health
+        from project.telemetry.health import register
         from queues import kinds
 
+        register("rabbitmq", look=health.rabbitmq)
         extra = settings.ENV.extra_apps
         for app in apps.get_app_configs():
             before = len(kinds.all_kinds())

@@ -3,3 +3,12 @@ from django.apps import AppConfig
 
 class QueuesConfig(AppConfig):
     name = "queues"
+
+    def ready(self) -> None:
+        from project.telemetry import health, metrics
+        from queues.metrics import begin_at_zero
+        from queues.operations.figures import figures
+        from queues.operations.health import look
+
+        health.register("dispatcher", "workers", "queues", look=look, in_database=True)
+        metrics.register(figures, before=begin_at_zero)

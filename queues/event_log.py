@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -17,14 +17,20 @@ from django.conf import settings
 from django.db import transaction
 
 from project.telemetry.logs import Budget
-from queues.lifecycle.lease import Lease, Outcome, Work
 from queues.models import Request, UserQueue
 from queues.states import AttemptOutcome, QueueState, Status
-
-if TYPE_CHECKING:
-    from queues.enqueue.accept import Submission
+from queues.values import Outcome, Submission, Work
 
 log = structlog.get_logger()
+
+
+class Held(Protocol):
+    """A queue that a worker runs: its lease."""
+
+    user_id: UUID
+    queue_id: int
+    state: QueueState
+
 
 _budgets: defaultdict[str, Budget] = defaultdict(lambda: Budget(settings.ENV.log_requests_per_second))
 
@@ -36,7 +42,7 @@ def _line(event: str, tell: Callable[[], dict[str, Any]], level: int = logging.I
         log.log(level, event, **tell(), **({"left_out": left_out} if left_out else {}))
 
 
-def accepted(user_id: UUID, submissions: "Sequence[Submission]", rows: Sequence[Any], trace: str) -> None:
+def accepted(user_id: UUID, submissions: Sequence[Submission], rows: Sequence[Any], trace: str) -> None:
     """Requests were committed; the rows are ACCEPT's."""
 
     def tell() -> dict[str, Any]:
@@ -78,12 +84,12 @@ def _placed(row: Any) -> dict[str, Any]:
     }
 
 
-def started(lease: Lease, work: Work) -> None:
+def started(lease: Held, work: Work) -> None:
     """A worker calls the handler."""
     _line("started", lambda: {**_of(lease, work), "attempt": work.attempt + 1})
 
 
-def recorded(lease: Lease, outcomes: Sequence[Outcome]) -> None:
+def recorded(lease: Held, outcomes: Sequence[Outcome]) -> None:
     """A worker recorded what came of them."""
     succeeded = []
     for outcome in outcomes:
@@ -106,7 +112,7 @@ def _level(outcome: Outcome) -> int:
     return logging.WARNING if outcome.status == Status.RETRYING else logging.ERROR
 
 
-def _ended(lease: Lease, outcome: Outcome) -> dict[str, Any]:
+def _ended(lease: Held, outcome: Outcome) -> dict[str, Any]:
     told: dict[str, Any] = _of(lease, outcome.work) if outcome.work else {}
     told["attempt"] = outcome.attempt
     if outcome.outcome is not None:
@@ -120,7 +126,7 @@ def _ended(lease: Lease, outcome: Outcome) -> dict[str, Any]:
     return told
 
 
-def _ended_together(lease: Lease, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _ended_together(lease: Held, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     told = {"user": str(lease.user_id), "queue": lease.queue_id}
     return told | _many([o.work.kind for o in outcomes if o.work], [o.seq for o in outcomes])
 
@@ -133,7 +139,7 @@ def _many(kinds: Sequence[str], places: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _of(lease: Lease, work: Work) -> dict[str, Any]:
+def _of(lease: Held, work: Work) -> dict[str, Any]:
     return {
         "user": str(lease.user_id),
         "queue": lease.queue_id,

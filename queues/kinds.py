@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from queues.exceptions import UnknownKind
 from queues.states import OnFailure
 
 
@@ -34,10 +35,6 @@ class Kind:
     def json_schema(self) -> dict[str, Any]:
         """The payload's JSON Schema; without a schema of its own a kind takes any JSON value."""
         return self.schema.model_json_schema() if self.schema else {}
-
-
-class UnknownKind(LookupError):
-    """No handler is registered for this kind and version."""
 
 
 _kinds: dict[tuple[str, int], Kind] = {}

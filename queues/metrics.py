@@ -15,8 +15,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from queues import kinds, throughput
 from queues.kinds import Kind
-from queues.lifecycle.lease import Outcome
 from queues.states import FINAL, AttemptOutcome, Status
+from queues.values import Outcome
 
 
 class BatchHistogram(Histogram):

@@ -6,8 +6,8 @@ import structlog
 from django.db import InterfaceError, OperationalError
 
 from processing import metrics
-from processing.worker.watchdog import LOCK_CLASS
 from queues.lifecycle import outbox
+from queues.lifecycle.lease import WORKERS
 from queues.lifecycle.outbox import Shard
 from queues.lifecycle.recovery import recover
 from queues.sql.statement import left_out
@@ -45,7 +45,7 @@ class DeadLeases:
         now = time.monotonic()
         all_may_reconnect = now - self._lost_postgresql < SETTLED_SECONDS
         doubted, woken = {}, []
-        for queue_id, fence, expired in outbox.dead_leases(self.shard, LOCK_CLASS, count):
+        for queue_id, fence, expired in outbox.dead_leases(self.shard, WORKERS, count):
             since = now if all_may_reconnect else self._doubted.get((queue_id, fence), now)
             doubted[queue_id, fence] = since
             next_try, _ = self._again.get((queue_id, fence), (now, 0.0))

@@ -18,7 +18,6 @@ from django.db.models.functions import Now
 from processing.broker import rabbitmq, tokens
 from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.operations.rebuild import brought
-from processing.worker.watchdog import LOCK_CLASS as WORKERS
 from project.postgresql import pooling
 from project.rabbitmq_addresses import amqp_urls
 from project.redis import RedisUnavailable, check_redis
@@ -105,7 +104,7 @@ def _place(url: str) -> str:
 
 def moving() -> Iterator[Finding]:
     """Whether somebody works, and what is late."""
-    now = backlog.look(WORKERS)
+    now = backlog.look()
     missing = settings.ENV.dispatch_shards - now.dispatchers
     yield _finding(
         "shards", missing > 0, f"{now.dispatchers} of {settings.ENV.dispatch_shards} led", SERVERS["dispatcher"]

@@ -14,7 +14,7 @@ from django.db import connection
 from accounts import retention
 from accounts.models import User
 from processing.broker.rabbitmq import Publisher, names_of
-from queues.lifecycle.control import NotPossible
+from queues.exceptions import NotPossible
 from queues.models import UserQueue
 from queues.operations import erasure
 

@@ -8,8 +8,8 @@ from django.db.models import F, QuerySet
 
 from processing.broker import tokens
 from processing.broker.rabbitmq import Publisher, queue_name
+from queues.exceptions import NotPossible
 from queues.lifecycle import control, outbox
-from queues.lifecycle.control import NotPossible
 from queues.models import UserQueue
 
 log = structlog.get_logger()

@@ -18,7 +18,8 @@ from processing.worker.isolation import Isolation
 from processing.worker.shares import Shares
 from processing.worker.turn import Line, Turn
 from processing.worker.watchdog import Watch
-from queues.lifecycle.lease import FencedOut, Lease
+from queues.exceptions import FencedOut
+from queues.lifecycle.lease import Lease
 from queues.states import QueueState
 
 log = structlog.get_logger()

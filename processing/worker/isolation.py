@@ -15,7 +15,8 @@ import structlog
 
 from processing.worker.recorder import Recording
 from processing.worker.watchdog import Renewal, Watch
-from queues.lifecycle.lease import FencedOut, Lease
+from queues.exceptions import FencedOut
+from queues.lifecycle.lease import Lease
 from queues.states import QueueState
 
 log = structlog.get_logger()

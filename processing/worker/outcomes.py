@@ -8,8 +8,8 @@ from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, T
 from processing.worker import tracebacks
 from processing.worker.results import InvalidResult
 from queues.kinds import Kind
-from queues.lifecycle.lease import Next, Outcome, Work
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
+from queues.values import Next, Outcome, Work
 
 LONGEST_MESSAGE = 2000
 TRACED = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.REJECTED)

@@ -14,10 +14,12 @@ from psycopg.errors import LockNotAvailable
 from processing.worker.outcomes import Verdict
 from processing.worker.watchdog import RENEW_SECONDS
 from queues import event_log
-from queues.lifecycle.lease import FencedOut, Lease, Next, Outcome
+from queues.exceptions import FencedOut
+from queues.lifecycle.lease import Lease
 from queues.metrics import count_recorded
 from queues.notify.changes import changed, finished
 from queues.states import QueueState
+from queues.values import Next, Outcome
 
 log = structlog.get_logger()
 

@@ -33,12 +33,14 @@ from processing.worker.watchdog import Renewal, Watch, raise_in
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import of_handler, of_role
 from queues import event_log
+from queues.exceptions import FencedOut
 from queues.kinds import Kind
 from queues.lifecycle import outbox
-from queues.lifecycle.lease import FencedOut, Lease, Next, Work, keep_beginning
+from queues.lifecycle.lease import Lease, keep_beginning
 from queues.notify.changes import changed
 from queues.sql.statement import drop_open_transaction
 from queues.states import QueueState
+from queues.values import Next, Work
 
 log = structlog.get_logger()
 

@@ -18,12 +18,12 @@ from processing.broker import tokens
 from processing.worker.heartbeat import Beat
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import WATCH
+from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
-from queues.lifecycle.lease import FencedOut, Lease, reconcile, renew
+from queues.lifecycle.lease import WORKERS, Lease, reconcile, renew
 
 log = structlog.get_logger()
 
-LOCK_CLASS = 0x6F776B72  # "owkr": workers' advisory locks
 TICK_SECONDS = 0.01
 RENEW_SECONDS = 1.0
 RECONCILE_SECONDS = 1.0
@@ -182,7 +182,7 @@ class Watch:
             if self._locked.is_set():
                 tokens.learn(outbox.token_generation())
                 return
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [LOCK_CLASS, self.holder])
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WORKERS, self.holder])
             (taken,) = cursor.fetchone()
         if taken:
             tokens.learn(outbox.token_generation())  # before anybody sends a token

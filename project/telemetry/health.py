@@ -1,9 +1,9 @@
 """Whether the service works: GET /health/live (this process answers) and /health/ready (all it needs does).
 
 `status` is `ok`, `degraded` (200: Redis, RabbitMQ, a dispatcher or all workers are missing, work waits and nothing
-moves, or a queue is blocked; requests are accepted and kept) or `down`
-(503: PostgreSQL or its schema is missing). Each check is `ok`, `down` or `timeout`; the log says why. The checks run
-beside each other and are repeated after CACHED seconds at the earliest, so that probes cost nothing.
+moves, or a queue is blocked; requests are accepted and kept) or `down` (503: PostgreSQL or its schema is missing).
+Each check is `ok`, `down` or `timeout`; the log says why. Apps add their own (`register`). The checks run beside each
+other and are repeated after CACHED seconds at the earliest, so that probes cost nothing.
 """
 
 import threading
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TookTooLong
 from functools import cache
+from typing import NamedTuple
 
 import orjson
 import structlog
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.migrations.loader import MigrationLoader
 from django.http import HttpRequest, HttpResponse
@@ -25,10 +25,7 @@ from project.redis import RedisUnavailable, check_redis
 
 CACHED = 1.0
 TIMEOUT = 2.0
-SILENT_SECONDS = 10.0  # a leader is succeeded within 5
 NEEDED = ("postgresql", "migrations")
-CHECKS = ("postgresql", "rabbitmq", "redis", "migrations", "dispatcher", "workers", "queues")
-IN_DATABASE = ("postgresql", "migrations", "dispatcher", "workers", "queues")
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +54,7 @@ def answer(status: str, checks: dict[str, str], code: int = 200) -> HttpResponse
 
 
 class _Recent:
-    """The newest results, and the three threads that fetch new ones: one that hangs holds up no other."""
+    """The newest results, and the threads that fetch new ones: one that hangs holds up no other."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -73,43 +70,66 @@ class _Recent:
             return self.results
 
     def fetch(self) -> dict[str, str]:
-        started = {check: self.thread(check.__name__).submit(check) for check in (in_database, rabbitmq, redis)}
+        started = [(checked, self.thread(checked.names[0]).submit(checked.look)) for checked in _beside()]
         deadline = time.monotonic() + TIMEOUT
         found: dict[str, str] = {}
-        for check, future in started.items():
-            found |= self.outcome(check, future, deadline)
-        return {name: found[name] for name in CHECKS}
+        for checked, future in started:
+            found |= self.outcome(checked.names, future, deadline)
+        return found
 
     def thread(self, name: str) -> ThreadPoolExecutor:
         if name not in self.threads:
             self.threads[name] = ThreadPoolExecutor(1, f"health-{name}")
         return self.threads[name]
 
-    def outcome(self, check: "Check", future: "Future[dict[str, str]]", deadline: float) -> dict[str, str]:
-        names = IN_DATABASE if check is in_database else (check.__name__,)
+    def outcome(self, names: tuple[str, ...], future: "Future[dict[str, str]]", deadline: float) -> dict[str, str]:
         try:
             return future.result(max(0.0, deadline - time.monotonic()))
         except TookTooLong:
             future.cancel()
             return dict.fromkeys(names, "timeout")
         except Exception as failure:  # what a check cannot do is its answer
-            log.warning("check_failed", check=check.__name__, error=f"{type(failure).__name__}: {failure}"[:300])
+            log.warning("check_failed", check=names[0], error=f"{type(failure).__name__}: {failure}"[:300])
             return dict.fromkeys(names, "down")
 
 
-Check = Callable[[], dict[str, str]]
+class Checked(NamedTuple):
+    """What is found by one look; the names are those of its answer."""
+
+    names: tuple[str, ...]
+    look: Callable[[], dict[str, str]]
+
+
+_registered: list[Checked] = []
+_registered_in_database: list[Checked] = []
+
+
+def register(*names: str, look: Callable[[], dict[str, str]], in_database: bool = False) -> None:
+    """An app's check, from its `ready()`: what `look` answers for each of the names. An exception means `down`.
+
+    It runs in a thread of its own; with `in_database`, on the connection of the check of PostgreSQL, after that.
+    """
+    (_registered_in_database if in_database else _registered).append(Checked(names, look))
+
+
+def _beside() -> list[Checked]:
+    in_postgresql = [name for checked in _registered_in_database for name in checked.names]
+    ours = [Checked(("postgresql", "migrations", *in_postgresql), in_database), Checked(("redis",), redis)]
+    return ours + _registered
 
 
 def in_database() -> dict[str, str]:
-    """PostgreSQL itself, its schema, and who leads the shards, on this thread's own connection."""
+    """PostgreSQL itself, its schema, and what apps look for in it, on this thread's own connection."""
+    found: dict[str, str] = {"postgresql": "ok"}
     try:
         connection.close_if_unusable_or_obsolete()
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         schema = migrations()
-        if schema != "ok":
-            return {**dict.fromkeys(IN_DATABASE, "down"), "postgresql": "ok"}
-        return {"postgresql": "ok", "migrations": schema, "dispatcher": dispatcher(), **moving()}
+        found["migrations"] = schema
+        for checked in _registered_in_database:
+            found |= checked.look() if schema == "ok" else dict.fromkeys(checked.names, "down")
+        return found
     except (DatabaseError, InterfaceError):
         connection.close()
         raise
@@ -127,29 +147,6 @@ def migrations() -> str:
 @cache
 def shipped_migrations() -> frozenset[tuple[str, str]]:
     return frozenset(MigrationLoader(None).disk_migrations)
-
-
-def dispatcher() -> str:
-    """Whether the leader of every shard has lately shown that it makes progress."""
-    from queues.lifecycle import leadership
-
-    silent = leadership.last_sign(settings.ENV.dispatch_shards)
-    return "ok" if silent is not None and silent <= SILENT_SECONDS else "down"
-
-
-def moving() -> dict[str, str]:
-    """Whether a worker gave a sign lately, and whether what waits goes on: no queue is stuck or blocked."""
-    from project.telemetry.metrics import standing_now
-
-    now = standing_now()
-    return {"workers": "ok" if now.workers else "down", "queues": "ok" if now.moves else "down"}
-
-
-def rabbitmq() -> dict[str, str]:
-    from processing.broker import rabbitmq as broker
-
-    broker.ping(TIMEOUT)
-    return {"rabbitmq": "ok"}
 
 
 def redis() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from project.telemetry import health
 from project.telemetry.multiprocess import VARIABLE, settled
-from queues.metrics import begin_at_zero
-from queues.operations import backlog
-from queues.operations.backlog import Standing
-from queues.states import QueueState
 
 log = structlog.get_logger()
 
@@ -46,6 +42,20 @@ ANSWER_SECONDS = Histogram(
     ["route", "method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+
+
+_figures: list[Callable[[], Iterable[Metric]]] = []
+_before: list[Callable[[], None]] = []
+
+
+def register(figures: Callable[[], Iterable[Metric]], before: Callable[[], None] | None = None) -> None:
+    """An app's figures of the whole installation, from its `ready()`; `before` runs first in each process's scrape.
+
+    Both may use Django's connection. Without PostgreSQL the figures are left out, whatever they are of.
+    """
+    _figures.append(figures)
+    if before is not None:
+        _before.append(before)
 
 
 def count_answer(route: str, method: str | None, status: int, arrived: float) -> None:
@@ -68,7 +78,8 @@ def metrics(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
 
 def exposition(collectors: Iterable[Any] = ()) -> bytes:
     """All that the processes of this service counted, and what the given collectors collect, as Prometheus reads it."""
-    begin_at_zero()
+    for begin in _before:
+        begin()
     shared = os.environ.get(VARIABLE)
     return render([*collectors, REGISTRY if shared is None else Counted(Path(shared))])
 
@@ -108,43 +119,8 @@ class Installation:
         if checks["postgresql"] != "ok" or checks["migrations"] != "ok":
             return
         try:
-            yield from figures(standing_now())
+            for figures in _figures:
+                yield from figures()
         except DatabaseError as error:
             connection.close()
             log.warning("figures are missing", error=str(error).strip().splitlines()[:1])
-
-
-def standing_now() -> Standing:
-    """How all queues stand, at most a few seconds ago."""
-    from processing.worker.watchdog import LOCK_CLASS as WORKERS
-
-    return backlog.recent.look(WORKERS)
-
-
-def figures(found: Standing) -> Iterator[Metric]:
-    queues = GaugeMetricFamily(
-        "ordered_work_queues", "Users' queues; idle ones only where something is to be published.", labels=["state"]
-    )
-    depth = GaugeMetricFamily(
-        "ordered_work_depth", "Requests without a final status, by their queue's state.", labels=["state"]
-    )
-    for state in QueueState:
-        queues.add_metric([state.value], found.queues(state))
-        depth.add_metric([state.value], sum(group.depth for group in found.groups if group.state == state))
-    oldest = GaugeMetricFamily(
-        "ordered_work_oldest_waiting_seconds", "Age of the oldest waiting request.", labels=["queues"]
-    )
-    for which, age in found.ages.items():
-        oldest.add_metric([which], age)
-    lag = GaugeMetricFamily(
-        "ordered_work_dispatcher_lag_seconds", "How long the oldest thing has been due.", labels=["task"]
-    )
-    for task, seconds in found.lag.items():
-        lag.add_metric([task], seconds)
-    yield from (queues, depth, oldest, lag)
-    yield GaugeMetricFamily("ordered_work_depth_max", "Depth of the deepest queue.", found.deepest)
-    yield GaugeMetricFamily("ordered_work_queues_paused", "Paused queues, idle ones included.", found.paused)
-    yield GaugeMetricFamily("ordered_work_unpublished", "Accepted and not in RabbitMQ yet.", found.unpublished)
-    yield GaugeMetricFamily("ordered_work_dispatchers_leading", "Shards that have a leader.", found.dispatchers)
-    yield GaugeMetricFamily("ordered_work_worker_processes", "Worker processes alive.", found.workers)
-    yield GaugeMetricFamily("ordered_work_standing_seconds", "What looking at all queues took.", found.took)

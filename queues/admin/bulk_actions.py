@@ -26,8 +26,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from project.admin.base import FastAdmin
-from queues.enqueue.accept import QueueFull, SessionOver
-from queues.lifecycle.control import NotPossible
+from queues.exceptions import NotPossible, QueueFull, SessionOver
 from queues.models import Request, UserQueue
 from queues.operations.selectors import DEPTH, first_id, in_line
 from queues.states import QueueState

@@ -18,9 +18,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from project.telemetry import health
-from project.telemetry.metrics import standing_now
 from queues import throughput
-from queues.operations import dead_letters
+from queues.operations import backlog, dead_letters
 from queues.operations.backlog import STUCK_SECONDS, Standing
 from queues.operations.selectors import first_id
 from queues.states import QueueState, Status
@@ -128,7 +127,7 @@ newest_failures = Kept(5.0, lambda: dead_letters.newest(first_id(timezone.now() 
 
 def look() -> Board:
     """How it all is, at most a few seconds ago."""
-    standing = standing_now()
+    standing = backlog.recent.look()
     hour = throughput.read()
     return Board(
         timezone.now(),

@@ -6,7 +6,7 @@ from rest_framework.request import Request as APIRequest
 
 from project.rest.problems import FieldError, Invalid, TooManyRequests
 from project.web import rate_limit
-from queues.enqueue.accept import TooManyBytes
+from queues.exceptions import TooManyBytes
 
 LONGEST_RETRY_AFTER = 3600
 

@@ -15,10 +15,10 @@ from project.web import rate_limit
 from queues.api.openapi import IDEMPOTENCY, LOCATION
 from queues.api.requests import OwnersView, accepted, caller, encoded, json, once_for_key, own, too_much
 from queues.api.serializers import QueueShown, RequestShown
-from queues.enqueue.accept import QueueFull, open_queue
+from queues.enqueue.accept import open_queue
 from queues.enqueue.idempotency import Answer
+from queues.exceptions import NotPossible, QueueFull
 from queues.lifecycle import control
-from queues.lifecycle.control import NotPossible
 from queues.representation import shape
 from queues.representation.queue_summary import summary
 

@@ -30,10 +30,10 @@ from project.telemetry.metrics import count_answer
 from project.web import rate_limit
 from project.web.middleware import Edge, identify
 from queues.api.requests import encoded
-from queues.enqueue.accept import Ask, Submission
 from queues.enqueue.group_commit import GroupCommit
 from queues.enqueue.parsing import read_one
 from queues.representation import shape
+from queues.values import Ask, Submission
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Any], Iterable[bytes]]

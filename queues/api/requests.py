@@ -48,14 +48,16 @@ from queues.api.serializers import (
     WaitQuery,
 )
 from queues.enqueue import parsing
-from queues.enqueue.accept import Accepted, QueueFull, SessionOver, Submission, TooManyBytes, accept
-from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, KeyInUse, KeyReused, once
+from queues.enqueue.accept import accept
+from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, once
+from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooManyBytes
 from queues.live.long_poll import waiting
 from queues.models import Request
 from queues.notify import hints
 from queues.representation import shape
 from queues.representation.queue_summary import summary
 from queues.representation.rows import check_session, own_queue, own_request
+from queues.values import Accepted, Submission
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 NOBODYS = UUID(int=0)

@@ -1,95 +1,24 @@
 """Taking requests in: a place in line and the row, in one statement and one commit. Nothing here talks to RabbitMQ."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import orjson
-import uuid_utils.compat
 from django.conf import settings
 from django.db import transaction
 
 from accounts.models import Session, User
 from queues import event_log
-from queues.kinds import Kind
+from queues.exceptions import QueueFull, SessionOver, TooManyBytes
 from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.notify.changes import changed
 from queues.sql.protocol import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
+from queues.values import Accepted, Ask, Submission
 
 NO_LIMIT = 2**62
-
-
-class SessionOver(Exception):
-    """The session has ended, or its user may not log in any more."""
-
-
-class QueueFull(Exception):
-    """The user has as many requests waiting as they may."""
-
-    def __init__(self, queue: UserQueue) -> None:
-        super().__init__(f"{queue.depth} requests are waiting; the limit is {queue.limit}.")
-        self.queue = queue
-
-
-class TooManyBytes(QueueFull):
-    """The user has as many bytes waiting, or stored, as they may: `code` says which, `limit` and `used` how many."""
-
-    def __init__(self, queue: UserQueue, code: str, limit: int, used: int, asked: int) -> None:
-        super().__init__(queue)
-        self.args = (f"{used} bytes are {code.removeprefix('bytes_')}; {asked} more are over the limit of {limit}.",)
-        self.code, self.limit, self.used, self.asked = code, limit, used, asked
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """One request as asked for. `payload` is JSON text that fits the kind's schema; a `not_before` lies ahead."""
-
-    kind: Kind
-    payload: str
-    not_before: datetime | None = None
-    expires_at: datetime | None = None
-    retry_of: UUID | None = None
-    id: UUID = field(default_factory=uuid_utils.compat.uuid7)
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What the database made of a submission; `seq` is None while it is scheduled."""
-
-    submission: Submission
-    queue_id: int
-    seq: int | None
-    created_at: datetime
-    done_seq: int
-    given_up_ahead: int
-    seconds_each: float | None
-    stands: bool
-
-    @property
-    def position(self) -> int | None:
-        """How many requests are ahead of it; None while it is scheduled."""
-        return None if self.seq is None else max(0, self.seq - self.done_seq - 1 - self.given_up_ahead)
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds until its turn at the queue's present pace; None when unknown."""
-        if self.position is None or self.seconds_each is None or self.stands:
-            return None
-        return round(self.position * self.seconds_each, 3)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One submission of somebody, in a session, by the call that `trace` names."""
-
-    user_id: UUID
-    session_id: UUID
-    submission: Submission
-    trace: str
 
 
 def accept(

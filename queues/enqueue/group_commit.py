@@ -17,9 +17,10 @@ import structlog
 from django.db import DatabaseError, OperationalError, connection
 
 from project.web import rate_limit
-from queues.enqueue.accept import Accepted, Ask, accept_together
+from queues.enqueue.accept import accept_together
 from queues.notify import hints
 from queues.notify.changes import changed
+from queues.values import Accepted, Ask
 
 LARGEST_GROUP = 64
 TRIES = 2  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds

@@ -17,7 +17,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import OperationalError, transaction
 
-from queues.enqueue.accept import SessionOver
+from queues.exceptions import KeyInUse, KeyReused, SessionOver
 from queues.sql.statement import Statement, left_out
 
 KEEP_HOURS = 24
@@ -55,14 +55,6 @@ PRUNE = Statement(f"""
         ORDER BY created_at LIMIT %(count)s FOR UPDATE SKIP LOCKED))
     RETURNING user_id
 """)  # noqa: S608
-
-
-class KeyReused(Exception):
-    """The key came before, with another body or to another path."""
-
-
-class KeyInUse(Exception):
-    """The first call with the key is under way, and did not end for as long as one may wait."""
 
 
 _patient = threading.Semaphore(max(1, settings.ENV.api_threads // 2))

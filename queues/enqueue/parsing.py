@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from project.rest.problems import FieldError, Invalid
 from queues import kinds
-from queues.enqueue.accept import Submission
+from queues.exceptions import UnknownKind
 from queues.kinds import Kind
+from queues.values import Submission
 
 LARGEST_BATCH = 500
 FARTHEST = timedelta(days=366)  # how far ahead not_before may lie
@@ -101,7 +102,7 @@ def _kind(data: dict[str, Any], path: str, errors: list[FieldError]) -> Kind | N
         return None
     try:
         return kinds.find(name, version)
-    except kinds.UnknownKind:
+    except UnknownKind:
         versions = [str(kind.version) for kind in kinds.all_kinds() if kind.name == name]
         if versions:
             said = f"{name} has no such version; there is {', '.join(versions)}."

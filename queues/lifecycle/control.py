@@ -17,16 +17,14 @@ from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.functions import Cast, Now
 
 from queues import event_log, kinds
-from queues.enqueue.accept import Accepted, Submission, accept
+from queues.enqueue.accept import accept
+from queues.exceptions import NotPossible, UnknownKind
 from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
 from queues.notify.changes import changed, finished
 from queues.notify.hints import work_waits
 from queues.states import FINAL, QueueState, Status
-
-
-class NotPossible(Exception):
-    """The request or queue is not in a state that allows it; the message says why, for its owner to read."""
+from queues.values import Accepted, Submission
 
 
 def cancel(request_id: UUID) -> None:
@@ -77,7 +75,7 @@ def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") 
         )
     try:
         kind = kinds.find(request.kind, request.version)
-    except kinds.UnknownKind:
+    except UnknownKind:
         raise NotPossible(f"There is no handler for {request.kind} version {request.version} any more.") from None
     payload = Request.objects.values_list(Cast("payload", TextField()), flat=True).get(id=request_id)
     again = Submission(kind, payload, retry_of=request.id)

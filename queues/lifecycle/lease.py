@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 from uuid import UUID
 
 import orjson
 from django.conf import settings
 
+from queues.exceptions import FencedOut
 from queues.sql.protocol import (
     CLAIMED,
     GIVE_BACK,
@@ -21,57 +22,12 @@ from queues.sql.protocol import (
     RENEW,
     REPUBLISH,
 )
-from queues.states import AttemptOutcome, QueueState, Status
+from queues.states import QueueState, Status
+from queues.values import Next, Outcome, Work
 
-Next = Literal[QueueState.DRAINING, QueueState.READY, QueueState.WAITING, QueueState.BLOCKED]
-
+WORKERS = 0x6F776B72  # "owkr": the class of the advisory locks that live workers hold
 ANSWER_SECONDS = 1.5  # an answer to the asking for a lease that took longer counts as a refusal ..
 YOUNG_SECONDS = 2.0  # .. and the lease, once it is as old as this, is given back
-
-
-class FencedOut(Exception):
-    """Somebody else owns the queue by now, or nobody does: stop at once. Nothing was written."""
-
-
-class Work(NamedTuple):
-    """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended.
-
-    `ready_at` (when it could begin) and `began_at` (when its first attempt did) are in seconds since the epoch.
-    """
-
-    id: UUID
-    seq: int
-    kind: str
-    version: int
-    payload: str
-    attempt: int
-    max_attempts: int
-    on_failure: str
-    finished_at: datetime | None
-    expired: bool
-    cancel_asked: bool
-    trace: str
-    ready_at: float
-    began_at: float | None
-
-
-class Outcome(NamedTuple):
-    """What came of one request: a final status, or `retrying`. `result` is JSON text; times are the database's.
-
-    `work` is what was claimed; nothing of it is recorded. `traceback` is for operators, `frames` of it for the log.
-    """
-
-    seq: int
-    status: Status
-    attempt: int
-    outcome: AttemptOutcome | None = None
-    result: str | None = None
-    error: dict[str, Any] | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
-    work: Work | None = None
-    traceback: str | None = None
-    frames: str | None = None
 
 
 class Lease:

@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 
 from queues import event_log, kinds
+from queues.exceptions import UnknownKind
 from queues.metrics import count_lost
 from queues.models import Attempt, Request, UserQueue
 from queues.notify.changes import finished
@@ -93,5 +94,5 @@ def _count_lost_attempt(queue: UserQueue, head: Request) -> None:
 def _delay(head: Request) -> float:
     try:
         return kinds.find(head.kind, head.version).delay(head.attempt)
-    except kinds.UnknownKind:
+    except UnknownKind:
         return 1.0

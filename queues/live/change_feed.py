@@ -13,7 +13,8 @@ import orjson
 
 from accounts.tokens import Claims
 from project.rest.renderers import OPTIONS
-from queues.enqueue.accept import SessionOver, open_queue
+from queues.enqueue.accept import open_queue
+from queues.exceptions import SessionOver
 from queues.models import Request, UserQueue
 from queues.representation import shape
 from queues.representation.queue_summary import Summary, summary

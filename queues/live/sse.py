@@ -18,7 +18,7 @@ from django.db import connection
 
 from project.redis import hint
 from project.rest.problems import ServiceUnavailable, TooManyRequests
-from queues.enqueue.accept import SessionOver
+from queues.exceptions import SessionOver
 from queues.live.change_feed import Follower
 from queues.metrics import STREAMS
 from queues.notify.hints import Listener, channel

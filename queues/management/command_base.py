@@ -20,10 +20,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import InterfaceError, OperationalError
 from django.db.models.functions import Now
 
-from queues.enqueue.accept import QueueFull, SessionOver
-from queues.lifecycle.control import NotPossible
+from queues.exceptions import NoSuch, NotPossible, QueueFull, SessionOver
 from queues.models import OperatorAction
-from queues.operations.selectors import NoSuch
 
 log = structlog.get_logger()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
+from queues.lifecycle.lease import WORKERS
 from queues.sql.statement import Statement
 from queues.states import QueueState
 
@@ -131,11 +132,11 @@ class Standing:
         }
 
 
-def look(workers: int) -> Standing:
-    """How they stand now. The argument is the class of the advisory locks that workers hold."""
+def look() -> Standing:
+    """How they stand now."""
     began = time.monotonic()
     rows = BY_STATE.rows()
-    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=workers, silent=SILENT_SECONDS)
+    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=WORKERS, silent=SILENT_SECONDS)
     assert around is not None  # noqa: S101  (it has no WHERE)
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
     return Standing(
@@ -157,11 +158,11 @@ class Recent:
         self._newest: Standing | None = None
         self._until = 0.0
 
-    def look(self, workers: int) -> Standing:
+    def look(self) -> Standing:
         """As `look` above, at most CACHED_SECONDS old, older only if looking takes long."""
         with self._lock:
             if self._newest is None or time.monotonic() >= self._until:
-                self._newest = look(workers)
+                self._newest = look()
                 self._until = time.monotonic() + max(CACHED_SECONDS, CACHED_TIMES * self._newest.took)
             return self._newest
 

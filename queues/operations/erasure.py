@@ -9,8 +9,8 @@ from django.db import connection, transaction
 
 from project.redis import RedisUnavailable, call
 from project.web import rate_limit
+from queues.exceptions import NotPossible
 from queues.lifecycle import control
-from queues.lifecycle.control import NotPossible
 from queues.lifecycle.recovery import recover
 from queues.models import OperatorAction, Request, UserQueue
 from queues.notify import progress

@@ -11,7 +11,8 @@ from django.db.models import F, Max, Min, Sum
 from django.db.models.functions import Now
 
 from queues import event_log
-from queues.lifecycle.control import NotPossible, end, go_on, locked
+from queues.exceptions import NotPossible
+from queues.lifecycle.control import end, go_on, locked
 from queues.models import Request, UserQueue
 from queues.sql.statement import Statement
 from queues.states import OnFailure, QueueState, Status

@@ -10,6 +10,7 @@ from django.db.models import Case, DateTimeField, F, OuterRef, Q, QuerySet, Subq
 from django.db.models.functions import Greatest, Now
 
 from accounts.models import User
+from queues.exceptions import NoSuch
 from queues.models import Request, UserQueue
 from queues.states import GIVEN_UP, QueueState, Status
 
@@ -20,10 +21,6 @@ ORDERS: dict[Order, Any] = {
     "age": F("oldest_waiting_at").asc(nulls_last=True),
     "pace": F("seconds_each").desc(nulls_last=True),  # the slowest first
 }
-
-
-class NoSuch(LookupError):
-    """No user, queue or request of that name; the message says which was looked for."""
 
 
 def find_queue(text: str) -> UserQueue:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from queues.enqueue.accept import SessionOver
+from queues.exceptions import SessionOver
 from queues.representation.rows import LIVING_SESSION
 from queues.sql.statement import Statement
 from queues.states import QueueState

@@ -6,7 +6,7 @@ from uuid import UUID
 from django.db.models import Model
 from django.db.models.fields.generated import GeneratedField
 
-from queues.enqueue.accept import SessionOver
+from queues.exceptions import SessionOver
 from queues.models import Request, UserQueue
 from queues.representation.shape import JSON_COLUMNS
 from queues.sql.statement import Statement

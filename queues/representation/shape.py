@@ -7,10 +7,10 @@ import orjson
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
-from queues.enqueue.accept import Accepted
 from queues.models import Request
 from queues.notify import progress
 from queues.states import AttemptOutcome, Status
+from queues.values import Accepted
 
 JSON_COLUMNS = ("payload", "result", "error")
 

@@ -26,9 +26,10 @@ from processing.dispatch.dispatcher import Dispatcher
 from processing.worker import drain
 from project.rabbitmq_addresses import amqp_urls
 from queues import kinds
-from queues.enqueue.accept import Accepted, Submission, accept
+from queues.enqueue.accept import accept
 from queues.lifecycle.outbox import Shard
 from queues.models import Attempt, Request, UserQueue
+from queues.values import Accepted, Submission
 
 _numbers = itertools.count(1)
 

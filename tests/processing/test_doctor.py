@@ -14,8 +14,8 @@ from processing.broker import tokens
 from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.handlers import HandlerRequest
 from processing.operations import doctor
-from processing.worker.watchdog import LOCK_CLASS as WORKERS
 from project.telemetry import health
+from queues.lifecycle.lease import WORKERS
 from queues.management.command_base import Exit, OperatorCommand
 from queues.models import Leadership, OperatorAction, Request, UserQueue
 from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit

@@ -17,8 +17,9 @@ from processing.handlers import HandlerRequest
 from processing.worker import drain
 from processing.worker.watchdog import Watch
 from project.postgresql.limits import WATCH, of_role
+from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
-from queues.lifecycle.lease import FencedOut, Lease, reconcile, renew
+from queues.lifecycle.lease import Lease, reconcile, renew
 from queues.models import UserQueue
 from queues.sql.protocol import LEASE
 from queues.states import QueueState

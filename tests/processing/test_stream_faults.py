@@ -15,7 +15,7 @@ from accounts.tokens import read_access
 from project.rest.problems import ServiceUnavailable
 from queues.api import events as stream_views
 from queues.api.events import LoopsBody, ThreadsBody
-from queues.enqueue.accept import SessionOver
+from queues.exceptions import SessionOver
 from queues.live import sse as module
 from queues.live.change_feed import Follower
 from queues.live.sse import PULSE, Stream, Streams

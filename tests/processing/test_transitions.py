@@ -17,6 +17,7 @@ from accounts.models import User
 from processing.handlers import HandlerRequest
 from project.telemetry.logs import at_work
 from queues import event_log
+from queues.exceptions import NotPossible
 from queues.lifecycle import control
 from queues.lifecycle.recovery import recover
 from queues.models import UserQueue
@@ -138,7 +139,7 @@ def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.Mon
                 verb()
     assert events(lines, user) == ["accepted"]
     for verb in verbs:
-        with suppress(control.NotPossible):  # purged, it cannot be cancelled
+        with suppress(NotPossible):  # purged, it cannot be cancelled
             verb()
     assert events(lines, user) == ["accepted", "resumed", "purged", "republished"]
 

@@ -18,13 +18,13 @@ from processing.broker.reader import Reader
 from processing.handlers import HandlerRequest, Reject, RetryLater
 from processing.worker import drain, turn
 from processing.worker import recorder as recording
-from processing.worker import watchdog as watch
 from processing.worker.drain import drain_queue
 from processing.worker.recorder import Recording
 from project.postgresql.limits import Limits, of_role
 from queues.lifecycle import control
-from queues.lifecycle.lease import Lease, Next
+from queues.lifecycle.lease import WORKERS, Lease
 from queues.models import Attempt, UserQueue
+from queues.values import Next
 from tests.processing.crew import (
     Hand,
     attempts_of,
@@ -595,7 +595,7 @@ def test_the_watch_outlives_a_connection_that_dies_while_it_records(
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
                 " AND objid = %s",
-                [watch.LOCK_CLASS, drain.watch.holder],
+                [WORKERS, drain.watch.holder],
             )
         time.sleep(0.1)
         return request.sequence

@@ -15,11 +15,11 @@ from accounts.models import User
 from project.telemetry import health
 from queues import kinds, metrics, throughput
 from queues.admin import dashboard
-from queues.lifecycle.lease import Outcome
 from queues.models import Attempt, Request
 from queues.operations import backlog
 from queues.operations.backlog import Recent
 from queues.states import AttemptOutcome, QueueState, Status
+from queues.values import Outcome
 from tests.queues.rows import queue_of, request_in
 
 pytestmark = pytest.mark.django_db

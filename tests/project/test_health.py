@@ -14,9 +14,9 @@ from django.utils import timezone
 
 from accounts.models import User
 from processing.broker import rabbitmq
-from processing.worker.watchdog import LOCK_CLASS
 from project.redis import RedisUnavailable
 from project.telemetry import health
+from queues.lifecycle.lease import WORKERS
 from queues.models import Leadership, UserQueue
 from queues.operations import backlog
 from queues.states import QueueState, Status
@@ -42,7 +42,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def worker() -> Iterator[psycopg.Connection[Any]]:
     """A worker process holds its lock, and has just asked something."""
     with psycopg.connect(settings.ENV.database_url, autocommit=True) as session:
-        session.execute("SELECT pg_advisory_lock(%s, 1)", [LOCK_CLASS])
+        session.execute("SELECT pg_advisory_lock(%s, 1)", [WORKERS])
         yield session
 
 
@@ -97,7 +97,7 @@ def test_without_a_worker_it_is_degraded() -> None:
 
 def test_a_worker_that_gives_no_sign_is_none(leader: None, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
     monkeypatch.setattr(backlog, "SILENT_SECONDS", 0.2)
-    until(lambda: backlog.look(LOCK_CLASS).workers == 0, "its session is silent", 5)
+    until(lambda: backlog.look().workers == 0, "its session is silent", 5)
     assert ready() == (200, "degraded", {"workers": "down"})
 
 
@@ -108,9 +108,9 @@ def test_a_blocked_queue_and_one_that_does_not_move_are_told(leader: None, monke
     assert ready() == (200, "degraded", {"queues": "down"})
     UserQueue.objects.filter(pk=queue.pk).update(state=QueueState.READY)
     monkeypatch.setattr(backlog, "STUCK_SECONDS", 0.0)
-    assert not backlog.look(LOCK_CLASS).moves
+    assert not backlog.look().moves
     monkeypatch.setattr(backlog, "STUCK_SECONDS", 3600.0)
-    assert backlog.look(LOCK_CLASS).moves
+    assert backlog.look().moves
 
 
 def test_without_redis_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from processing.worker.supervisor import Supervisor
 from project.telemetry import health, metrics
+from queues.operations import backlog
 from queues.operations.backlog import Recent
 from scripts.place import ROOT
 from tests.processing.crew import new_user, submit
@@ -25,7 +26,7 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     recent = health._Recent()
     monkeypatch.setattr(health, "_recent", recent)
-    monkeypatch.setattr(metrics.backlog, "recent", Recent())
+    monkeypatch.setattr(backlog, "recent", Recent())
     yield
     for thread in recent.threads.values():
         thread.submit(lambda: connection.close())  # its own, not that of this thread

@@ -11,8 +11,8 @@ from django.conf import settings
 from django.utils import timezone
 
 from queues.enqueue import idempotency
-from queues.enqueue.accept import Accepted
 from queues.models import IdempotencyKey, Request, UserQueue
+from queues.values import Accepted
 from tests.queues.api import Caller
 from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
 

@@ -10,13 +10,15 @@ from django.utils import timezone
 
 from accounts.models import User
 from queues import kinds
-from queues.enqueue.accept import Submission, TooManyBytes, accept
-from queues.lifecycle.lease import Lease, Outcome
+from queues.enqueue.accept import accept
+from queues.exceptions import TooManyBytes
+from queues.lifecycle.lease import Lease
 from queues.models import Request, UserQueue
 from queues.operations import integrity
 from queues.operations.erasure import remove_requests
 from queues.operations.retention import remove
 from queues.states import AttemptOutcome, QueueState, Status
+from queues.values import Outcome, Submission
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of
 from tests.queues.api import Caller
@@ -183,7 +185,8 @@ def test_the_api_says_which_limit_of_bytes_is_reached(
 @pytest.mark.django_db(transaction=True)
 def test_the_short_way_leaves_the_refusal_to_django(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes what fits, also where what waits has to be added up, and nothing of what does not is counted."""
-    from queues.enqueue.accept import Ask, accept_together
+    from queues.enqueue.accept import accept_together
+    from queues.values import Ask
 
     limited(monkeypatch, waiting=25)
     full, other = new_user(), new_user()

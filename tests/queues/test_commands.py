@@ -15,6 +15,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts.models import User
+from queues.exceptions import NotPossible
 from queues.lifecycle import control
 from queues.management import command_base
 from queues.management.command_base import Exit, positive, shown, span
@@ -313,7 +314,7 @@ def test_pause_resume_and_republish_do_what_they_say() -> None:
     shown_ = run("queues", "show", queue.pk, "--json").json
     assert ("@" in shown_["paused_by"], shown_["resumed_by"]) == (True, "operator")
     assert shown_["paused_at"].endswith("Z")
-    with pytest.raises(control.NotPossible):
+    with pytest.raises(NotPossible):
         control.resume(queue.pk)
     run("queue", "resume", queue.pk, "--yes")
     queue.refresh_from_db()

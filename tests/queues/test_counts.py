@@ -12,16 +12,17 @@ from django.db.models.functions import Now
 
 from processing.worker.outcomes import Verdict
 from processing.worker.recorder import Recording
-from queues.enqueue.accept import Ask, QueueFull, Submission, accept_together
+from queues.enqueue.accept import accept_together
+from queues.exceptions import NotPossible, QueueFull
 from queues.kinds import find
 from queues.lifecycle import control
-from queues.lifecycle.control import NotPossible
-from queues.lifecycle.lease import Lease, Outcome
+from queues.lifecycle.lease import Lease
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.operations import integrity
 from queues.representation.rows import count_given_up_between
 from queues.states import AttemptOutcome, QueueState, Status
+from queues.values import Ask, Outcome, Submission
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, new_user, submit, until

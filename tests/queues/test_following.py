@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.tokens import read_access
-from queues.enqueue.accept import SessionOver
+from queues.exceptions import SessionOver
 from queues.lifecycle import control
 from queues.live import change_feed
 from queues.live.change_feed import Follower, Place

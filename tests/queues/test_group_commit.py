@@ -12,9 +12,10 @@ from project import redis
 from project.web import rate_limit
 from queues import kinds
 from queues.enqueue import group_commit
-from queues.enqueue.accept import Ask, Submission, accept_together
+from queues.enqueue.accept import accept_together
 from queues.enqueue.group_commit import GroupCommit
 from queues.models import Request, UserQueue
+from queues.values import Ask, Submission
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import queue_of, until
 from tests.queues.rows import with_queues

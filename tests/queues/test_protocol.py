@@ -32,16 +32,17 @@ from hypothesis.stateful import (
 
 from processing.broker.rabbitmq import Pointer, Publisher, queue_name
 from processing.broker.reader import Reader
+from queues.exceptions import FencedOut, NotPossible
 from queues.lifecycle import control, outbox
 from queues.lifecycle import lease as lease_module
-from queues.lifecycle.control import NotPossible
-from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.lease import Lease
 from queues.lifecycle.outbox import Parcel, Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.sql import protocol
 from queues.sql.statement import Statement
 from queues.states import FINAL, AttemptOutcome, QueueState, Status
+from queues.values import Outcome
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, submit

@@ -13,13 +13,14 @@ from processing.dispatch import dead_leases
 from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import recorder
-from processing.worker.watchdog import LOCK_CLASS
+from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
-from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.lease import WORKERS, Lease
 from queues.lifecycle.outbox import Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Attempt, Request, UserQueue
 from queues.states import QueueState, Status
+from queues.values import Outcome
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit, until
@@ -166,10 +167,10 @@ def test_a_lease_is_taken_away_once_and_its_holder_writes_nothing_more() -> None
 def test_a_lease_ends_when_it_runs_out_or_its_holders_lock_is_free() -> None:
     alive, dead, silent = new_user(), new_user(), new_user()
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, 11)", [LOCK_CLASS])
+        cursor.execute("SELECT pg_advisory_lock(%s, 11)", [WORKERS])
     leases = [leased(user, holder=holder) for user, holder in ((alive, 11), (dead, 12), (silent, 11))]
     UserQueue.objects.filter(user=silent).update(lease_until=timezone.now() - timedelta(seconds=1))
-    found = {queue_id: expired for queue_id, _, expired in outbox.dead_leases(ALL, LOCK_CLASS, 10)}
+    found = {queue_id: expired for queue_id, _, expired in outbox.dead_leases(ALL, WORKERS, 10)}
     assert found == {leases[1].queue_id: False, leases[2].queue_id: True}
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_unlock_all()")

@@ -12,13 +12,15 @@ from django.utils import timezone
 from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 from accounts.models import Session
+from queues.exceptions import FencedOut
 from queues.lifecycle import control, outbox
-from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.lease import Lease
 from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
 from queues.sql import protocol
 from queues.sql.statement import Statement
 from queues.states import AttemptOutcome, QueueState, Status
+from queues.values import Outcome
 from tests.processing import kinds
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit

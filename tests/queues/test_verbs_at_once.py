@@ -16,14 +16,15 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
+from queues.exceptions import FencedOut, NotPossible
 from queues.lifecycle import control, outbox
-from queues.lifecycle.control import NotPossible
 from queues.lifecycle.expiry import expire as expire_all
-from queues.lifecycle.lease import FencedOut, Lease, Outcome
+from queues.lifecycle.lease import Lease
 from queues.lifecycle.outbox import Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.states import AttemptOutcome, QueueState, Status
+from queues.values import Outcome
 from tests.queues.api import Caller
 from tests.queues.rows import queue_of, request_in
 from tests.queues.threads import at_once

@@ -7,7 +7,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from processing.broker.rabbitmq import BrokerUnavailable
 from processing.operations.doctor import Finding, Grade, diagnose
-from queues.lifecycle.control import NotPossible
+from queues.exceptions import NotPossible
 from queues.management.command_base import Exit, OperatorCommand, counted
 
 COLUMNS = ("check", "grade", "found", "advice")

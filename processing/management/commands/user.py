@@ -15,11 +15,10 @@ from accounts.models import User
 from processing.broker.rabbitmq import BrokerUnavailable
 from processing.operations.erase import erase
 from project.rest.renderers import OPTIONS
-from queues.lifecycle.control import NotPossible
+from queues.exceptions import NoSuch, NotPossible
 from queues.management.command_base import Exit, OperatorCommand, seconds, whoever
 from queues.models import UserQueue
 from queues.operations.export import records
-from queues.operations.selectors import NoSuch
 
 PATIENCE = 30.0
 TOLD_EVERY = 10_000

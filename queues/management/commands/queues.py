@@ -100,7 +100,7 @@ def rows(sort: str, state: list[str], limit: int, paused: bool | None, **_: Any)
 
 def summary() -> dict[str, Any]:
     """All queues in a line."""
-    found = backlog.look(0)
+    found = backlog.look()
     return {
         "depth": found.depth,
         "deepest": found.deepest,

@@ -1,0 +1,39 @@
+"""The queues' part of GET /metrics: how the whole installation stands, the same from every process that is asked."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from queues.operations import backlog
+from queues.states import QueueState
+
+
+def figures() -> Iterator[Metric]:
+    """How all queues stand, at most a few seconds ago."""
+    found = backlog.recent.look()
+    queues = GaugeMetricFamily(
+        "ordered_work_queues", "Users' queues; idle ones only where something is to be published.", labels=["state"]
+    )
+    depth = GaugeMetricFamily(
+        "ordered_work_depth", "Requests without a final status, by their queue's state.", labels=["state"]
+    )
+    for state in QueueState:
+        queues.add_metric([state.value], found.queues(state))
+        depth.add_metric([state.value], sum(group.depth for group in found.groups if group.state == state))
+    oldest = GaugeMetricFamily(
+        "ordered_work_oldest_waiting_seconds", "Age of the oldest waiting request.", labels=["queues"]
+    )
+    for which, age in found.ages.items():
+        oldest.add_metric([which], age)
+    lag = GaugeMetricFamily(
+        "ordered_work_dispatcher_lag_seconds", "How long the oldest thing has been due.", labels=["task"]
+    )
+    for task, seconds in found.lag.items():
+        lag.add_metric([task], seconds)
+    yield from (queues, depth, oldest, lag)
+    yield GaugeMetricFamily("ordered_work_depth_max", "Depth of the deepest queue.", found.deepest)
+    yield GaugeMetricFamily("ordered_work_queues_paused", "Paused queues, idle ones included.", found.paused)
+    yield GaugeMetricFamily("ordered_work_unpublished", "Accepted and not in RabbitMQ yet.", found.unpublished)
+    yield GaugeMetricFamily("ordered_work_dispatchers_leading", "Shards that have a leader.", found.dispatchers)
+    yield GaugeMetricFamily("ordered_work_worker_processes", "Worker processes alive.", found.workers)
+    yield GaugeMetricFamily("ordered_work_standing_seconds", "What looking at all queues took.", found.took)
