@@ -12,7 +12,7 @@ import orjson
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel
 
-from processing.worker.results import as_json
+from processing.results import as_json
 from project.start import place
 from project.telemetry.logs import at_work
 from queues import kinds

@@ -5,10 +5,13 @@ class QueuesConfig(AppConfig):
     name = "queues"
 
     def ready(self) -> None:
+        from project.admin.site import register_board
         from project.telemetry import health, metrics
+        from queues.admin import dashboard
         from queues.metrics import begin_at_zero
         from queues.operations.figures import figures
         from queues.operations.health import look
 
         health.register("dispatcher", "workers", "queues", look=look, in_database=True)
         metrics.register(figures, before=begin_at_zero)
+        register_board(dashboard.look, permission="queues.view_userqueue")

@@ -1,13 +1,33 @@
 """Who may know whom. The directions are what keeps each part readable, and replaceable, by itself."""
 
 import ast
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 APPS = ("accounts", "queues", "processing")
+NAMES_APPS = {"project.urls", "project.events_urls", "project.wsgi", "project.asgi"}  # that is what they are for
+# From the top floor down: each room knows only rooms below it.
+ROOMS = {
+    "queues": (
+        *("management", "apps", "admin", "urls", "operations", "api", "live", "lifecycle", "enqueue", "representation"),
+        *("event_log", "metrics", "throughput", "values", "kinds", "exceptions", "models", "fields", "states"),
+        *("sql", "notify"),
+    ),
+    "processing": (
+        *("management", "apps", "operations", "dispatch", "worker", "health", "broker", "handlers"),
+        *("results", "metrics"),
+    ),
+    "project": (
+        *("urls", "events_urls", "wsgi", "asgi", "events_settings", "web", "rest", "telemetry", "redis", "admin"),
+        *("settings", "start", "postgresql", "rabbitmq_addresses"),
+    ),
+    "scripts": ("run.__main__", "chaos", "run", "servers", "place"),
+}
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -63,6 +83,86 @@ def test_what_a_request_over_http_runs_never_speaks_to_rabbitmq() -> None:
     """Nothing in an HTTP request may wait for the broker: but for the health check, no module of it can reach it."""
     reach = who_imports("processing.broker.rabbitmq", "accounts", "queues", "project")
     assert {path for path in reach if not path.startswith("scripts/")} <= {"project/telemetry/health.py"}
+
+
+@cache
+def house() -> dict[str, set[str]]:
+    """Each module of ours, with those of ours that it imports."""
+    modules = {_module(path): path for path in files(*APPS, "project", "scripts")}
+    return {
+        name: {other for other in _nearest(set(imports(path)), modules.keys()) if other != name}
+        for name, path in modules.items()
+    }
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _nearest(names: set[str], modules: Collection[str]) -> set[str]:
+    """The modules among the names; of a name inside a module, that module, but of a module no package above it."""
+    found = set()
+    for name in names:
+        head = name if name in modules else name.rpartition(".")[0]
+        if head in modules:
+            found.add(head)
+    return {name for name in found if not any(other.startswith(f"{name}.") for other in found)}
+
+
+def reached(*starts: str) -> set[str]:
+    """All that is imported by the modules, by what they import, and so on."""
+    found: set[str] = set()
+    following = list(starts)
+    while following:
+        name = following.pop()
+        if name not in found:
+            found.add(name)
+            following += house()[name]
+    return found
+
+
+def test_nothing_that_an_http_request_loads_reaches_rabbitmq() -> None:
+    """By whatever way: from the addresses, and from the doors in front of them."""
+    reach = reached(*NAMES_APPS, "project.settings", "accounts.apps", "queues.apps")
+    assert "queues.enqueue.accept" in reach
+    assert not {name for name in reach if name.startswith("processing")}
+
+
+def test_nothing_in_project_knows_an_app() -> None:
+    upwards = {
+        (name, other)
+        for name, others in house().items()
+        for other in others
+        if name.startswith("project.") and name not in NAMES_APPS and other.partition(".")[0] != "project"
+    }
+    assert upwards == set()
+
+
+@pytest.mark.parametrize("app", ROOMS)
+def test_each_room_knows_only_rooms_below_it(app: str) -> None:
+    rooms = ROOMS[app]
+
+    def room(name: str) -> int | None:
+        inside = name.removeprefix(f"{app}.")
+        return next((n for n, room in enumerate(rooms) if f"{inside}.".startswith(f"{room}.")), None)
+
+    pairs = [(name, other) for name, others in house().items() for other in others]
+    inside = [pair for pair in pairs if all(name.startswith(f"{app}.") for name in pair)]
+    assert inside
+    back = [
+        (n, o) for n, o in inside if (here := room(n)) is not None and (there := room(o)) is not None and there < here
+    ]
+    assert back == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    circles = [name for name, others in house().items() if any(name in reached(other) for other in others)]
+    assert circles == []
+
+
+def test_no_room_is_crowded() -> None:
+    rooms = Counter(path.parent for path in files(*APPS, "project", "scripts") if path.name != "__init__.py")
+    assert [str(room.relative_to(ROOT)) for room, modules in rooms.items() if modules > 16] == []
 
 
 def test_the_check_sees_an_import_wherever_it_stands(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from types import FrameType
 from typing import NamedTuple
 
 from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, TimeLimitExceeded
+from processing.results import InvalidResult
 from processing.worker import tracebacks
-from processing.worker.results import InvalidResult
 from queues.kinds import Kind
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
 from queues.values import Next, Outcome, Work

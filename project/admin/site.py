@@ -1,6 +1,7 @@
 """The admin, whose first page is the board: how all queues, processes and servers are, renewed every few seconds."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from django.contrib import admin
 from django.contrib.admin.apps import AdminConfig as DjangoAdminConfig
@@ -10,6 +11,20 @@ from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import path
 from django.urls.resolvers import URLPattern, URLResolver
+
+
+class Board(NamedTuple):
+    look: Callable[[], Any]
+    permission: str
+
+
+_board: Board | None = None
+
+
+def register_board(look: Callable[[], Any], permission: str) -> None:
+    """The first page, from an app's `ready()`: what templates/admin/board shows to whoever has the permission."""
+    global _board
+    _board = Board(look, permission)
 
 
 class AdminConfig(DjangoAdminConfig):
@@ -35,7 +50,6 @@ class Site(admin.AdminSite):
         return render(request, "admin/board/board.html", shown)
 
     def _shown(self, request: HttpRequest) -> dict[str, Any]:
-        """The board, for who may see queues."""
-        from queues.admin import dashboard as board
-
-        return {"board": board.look()} if request.user.has_perm("queues.view_userqueue") else {}
+        if _board is None or not request.user.has_perm(_board.permission):
+            return {}
+        return {"board": _board.look()}

@@ -5,11 +5,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +16,7 @@ from scripts.run import demo_checks
 from scripts.run.application import SMALL, Service, choose_port, environment, migrate, readiness, services
 from scripts.run.client import ACCEPTED, Client
 from scripts.run.crew import Crew
+from scripts.run.crowd import Demonstrator, crowd
 from scripts.run.up import recorded
 from scripts.servers.borrowing import borrowed
 from scripts.servers.process import signals_interrupt
@@ -26,52 +24,6 @@ from scripts.servers.process import signals_interrupt
 LOG = LOCAL / "demo.log"
 START_SECONDS = 60.0
 WORK_SECONDS = 45.0
-
-
-Work = dict[str, Any]
-
-
-@dataclass
-class Program:
-    """A program of the user's own: it submits batches of work over so many connections."""
-
-    batches: list[list[Work]]
-    connections: int
-
-
-@dataclass
-class Demonstrator:
-    """A user of the demo: what is submitted, and what came of it."""
-
-    name: str
-    load: str
-    programs: list[Program]
-    token: str = ""
-    queue: dict[str, Any] = field(default_factory=dict)
-    answers: Counter[str] = field(default_factory=Counter)
-    requests: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def asked(self) -> int:
-        return sum(len(batch) for program in self.programs for batch in program.batches)
-
-    @property
-    def accepted(self) -> int:
-        return self.answers[ACCEPTED]
-
-
-def crowd() -> list[Demonstrator]:
-    """Who takes part."""
-    echoes = [{"kind": "demo.echo", "payload": {"n": n}} for n in range(900)]
-    slow = [{"kind": "demo.steps", "payload": {"steps": 5, "delay_ms": 50}} for _ in range(10)]
-    flaky = [{"kind": "demo.flaky", "payload": {"failures": n % 3}} for n in range(9)]
-    batches = [echoes[n : n + 50] for n in range(0, 450, 50)]
-    flood = [Program(batches, connections=2), Program([[one] for one in echoes[450:]], connections=4)]
-    return [
-        Demonstrator("flo", "floods: 900 x demo.echo", flood),
-        Demonstrator("sam", "slow: 10 x demo.steps", [Program([[one] for one in slow], connections=1)]),
-        Demonstrator("fay", "flaky: 9 x demo.flaky", [Program([[one] for one in flaky], connections=3)]),
-    ]
 
 
 def main(_: list[str]) -> int:

@@ -2,21 +2,19 @@
 
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from scripts.run.client import ACCEPTED
-
-if TYPE_CHECKING:
-    from scripts.run.demo import Demonstrator
+from scripts.run.crowd import Demonstrator
 
 FLOOD = "flo"
 LONGEST_WAIT = 2.0  # seconds: one turn of somebody else, and time for a slow machine
 
 
-def progress(users: list["Demonstrator"], seconds: float) -> Table:
+def progress(users: list[Demonstrator], seconds: float) -> Table:
     """The queues as they are now."""
     table = Table(title=f"{seconds:.1f} s", title_justify="left")
     for column in ("user", "load", "state", "waiting", "finished a minute", "the oldest waits since"):
@@ -30,14 +28,14 @@ def progress(users: list["Demonstrator"], seconds: float) -> Table:
     return table
 
 
-def line(users: list["Demonstrator"], seconds: float) -> str:
+def line(users: list[Demonstrator], seconds: float) -> str:
     """The same where no terminal is."""
     return f"{seconds:5.1f} s  " + "   ".join(
         f"{u.name}: {u.queue['depth']} waiting, {u.queue['state']}" for u in users
     )
 
 
-def give(console: Console, users: list["Demonstrator"], seconds: float) -> int:
+def give(console: Console, users: list[Demonstrator], seconds: float) -> int:
     """Prints who got what; 0 when every promise was kept."""
     table = Table(title="kept?", title_justify="left")
     for column in ("user", "load", "accepted", "finished", "in order", "never two at once", "took attempts"):
@@ -76,7 +74,7 @@ def give(console: Console, users: list["Demonstrator"], seconds: float) -> int:
     return 1 if wrong else 0
 
 
-def broken(user: "Demonstrator") -> dict[str, list[str]]:
+def broken(user: Demonstrator) -> dict[str, list[str]]:
     """What the user's requests, in the order of their sequence numbers, show to be wrong."""
     requests = user.requests
     faults: dict[str, list[str]] = {"count": [], "order": [], "overlap": []}
@@ -99,7 +97,7 @@ def broken(user: "Demonstrator") -> dict[str, list[str]]:
     return faults
 
 
-def quiet_waits(users: list["Demonstrator"]) -> tuple[list[float], float]:
+def quiet_waits(users: list[Demonstrator]) -> tuple[list[float], float]:
     """Seconds that others' requests could have run but did not, while the flood ran, and how long it ran."""
     flood = next(user for user in users if user.name == FLOOD).requests
     if not flood or not all(request["finished_at"] for request in flood):

@@ -13,9 +13,10 @@ import psycopg
 
 from scripts.place import LOCAL, lock, read_state, write_state
 from scripts.servers import postgresql, rabbitmq, redis
+from scripts.servers.found import Found
 from scripts.servers.process import birth
 from scripts.servers.rabbitmq import Control, Rabbitmq
-from scripts.servers.servers import FOLDERS, Found, Search, Servers, places
+from scripts.servers.servers import FOLDERS, Search, Servers, places
 
 SESSIONS = LOCAL / "sessions"
 

@@ -1,17 +1,13 @@
 """Places on servers whose working copy is gone: their database, virtual host and Redis number are given back."""
 
-from typing import TYPE_CHECKING
-
 import psycopg
 
 from scripts.servers import postgresql, rabbitmq, redis
+from scripts.servers.found import Found
 from scripts.servers.marks import Mark
 
-if TYPE_CHECKING:
-    from scripts.servers.servers import Found
 
-
-def reclaim(found: "list[Found]") -> list[str]:
+def reclaim(found: list[Found]) -> list[str]:
     """Gives back what is marked for a folder of this machine that is gone and that nobody is connected to; says what.
 
     `found` are the three servers. Whose folder is on another machine, or on this one, is left alone.

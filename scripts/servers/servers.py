@@ -15,6 +15,7 @@ import psycopg
 from scripts.place import LOCAL, OWN_NAME, SetupError, lock, write_state
 from scripts.servers import docker, packages, postgresql, rabbitmq, redis
 from scripts.servers.docker import Container
+from scripts.servers.found import Found
 from scripts.servers.marks import Mark
 from scripts.servers.postgresql import Postgresql
 from scripts.servers.private import PrivateServer
@@ -50,21 +51,6 @@ class Servers:
             "QUEUE_PREFIX": self.queue_prefix,
             "REDIS_PREFIX": self.redis_prefix,
         }
-
-
-@dataclass
-class Found:
-    """A server as it was found: where, and whether the caller named it, or we started it."""
-
-    title: str
-    url: str
-    named: bool = False
-    private: PrivateServer | Container | None = None
-
-    @property
-    def control(self) -> rabbitmq.Control | None:
-        """The `rabbitmqctl` of a broker that we started."""
-        return self.private.control if isinstance(self.private, Rabbitmq) else None
 
 
 @dataclass

@@ -19,8 +19,10 @@ from django.core.management import CommandError, call_command
 from prometheus_client.parser import text_string_to_metric_families
 
 from processing.dispatch.dispatcher import Dispatcher
+from processing.dispatch.probes import DispatcherProbes
+from processing.health import STUCK_SECONDS
 from processing.worker.heartbeat import Beat
-from processing.worker.probes import STUCK_SECONDS, DispatcherVitality, WorkersVitality
+from processing.worker.probes import WorkersProbes
 from processing.worker.supervisor import Supervisor
 from processing.worker.watchdog import Watch
 from project.telemetry import health
@@ -169,16 +171,16 @@ def test_a_dispatcher_that_stands_still_is_not_alive(all_servers_work: dict[str,
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
-    vitality = DispatcherVitality([(dispatcher, thread)])
-    assert vitality.live() == {"shard 0": "ok"}
+    probes = DispatcherProbes([(dispatcher, thread)])
+    assert probes.live() == {"shard 0": "ok"}
     all_servers_work["rabbitmq"] = "down"
-    assert vitality.live() == {"shard 0": "ok"}, "no restart of ours brings RabbitMQ back"
-    assert vitality.ready()["rabbitmq"] == "down"
+    assert probes.live() == {"shard 0": "ok"}, "no restart of ours brings RabbitMQ back"
+    assert probes.ready()["rabbitmq"] == "down"
     dispatcher.looked -= STUCK_SECONDS
-    assert vitality.live() == {"shard 0": "stuck"}
+    assert probes.live() == {"shard 0": "stuck"}
     stop.set()
     thread.join()
-    assert vitality.live() == {"shard 0": "its thread ended"}
+    assert probes.live() == {"shard 0": "its thread ended"}
 
 
 class TwoProcesses(Supervisor):
@@ -195,26 +197,26 @@ class TwoProcesses(Supervisor):
 def test_workers_are_ready_with_the_first_that_postgresql_knows(
     all_servers_work: dict[str, str], tmp_path: Path
 ) -> None:
-    vitality = WorkersVitality(TwoProcesses(time.monotonic()), tmp_path)
-    assert vitality.live() == {"supervisor": "ok", "process 7": "ok", "process 8": "ok"}
-    assert vitality.ready()["workers"] == "none works yet"
+    probes = WorkersProbes(TwoProcesses(time.monotonic()), tmp_path)
+    assert probes.live() == {"supervisor": "ok", "process 7": "ok", "process 8": "ok"}
+    assert probes.ready()["workers"] == "none works yet"
     Beat(tmp_path, 7).give(known=False)
-    assert vitality.ready()["workers"] == "none works yet"
+    assert probes.ready()["workers"] == "none works yet"
     Beat(tmp_path, 8).give(known=True)
-    assert set(vitality.ready().values()) == {"ok"}
+    assert set(probes.ready().values()) == {"ok"}
 
 
 def test_a_worker_process_that_went_silent_is_stuck(all_servers_work: dict[str, str], tmp_path: Path) -> None:
-    vitality = WorkersVitality(TwoProcesses(time.monotonic() - STUCK_SECONDS), tmp_path)
+    probes = WorkersProbes(TwoProcesses(time.monotonic() - STUCK_SECONDS), tmp_path)
     for pid in (7, 8):
         Beat(tmp_path, pid).give(known=True)
     long_ago = time.time() - STUCK_SECONDS - 1
     os.utime(tmp_path / "beat-7", (long_ago, long_ago))
-    assert vitality.live() == {"supervisor": "ok", "process 7": "stuck", "process 8": "ok"}
+    assert probes.live() == {"supervisor": "ok", "process 7": "stuck", "process 8": "ok"}
     os.utime(tmp_path / "beat-8", (long_ago, long_ago))
-    assert vitality.ready()["workers"] == "none works yet"
+    assert probes.ready()["workers"] == "none works yet"
     (tmp_path / "beat-8").unlink()
-    assert vitality.live()["process 8"] == "stuck", "it never came to life"
+    assert probes.live()["process 8"] == "stuck", "it never came to life"
 
 
 def test_the_watch_gives_the_sign_of_life(transactional_db: None, tmp_path: Path) -> None:

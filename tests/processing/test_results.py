@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from accounts.models import User
 from processing.handlers import HandlerRequest
-from processing.worker.results import InvalidResult, as_json
+from processing.results import InvalidResult, as_json
 from queues.models import Attempt
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, attempts_of, new_user, queue_of, requests_of, statuses_of, submit

@@ -12,10 +12,11 @@ import pytest
 from scripts.place import ROOT, SetupError, write_state
 from scripts.run import clean, runs
 from scripts.servers import postgresql, redis, servers
+from scripts.servers.found import Found
 from scripts.servers.marks import Mark
 from scripts.servers.process import birth
 from scripts.servers.redis import Redis
-from scripts.servers.servers import Found, Search, Servers
+from scripts.servers.servers import Search, Servers
 from tests.conftest import SERVERS
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from scripts.place import ROOT
 from scripts.run import demo_checks
 from scripts.run.client import ACCEPTED
-from scripts.run.demo import Demonstrator, Program
+from scripts.run.crowd import Demonstrator, Program
 from scripts.servers import redis
 from scripts.servers.marks import Mark, machine
 from scripts.servers.redis import Redis

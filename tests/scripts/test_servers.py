@@ -11,13 +11,14 @@ import pytest
 
 from scripts.place import ROOT, SetupError, free_port
 from scripts.servers import docker, packages, postgresql, rabbitmq, redis
+from scripts.servers.found import Found
 from scripts.servers.marks import Mark, machine
 from scripts.servers.postgresql import Postgresql
 from scripts.servers.private import PrivateServer
 from scripts.servers.rabbitmq import Rabbitmq
 from scripts.servers.reclaim import reclaim
 from scripts.servers.redis import Redis
-from scripts.servers.servers import Found, Search, places, without_password
+from scripts.servers.servers import Search, places, without_password
 from tests.conftest import SERVERS
 
 NAMED = {

@@ -9,8 +9,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from processing.dispatch.dispatcher import Dispatcher
+from processing.dispatch.probes import DispatcherProbes
 from processing.operations.sessions import refuse_borrowed_sessions
-from processing.worker.probes import DispatcherVitality
 from processing.worker.process import stop_on_signals
 from project.postgresql.limits import play
 from project.telemetry.metrics import exposition
@@ -50,9 +50,9 @@ class Command(BaseCommand):
             threading.Thread(target=lead, args=(d, stop, defects), name=f"shard {d.shard.number}") for d in dispatchers
         ]
         if health_port:
-            vitality = DispatcherVitality(list(zip(dispatchers, threads, strict=True)))
+            probes = DispatcherProbes(list(zip(dispatchers, threads, strict=True)))
             try:
-                Probes(settings.ENV.health_host, health_port, vitality.live, vitality.ready, exposition).start()
+                Probes(settings.ENV.health_host, health_port, probes.live, probes.ready, exposition).start()
             except PortUnusable as wrong:
                 raise CommandError(f"--health-port {health_port}: {wrong}") from None
         for thread in threads:

@@ -71,7 +71,7 @@ class Command(BaseCommand):
         """The processes count, and give their signs of life, in files that they share with this one."""
         from processing.operations.sessions import refuse_borrowed_sessions
         from processing.worker.heartbeat import Beat
-        from processing.worker.probes import WorkersVitality
+        from processing.worker.probes import WorkersProbes
         from processing.worker.process import stop_on_signals
         from processing.worker.supervisor import Supervisor
         from project.telemetry.metrics import Counted, render
@@ -92,9 +92,9 @@ class Command(BaseCommand):
         supervisor = Supervisor(commands, {VARIABLE: str(shared)}, lambda pid: Beat(shared, pid).forget())
         try:
             if health_port:
-                vitality = WorkersVitality(supervisor, shared)
+                probes = WorkersProbes(supervisor, shared)
                 told = partial(render, [supervisor, Counted(shared)])
-                Probes(settings.ENV.health_host, health_port, vitality.live, vitality.ready, told).start()
+                Probes(settings.ENV.health_host, health_port, probes.live, probes.ready, told).start()
             supervisor.run(stop)
         except PortUnusable as wrong:
             raise CommandError(f"--health-port {health_port}: {wrong}") from None
