@@ -35,7 +35,9 @@ class Environment(BaseSettings):
     _mask_wrapped: ClassVar[bool] = True
 
     debug: bool = Field(False, description="Development: the default secret and plain HTTP are allowed.")
-    secret_key: str = Field(DEVELOPMENT_SECRET, min_length=32, description="Signs sessions and tokens.")
+    secret_key: str = Field(
+        DEVELOPMENT_SECRET, min_length=32, description="Signs sessions and tokens: 50 random characters."
+    )
     secrets_dir: str = Field("", description="Folder of files named for settings: secret_key .. The environment wins.")
     allowed_hosts: str = Field("localhost,127.0.0.1,[::1]", description="Host names served, comma-separated.")
     database_url: str = Field("postgres://postgres@127.0.0.1:5432/ordered_work", description="PostgreSQL.")

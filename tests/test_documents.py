@@ -8,9 +8,10 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from project.settings import Environment
+from scripts import env_example
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,9 @@ def test_every_file_that_a_document_links_or_names_is_there(document: Path) -> N
     linked = {document.parent / link for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)}
     named = {
         ROOT / path
-        for path in re.findall(r"`((?:tests|docs|queues|project|processing|accounts|bench)/[\w/]+\.\w+)`", text)
+        for path in re.findall(
+            r"`((?:tests|docs|queues|project|processing|accounts|bench|scripts|clients|examples)/[\w/]+\.\w+)`", text
+        )
     }
     assert [str(path) for path in sorted(linked | named) if not path.exists()] == []
 
@@ -46,6 +49,17 @@ def test_every_default_that_is_documented_is_the_settings() -> None:
     assert len(told) > 10
     for name, default in told:
         assert default == str(Environment.model_fields[name.lower()].default).lower(), name
+
+
+def test_the_example_of_an_environment_names_every_setting_with_its_default() -> None:
+    assert (ROOT / ".env.example").read_text() == env_example.text()
+
+
+def test_the_index_leads_to_every_document() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert [
+        path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md" and f"({path.name})" not in index
+    ] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
