@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from scripts.chaos.faults import Struck
+from scripts.chaos.fault import Struck
 from scripts.chaos.probes import Probe
 from scripts.chaos.witness import Row
 

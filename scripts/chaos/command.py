@@ -16,8 +16,9 @@ from rich.console import Console
 from scripts.chaos import journal, report, witness
 from scripts.chaos.bystanders import by_fault, stays
 from scripts.chaos.clients import Clients, Counts, ask_patiently
-from scripts.chaos.faults import FAULTS, STAY_SECONDS, STAYING_EVERY, Planned, Trouble, plan
-from scripts.chaos.ledger import Evidence, Ledger, Told, judge
+from scripts.chaos.evidence import Evidence, Told
+from scripts.chaos.fault import FAULTS, STAY_SECONDS, STAYING_EVERY, Planned, Trouble, plan
+from scripts.chaos.ledger import Ledger, judge
 from scripts.chaos.probes import Probes
 from scripts.chaos.stack import Stack
 from scripts.chaos.stalls import recovery, stalls, standstills

@@ -12,15 +12,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
 import psycopg
 
 from scripts.chaos import journal, witness
-from scripts.place import ROOT, SetupError, free_port
+from scripts.chaos.member import Member, children, distinct_ports, through
+from scripts.place import ROOT, SetupError
 from scripts.run.application import readiness
 from scripts.servers import postgresql
 from scripts.servers.postgresql import Postgresql
@@ -37,25 +36,6 @@ MOST_CONNECTIONS = 90  # of the private PostgreSQL: few enough to use them all u
 READY_SECONDS = 60.0
 PORT_SECONDS = 10.0
 WATCH_SECONDS = 0.02  # how soon the death of a process is noticed
-
-
-@dataclass
-class Member:
-    """One process of the project. It is started again when it dies, `rest` seconds later."""
-
-    name: str
-    command: list[str]
-    log: IO[bytes]
-    variables: dict[str, str]
-    process: Process | None = None
-    rest: float = 0.2
-    not_before: float = 0.0
-    died: float = 0.0
-    starts: int = 0
-    children: dict[int, str] = field(default_factory=dict)  # pid and birth: those that run handlers
-
-    def alive(self) -> bool:
-        return self.process is not None and self.process.alive()
 
 
 class Stack:
@@ -307,25 +287,3 @@ class Stack:
             server.resume()
             self.start_again(server)
         self.rabbitmq.control.run("set_vm_memory_high_watermark", "0.4")
-
-
-def distinct_ports(count: int) -> list[int]:
-    ports: set[int] = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return list(ports)
-
-
-def through(url: str, port: int) -> str:
-    """The same address on another port."""
-    parts = urlsplit(url)
-    login, _, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{login}@127.0.0.1:{port}"))
-
-
-def children(pid: int) -> list[int]:
-    """The processes that `pid` started; from the kernel's own list where it keeps one."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return [process.pid for process in descendants(pid)] if birth(pid) else []

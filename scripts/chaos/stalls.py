@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from scripts.chaos.faults import Struck
-from scripts.chaos.ledger import Evidence, Run, death_after, leases_of, runs_of
+from scripts.chaos.evidence import Evidence, Run, death_after, leases_of, runs_of
+from scripts.chaos.fault import Struck
 
 NOTABLE = 0.1  # shorter gaps are none
 AFTERWARDS = 0.5  # seconds after a fault was healed that still count as its time

@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any, Self
 
-from scripts.chaos.faults import Struck
+from scripts.chaos.evidence import Evidence, Told
+from scripts.chaos.fault import Struck
 from scripts.chaos.journal import Line
-from scripts.chaos.ledger import Evidence, Ledger, Told, judge
+from scripts.chaos.ledger import Ledger, judge
 from scripts.chaos.probes import Probe
 from scripts.chaos.stalls import Recovery, Stalls, recovery, stalls
 from scripts.chaos.witness import Final, Moved, Row, Seen

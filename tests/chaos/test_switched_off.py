@@ -10,8 +10,10 @@ from pika.exceptions import AMQPError
 
 from scripts.chaos import journal
 from scripts.chaos.command import Course, run
-from scripts.chaos.faults import Fault, Place, Planned, channel, user_queues
-from scripts.chaos.stack import LEASE_SECONDS, Member
+from scripts.chaos.fault import Fault, Place, Planned
+from scripts.chaos.faults.rabbitmq import channel, user_queues
+from scripts.chaos.member import Member
+from scripts.chaos.stack import LEASE_SECONDS
 
 RUNNER = Path(__file__).parent / "without.py"
 # The database itself forbids an idle queue that owes something.

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import psycopg
 from pika.exceptions import AMQPError
 
-from scripts.chaos.faults import Place, channel, fault, user_queues
-from scripts.chaos.stack import Member
+from scripts.chaos.fault import Place, fault
+from scripts.chaos.faults.rabbitmq import channel, user_queues
+from scripts.chaos.member import Member
 from scripts.place import SetupError
 from scripts.servers import redis
 from scripts.servers.process import descendants
