@@ -17,7 +17,8 @@ from scripts.chaos import journal, report, witness
 from scripts.chaos.bystanders import by_fault, stays
 from scripts.chaos.clients import Clients, Counts, ask_patiently
 from scripts.chaos.evidence import Evidence, Told
-from scripts.chaos.fault import FAULTS, STAY_SECONDS, STAYING_EVERY, Planned, Trouble, plan
+from scripts.chaos.fault import STAY_SECONDS, STAYING_EVERY, Planned, Trouble, plan
+from scripts.chaos.faults import FAULTS
 from scripts.chaos.ledger import Ledger, judge
 from scripts.chaos.probes import Probes
 from scripts.chaos.stack import Stack

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from scripts.chaos.command import main
-from scripts.chaos.fault import FAULTS, STAY_SECONDS, STAYING_EVERY, plan
+from scripts.chaos.fault import STAY_SECONDS, STAYING_EVERY, plan
+from scripts.chaos.faults import FAULTS
 from scripts.place import ROOT, SetupError
 
 SHORT = [name for name, fault in FAULTS.items() if not fault.stays]

@@ -30,13 +30,24 @@ class SilentQueues:
 
     def __enter__(self) -> Self:
         self.thread.start()
-        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._carry, "127.0.0.1", 0), self.loop)
-        self.port = server.result(10).sockets[0].getsockname()[1]
+        listening = asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.server = asyncio.run_coroutine_threadsafe(listening, self.loop).result(10)
+        self.port = self.server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
+        self.loop.close()
+
+    async def _end(self) -> None:
+        self.server.close()
+        carrying = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in carrying:
+            task.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
+        await asyncio.sleep(0)  # what was closed goes in the loop's next round
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, questions = await asyncio.open_connection(self.behind.hostname, self.behind.port or 5672)
@@ -46,6 +57,10 @@ class SilentQueues:
         except (asyncio.IncompleteReadError, ConnectionError):
             questions.close()
             await back
+        finally:
+            questions.close()
+            writer.close()
+            back.cancel()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -17,7 +17,7 @@ from accounts.audit import SecurityEvent
 from accounts.models import Session, User
 from processing.broker.rabbitmq import BrokerUnavailable
 from processing.handlers import HandlerRequest
-from processing.operations import erase as erasing
+from processing.operations import erase
 from project import redis
 from project.redis import call
 from project.web.rate_limit import SUBMIT
@@ -186,7 +186,7 @@ def test_an_erasure_killed_at_any_step_is_finished_by_another(
     user, api = used(hand, script)
     hand.dispatch()
     user_id, queue_id = user.id, queue_of(user).id
-    room = erasing.erasing if step in STEPS else erasing.forgetting
+    room = erase.erasure if step in STEPS else erase.retention
     real = getattr(room, step)
 
     def killed(*args: Any, **named: Any) -> None:
@@ -210,14 +210,14 @@ def test_of_two_erasures_at_once_one_is_refused_and_the_other_does_it(
     user, _ = used(hand, script)
     user_id = user.id
     begun, refused = threading.Event(), threading.Event()
-    real = erasing.erasing.end_work
+    real = erase.erasure.end_work
 
     def slow(*args: Any) -> bool:
         begun.set()
         assert refused.wait(30)
         return real(*args)
 
-    monkeypatch.setattr(erasing.erasing, "end_work", slow)
+    monkeypatch.setattr(erase.erasure, "end_work", slow)
     done: list[Any] = []
     first = threading.Thread(target=lambda: (done.append(run("user", "erase", user_id, "--yes")), connection.close()))
     first.start()
@@ -237,7 +237,7 @@ def test_one_who_was_erased_while_somebody_was_asked_is_no_user_any_more(
     user = make_user()
 
     def confirmed(*_: Any) -> bool:
-        erasing.erase(user, patience=1, count=10, by="somebody else", tell=lambda _: None)
+        erase.erase(user, patience=1, count=10, by="somebody else", tell=lambda _: None)
         return True
 
     monkeypatch.setattr(OperatorCommand, "confirm", confirmed)
@@ -254,7 +254,7 @@ def test_without_rabbitmq_the_user_is_locked_out_and_the_rest_waits(
         raise BrokerUnavailable("refused")
 
     with monkeypatch.context() as patched:
-        patched.setattr(erasing.Publisher, "delete", away)
+        patched.setattr(erase.Publisher, "delete", away)
         ran = run("user", "erase", "zoe", "--yes")
     assert ran.status == 4
     assert "run it again" in ran.said
@@ -268,13 +268,13 @@ def test_no_statement_of_an_erasure_takes_more_than_a_part(
 ) -> None:
     used(hand, script)
     sizes: list[int] = []
-    real = erasing.erasing.remove_requests
+    real = erase.erasure.remove_requests
 
     def counted(queue_id: int, count: int) -> int:
         sizes.append(real(queue_id, count))
         return sizes[-1]
 
-    monkeypatch.setattr(erasing.erasing, "remove_requests", counted)
+    monkeypatch.setattr(erase.erasure, "remove_requests", counted)
     run("user", "erase", "zoe", "--yes", "--batch-size", 3)
     assert sizes == [3, 3, 3, 2, 0]
 

@@ -75,7 +75,7 @@ def python(url: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-LOOK = "import django; django.setup(); from project import pooling; print(pooling.by_transaction())"
+LOOK = "import django; django.setup(); from project.postgresql import pooling; print(pooling.by_transaction())"
 
 
 def test_postgresql_itself_and_a_pool_of_sessions_are_taken(

@@ -32,8 +32,8 @@ with connection.cursor() as cursor:
     "RABBITMQ_URL": """
 import django
 django.setup()
-from processing import rabbitmq
-from processing.broker import broker
+from processing.broker import rabbitmq
+from processing.broker.tokens import broker
 rabbitmq.ping(10)
 channel = rabbitmq.Channel()
 assert channel.open().is_open

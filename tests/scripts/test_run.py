@@ -21,11 +21,11 @@ TOOLS = (
 def copy(tmp_path: Path) -> Path:
     """A working copy whose requirements are none and whose commands print what runs them."""
     folder = tmp_path / "a folder"
-    (folder / "project" / "local").mkdir(parents=True)
+    (folder / "scripts" / "run").mkdir(parents=True)
     shutil.copy(ROOT / "run", folder / "run")
-    (folder / "project" / "__init__.py").touch()
-    (folder / "project" / "local" / "__init__.py").touch()
-    (folder / "project" / "local" / "__main__.py").write_text("import sys\nprint(sys.prefix, *sys.argv[1:])\n")
+    (folder / "scripts" / "__init__.py").touch()
+    (folder / "scripts" / "run" / "__init__.py").touch()
+    (folder / "scripts" / "run" / "__main__.py").write_text("import sys\nprint(sys.prefix, *sys.argv[1:])\n")
     (folder / "requirements.txt").touch()
     (folder / "tests").mkdir()
     (folder / "tests" / "requirements.txt").touch()
@@ -100,7 +100,7 @@ if sys.argv[1:] == ["up"]:
 
 def test_what_runs_keeps_its_environment_until_it_ends(copy: Path) -> None:
     """And starts its children from it, whatever has been set up, or was not, since it began."""
-    (copy / "project" / "local" / "__main__.py").write_text(LASTS)
+    (copy / "scripts" / "run" / "__main__.py").write_text(LASTS)
     with subprocess.Popen([copy / "run", "up"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as up:
         assert up.stdin is not None
         assert up.stdout is not None

@@ -89,10 +89,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(600)  # two environments of a hundred packages
 def test_no_later_release_of_anything_changes_a_set_up(version: str, index: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    (copy / "project" / "local").mkdir(parents=True)
+    (copy / "scripts" / "run").mkdir(parents=True)
     shutil.copy(ROOT / "run", copy / "run")
-    (copy / "project" / "__init__.py").touch()
-    (copy / "project" / "local" / "__main__.py").write_text(
+    (copy / "scripts" / "__init__.py").touch()
+    (copy / "scripts" / "run" / "__main__.py").write_text(
         "from importlib.metadata import distributions as all\n"
         "print(*(f'{one.name}=={one.version}' for one in all()), sep='\\n')\n"
     )

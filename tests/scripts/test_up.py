@@ -196,7 +196,7 @@ def test_without_port_a_free_one_is_found(monkeypatch: pytest.MonkeyPatch, capsy
     assert f"port {usual} is taken: this one gets " in capsys.readouterr().out
     assert application.choose_port() == usual
     other = subprocess.run(
-        [sys.executable, "-c", "from scripts import application; print(application.choose_port())"],
+        [sys.executable, "-c", "from scripts.run import application; print(application.choose_port())"],
         cwd=ROOT,
         env=os.environ | {"PORT": str(usual)},
         capture_output=True,
