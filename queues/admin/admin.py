@@ -5,36 +5,42 @@ work. No page counts a table, and each filter reads an index.
 """
 
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Q, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest
-from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 
 from accounts.models import User
 from project.admin.base import ReadOnlyAdmin
-from queues.admin import queue_detail
+from queues.admin import queue_detail, request_detail
 from queues.admin.actions import OF_QUEUES, OF_REQUESTS
+from queues.admin.ages import exact, since
 from queues.admin.bulk_actions import Limit, Steering, Why
-from queues.admin.filters import CreatedFilter, KindFilter, StateFilter, StatusFilter
-from queues.models import Attempt, OperatorAction, Request, UserQueue
-from queues.operations.selectors import of_queues
+from queues.admin.filters import CreatedFilter, KindFilter, PausedFilter, StateFilter, StatusFilter
+from queues.models import OperatorAction, Request, UserQueue
+from queues.operations.selectors import DEPTH, of_queues, with_oldest
 from queues.representation.shape import as_text
 from queues.states import QueueState
 
-LONGEST_TEXT = 20_000  # characters of a payload, result or error on a page
 MOST_FOUND = 300  # users of one e-mail address, or with one beginning of their names, that a search may mean
 
 
 def searched(term: str) -> list[int]:
     """The queues of the users that `term` may mean."""
     return list(UserQueue.objects.filter(user__in=User.objects.meant_by(term, MOST_FOUND)).values_list("id", flat=True))
+
+
+class Styled:
+    """Pages with the operators' own style sheet."""
+
+    class Media:
+        css = {"all": ("operating/operating.css",)}
 
 
 class QueueForm(ModelForm):  # type: ignore[type-arg]  # it is generic for mypy alone
@@ -45,22 +51,23 @@ class QueueForm(ModelForm):  # type: ignore[type-arg]  # it is generic for mypy 
 
 
 @admin.register(UserQueue)
-class UserQueueAdmin(Steering):
-    list_display = ("id", "owner", "state", "paused", "depth", "oldest_waiting", "running_since", "state_since")
-    list_display_links = ("id", "owner")
+class UserQueueAdmin(Styled, Steering):
+    list_display = ("owner", "state_shown", "depth_shown", "oldest_waiting", "running_for", "state_for", "number")
+    list_display_links = ("owner",)
     list_select_related = ("user",)
-    list_filter = (StateFilter, "paused")
+    list_filter = (StateFilter, PausedFilter)
     search_fields = ("user__username",)  # shows the field; `get_search_results` searches
     search_help_text = "A user's id, e-mail address, name or its beginning."
+    interventions = OF_QUEUES
     actions = tuple(what.action() for what in OF_QUEUES)
     form = QueueForm
     change_form_template = "admin/queues/queue.html"
-    fields = (
-        "waiting_limit", "reason", "id", "user", "state", "state_since", "depth", "oldest_waiting", "running_since",
-        "paused", "held", "paused_at", "paused_by", "last_seq", "published_seq", "done_seq", "given_up_ahead", "fence",
-        "holder", "lease_until", "claimed", "careful_to", "wake_at", "seconds_each", "moved_at", "requests_of_it",
+    counters = (
+        "id", "user", "state", "state_since", "paused", "held", "paused_at", "paused_by", "last_seq", "published_seq",
+        "done_seq", "given_up_ahead", "fence", "holder", "lease_until", "claimed", "careful_to", "wake_at",
+        "seconds_each", "moved_at", "bytes_stored", "generation",
     )  # fmt: skip
-    readonly_fields = tuple(name for name in fields if name not in ("waiting_limit", "reason"))
+    readonly_fields = counters
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -69,10 +76,12 @@ class UserQueueAdmin(Steering):
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[UserQueue]:
-        waiting = Request.objects.filter(queue=OuterRef("pk"), seq__gt=OuterRef("done_seq"), finished_at=None)
-        oldest = waiting.order_by("seq").values("created_at")[:1]
-        queues: QuerySet[UserQueue] = super().get_queryset(request)
-        return queues.annotate(oldest_waiting_at=Subquery(oldest))
+        """Sorted by what idle queues do not have, only the others are listed: nobody sorts a million users."""
+        queues: QuerySet[UserQueue] = with_oldest(super().get_queryset(request)).annotate(waiting=DEPTH)
+        match = request.resolver_match
+        if match is not None and match.url_name == "queues_userqueue_changelist" and request.GET.get("o"):
+            queues = queues.filter(Q(active=True) | Q(unpublished=True) | Q(paused=True))
+        return queues
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -80,15 +89,19 @@ class UserQueueAdmin(Steering):
         term = search_term.strip().replace("\0", "")
         return (queryset.filter(id__in=searched(term)) if term else queryset), False
 
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        may = self.has_change_permission(request, obj)
-        return self.fields if may else tuple(name for name in self.fields if name != "reason")
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        limit = ("waiting_limit", "reason") if self.has_change_permission(request, obj) else ("waiting_limit",)
+        return (
+            ("Limit", {"fields": limit}),
+            ("Counters and lease", {"fields": self.counters, "classes": ("collapse",)}),
+        )
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
-        shown = queue_detail.shown(object_id, request.GET.get("after", ""))
-        return super().change_view(request, object_id, form_url, {"page": shown, **(extra_context or {})})
+        page = queue_detail.shown(object_id, request.GET.get("after", ""))
+        title = {"title": f"The queue of {page.queue.user.username}", "subtitle": None} if page else {}
+        return super().change_view(request, object_id, form_url, {"page": page, **title, **(extra_context or {})})
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         return f"limited: {form.cleaned_data['reason']} (waiting_limit {form.cleaned_data['waiting_limit']})"
@@ -101,60 +114,43 @@ class UserQueueAdmin(Steering):
     def owner(self, queue: UserQueue) -> str:
         return queue.user.username
 
-    @admin.display
-    def depth(self, queue: UserQueue) -> int:
+    @admin.display(description="state")
+    def state_shown(self, queue: UserQueue) -> str:
+        return format_html("{}{}", state_label(queue.state), state_label("paused") if queue.paused else "")
+
+    @admin.display(description="depth", ordering="waiting")
+    def depth_shown(self, queue: UserQueue) -> int:
         return queue.depth
 
-    @admin.display
-    def oldest_waiting(self, queue: Any) -> datetime | None:
-        oldest: datetime | None = queue.oldest_waiting_at
-        return oldest
+    @admin.display(description="oldest waiting", ordering="oldest_waiting_at")
+    def oldest_waiting(self, queue: Any) -> str:
+        return since(queue.oldest_waiting_at)
 
-    @admin.display
-    def running_since(self, queue: UserQueue) -> datetime | None:
-        return queue.claimed_at if queue.state == QueueState.DRAINING else None
+    @admin.display(description="runs for")
+    def running_for(self, queue: UserQueue) -> str:
+        return since(queue.claimed_at) if queue.state == QueueState.DRAINING else "-"
 
-    @admin.display(description="requests")
-    def requests_of_it(self, queue: UserQueue) -> str:
-        return format_html('<a href="{}?q={}">all</a>', reverse("admin:queues_request_changelist"), queue.user_id)
+    @admin.display(description="in this state for")
+    def state_for(self, queue: UserQueue) -> str:
+        return since(queue.state_since)
 
-
-class AttemptInline(admin.TabularInline):  # type: ignore[type-arg]  # it is generic for mypy alone
-    model = Attempt
-    fields = readonly_fields = ("number", "started_at", "finished_at", "outcome", "error_text", "traceback_text")
-    can_delete = False
-    extra = 0
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    @admin.display(description="error")
-    def error_text(self, attempt: Attempt) -> str:
-        return shortened(f"{attempt.error['type']}: {attempt.error['message']}") if attempt.error else "-"
-
-    @admin.display(description="traceback")
-    def traceback_text(self, attempt: Attempt) -> str:
-        return shortened(attempt.traceback) if attempt.traceback else "-"
+    @admin.display(description="queue", ordering="id")
+    def number(self, queue: UserQueue) -> int:
+        return queue.pk
 
 
 @admin.register(Request)
-class RequestAdmin(Steering, ReadOnlyAdmin):
-    list_display = ("id", "owner", "seq", "kind", "current_status", "attempt_now", "created_at", "finished_at")
+class RequestAdmin(Styled, Steering, ReadOnlyAdmin):
+    list_display = ("named", "owner", "seq", "status_shown", "attempt_now", "age", "waited", "ran")
+    list_display_links = ("named",)
     list_select_related = ("queue__user",)
     list_filter = (StatusFilter, KindFilter, CreatedFilter)
     search_fields = ("id",)
     search_help_text = "A request's id, or a user's id, e-mail address, name or its beginning."
+    interventions = OF_REQUESTS
     actions = tuple(what.action() for what in OF_REQUESTS)
-    change_form_template = "admin/queues/steered.html"
-    inlines = (AttemptInline,)
-    fields = (
-        "id", "owner", "seq", "kind", "version", "current_status", "attempt_now", "max_attempts", "on_failure",
-        "created_at", "not_before", "expires_at", "started", "finished_at", "cancel_asked_at", "retry_of_id",
-        "trace", "payload_shown", "result_shown", "error_shown",
-    )  # fmt: skip
+    change_form_template = "admin/queues/request.html"
+    fields = ("id", "version", "max_attempts", "on_failure", "not_before", "expires_at", "cancel_asked_at", "trace")
     readonly_fields = fields
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Request]:
@@ -178,37 +174,41 @@ class RequestAdmin(Steering, ReadOnlyAdmin):
             return queryset.filter(queue_id__in=queues), False
         return of_queues(queryset, queues), False
 
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
+        page = request_detail.shown(more["obj"])
+        titled = {"title": f"{page.request.kind} of {page.request.queue.user.username}", "subtitle": None, "page": page}
+        return super().render_change_form(request, {**context, **titled}, *args, **more)
+
+    @admin.display(description="request")
+    def named(self, request: Request) -> str:
+        return format_html('{} <span class="quiet">{}</span>', request.kind, str(request.pk)[-12:])
+
     @admin.display(description="user")
     def owner(self, request: Request) -> str:
         return request.queue.user.username
 
     @admin.display(description="status")
-    def current_status(self, request: Request) -> str:
-        return request.status_now.value
+    def status_shown(self, request: Request) -> str:
+        return state_label(request.status_now.value)
 
     @admin.display(description="attempt")
     def attempt_now(self, request: Request) -> int:
         return request.attempt_now
 
-    @admin.display(description="started at")
-    def started(self, request: Request) -> datetime | None:
-        return request.started
+    @admin.display(description="accepted")
+    def age(self, request: Request) -> str:
+        return f"{since(request.created_at)} ago"
 
-    @admin.display(description="retry of")
-    def retry_of_id(self, request: Request) -> str:
-        return str(request.retry_of_id or "-")
+    @admin.display
+    def waited(self, request: Request) -> str:
+        could = max(request.created_at, request.not_before or request.created_at)
+        return "-" if request.started is None else exact(max(0.0, (request.started - could).total_seconds()))
 
-    @admin.display(description="payload")
-    def payload_shown(self, request: Any) -> str:
-        return shortened(request.payload_text)
-
-    @admin.display(description="result")
-    def result_shown(self, request: Any) -> str:
-        return shortened(request.result_text or "-")
-
-    @admin.display(description="error")
-    def error_shown(self, request: Any) -> str:
-        return shortened(request.error_text or "-")
+    @admin.display
+    def ran(self, request: Request) -> str:
+        if request.started is None:
+            return "-"
+        return exact(((request.finished_at or timezone.now()) - request.started).total_seconds())
 
 
 @admin.register(OperatorAction)
@@ -238,7 +238,6 @@ class LogEntryAdmin(ReadOnlyAdmin):
         return entry.get_change_message()
 
 
-def shortened(text: str) -> str:
-    """Somebody else's text as text: escaped, cut, its lines kept."""
-    cut = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} .. ({len(text)} characters)"
-    return format_html('<pre class="as-it-is">{}</pre>', cut)
+def state_label(state: str) -> str:
+    """A state as a coloured label."""
+    return format_html('<span class="state {}">{}</span> ', state, state)

@@ -84,6 +84,7 @@ class Intervention:
     right: str = "operate"
     targets: Callable[[QuerySet[Any]], QuerySet[Any]] | None = None  # others than the rows that are selected
     heads: bool = False  # touches nothing but the request that blocks each queue
+    applies: Callable[[Any], bool] = lambda _: True  # to a row as it is: else its page has no button for it
 
     def action(self) -> Callable[..., HttpResponse | None]:
         """As Django's admin wants it."""
@@ -125,6 +126,8 @@ class Progress:
 
 class Steering(FastAdmin):
     """Actions for who may; what is not possible is said and leaves the others alone."""
+
+    interventions: tuple[Intervention, ...] = ()
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm(f"queues.operate_{self.opts.model_name}"))
@@ -172,11 +175,19 @@ class Steering(FastAdmin):
             "users": len(whose),
             "whose": [(names.get(queue, "-"), *whose[queue]) for queue in first],
             "left_out": len(whose) - len(first),
-            "heads": blocking(targets)[:USERS_NAMED] if what.heads else [],
+            "named": self._named(targets, what, total),
             "form": form,
             "progress": signing.dumps(asdict(Progress(total, time.time())), salt=salt),
         }
         return self._page(request, what, "admin/queues/confirmation.html", context)
+
+    def _named(self, targets: QuerySet[Any], what: Intervention, total: int) -> list[Request]:
+        """The requests that are touched, one by one, where they are few or each is somebody's blocking head."""
+        if what.heads:
+            return list(blocking(targets)[:USERS_NAMED])
+        if targets.model is UserQueue or total > USERS_NAMED:
+            return []
+        return list(targets.order_by("queue_id", "seq").select_related("queue__user").defer("payload", "result"))
 
     def _whose(self, targets: QuerySet[Any], heads: bool = False) -> dict[int, tuple[int, int]]:
         """Of each user's queue, how many targets there are and how many requests without a final status.
@@ -286,13 +297,18 @@ class Steering(FastAdmin):
             return reverse(f"admin:queues_{self.opts.model_name}_change", args=selected)
         return request.get_full_path()
 
-    def steers(self, request: HttpRequest) -> Iterable[tuple[str, str, str]]:
-        """What this user may do to a row of this kind: its name, a word for a button, what it says in full."""
-        actions = self.get_actions(request).items()
-        return [(name, name.replace("_", " ").capitalize(), str(action[2])) for name, action in actions if action]
+    def steers(self, request: HttpRequest, row: Any) -> Iterable[tuple[str, str, str]]:
+        """What this user may do to this row as it is: its name, a word for a button, what it means."""
+        may = self.get_actions(request)
+        return [
+            (what.name, what.name.replace("_", " ").capitalize(), what.means)
+            for what in self.interventions
+            if what.name in may and what.applies(row)
+        ]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
-        return super().render_change_form(request, {**context, "steers": self.steers(request)}, *args, **more)
+        context = {**context, "steers": self.steers(request, more["obj"])}
+        return super().render_change_form(request, context, *args, **more)
 
 
 def blocking(targets: QuerySet[Any]) -> QuerySet[Request]:

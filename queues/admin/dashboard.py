@@ -1,4 +1,4 @@
-"""How all of it is doing at one look: servers, processes, queues, pace, failures. The admin's first page.
+"""How all of it is doing at one look: what is wrong, rates, latencies, workers, kinds. The admin's first page.
 
 A look costs a few milliseconds, whatever the number of users and finished requests: all that asks PostgreSQL is kept
 for seconds and shared by all who look, and a server that hangs is waited for by a thread of its own.
@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
-from django.conf import settings
 from django.utils import timezone
 
 from project.telemetry import health
-from queues import throughput
-from queues.operations import backlog, dead_letters
-from queues.operations.backlog import STUCK_SECONDS, Standing
+from queues import kinds, throughput
+from queues.admin import alarms, charts
+from queues.admin.ages import lasting
+from queues.admin.alarms import Light
+from queues.operations import at_work, backlog, dead_letters, latency
+from queues.operations.at_work import Worker
+from queues.operations.backlog import Standing
+from queues.operations.latency import Latency
 from queues.operations.selectors import first_id
 from queues.states import QueueState, Status
 
@@ -28,61 +32,31 @@ Found = TypeVar("Found")
 
 PATIENCE = 0.15  # seconds for the checks of the servers; what they found before is shown after that
 FAILED_WITHIN = timedelta(days=1)
-SERVERS = {"postgresql": "PostgreSQL", "rabbitmq": "RabbitMQ", "redis": "Redis", "migrations": "Schema"}
-MEANS = {
-    "postgresql": "Nothing is accepted, nothing runs.",
-    "rabbitmq": "Requests are accepted and kept; none is started.",
-    "redis": "Limits, progress and the pace below suffer; requests are accepted and run.",
-    "migrations": "The schema is not that of this release: manage.py migrate.",
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
-    """One thing that works or does not, and then what that means."""
+class State:
+    """How many queues are in a state, and how long a bar that is (percent of the longest)."""
 
     name: str
-    state: str
-    works: bool
-    means: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A bar of a picture, and what is told of it."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    told: str
-    name: str = ""
-    value: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What happened in each minute of an hour, as bars in a field of 600 by 100."""
-
-    bars: list[Bar]
-    most: int
-    last_minute: int
+    queues: int
+    wide: float
+    link: str
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
     at: Any
+    wrong: list[Light]
     lights: list[Light]
     standing: Standing
-    states: list[Bar]
+    states: list[State]
+    paused_link: str
     oldest: dict[str, str]
-    accepted: Picture | None
-    finished: Picture | None
-    failing: list[dict[str, Any]]
-
-    @property
-    def wrong(self) -> list[Light]:
-        return [light for light in self.lights if not light.works]
+    charts: list[charts.Chart]
+    latencies: list[Latency]
+    workers: list[Worker]
+    kinds: list[dict[str, Any]]
 
 
 class Kept(Generic[Found]):
@@ -123,107 +97,62 @@ class Checks:
 
 checks = Checks()
 newest_failures = Kept(5.0, lambda: dead_letters.newest(first_id(timezone.now() - FAILED_WITHIN)))
+latencies = Kept(5.0, latency.look)
+workers = Kept(1.0, at_work.look)
 
 
 def look() -> Board:
     """How it all is, at most a few seconds ago."""
     standing = backlog.recent.look()
     hour = throughput.read()
+    found = _kinds(hour)
+    lights = alarms.lights(checks(), standing)
+    wrong = [light for light in lights if not light.works]
     return Board(
         timezone.now(),
-        _lights(checks(), standing),
+        [*wrong, *alarms.late(standing), *alarms.failing(found)],
+        lights,
         standing,
         _states(standing),
+        alarms.queues_by(paused="yes"),
         {name: lasting(seconds) for name, seconds in standing.ages.items()},
-        _picture(hour.accepted, "accepted") if hour else None,
-        _picture(hour.finished, "finished") if hour else None,
-        _failing(hour),
+        _charts(hour),
+        latencies(),
+        workers(),
+        found,
     )
 
 
-def _lights(found: dict[str, str], standing: Standing) -> list[Light]:
-    lights = [
-        Light(SERVERS[name], found.get(name, "not known yet"), found.get(name, "ok") == "ok", MEANS[name])
-        for name in SERVERS
-    ]
-    shards = settings.ENV.dispatch_shards
-    led = f"{standing.dispatchers} of {shards} {'shard' if shards == 1 else 'shards'} led"
-    lights.append(
-        Light(
-            "Dispatchers",
-            led,
-            standing.dispatchers >= shards,
-            "Accepted requests get to no worker: manage.py dispatch.",
-        )
-    )
-    workers = f"{standing.workers} {'process' if standing.workers == 1 else 'processes'}"
-    lights.append(Light("Workers", workers, standing.workers > 0, "Nothing runs: manage.py work."))
-    stuck = standing.stuck_for
-    lights.append(
-        Light(
-            "Queues",
-            f"work waits for {lasting(stuck)}" if stuck >= STUCK_SECONDS else "moving",
-            stuck < STUCK_SECONDS,
-            "Requests could begin, and none runs: are dispatchers and workers alive, do handlers hang?",
-        )
-    )
-    blocked = standing.queues(QueueState.BLOCKED)
-    lights.append(
-        Light(
-            "Blocked",
-            f"{blocked} {'queue' if blocked == 1 else 'queues'}" if blocked else "none",
-            not blocked,
-            "The head failed for good, and nothing behind it runs: retry, cancel or skip it.",
-        )
-    )
-    return lights
-
-
-def _states(standing: Standing) -> list[Bar]:
-    """A bar for each state but idle: the queues at rest are not counted."""
-    counts = {str(state.value): standing.queues(state) for state in QueueState if state != QueueState.IDLE}
+def _states(standing: Standing) -> list[State]:
+    """Each state but idle: the queues at rest are not counted."""
+    counts = {state: standing.queues(state) for state in QueueState if state != QueueState.IDLE}
     most = max(1, *counts.values())
     return [
-        Bar(90, 22 * row, round(400 * count / most, 1), 16, f"{count} {name}", name, count)
-        for row, (name, count) in enumerate(counts.items())
+        State(state.value, count, round(100 * count / most, 1), alarms.queues_by(state=state.value))
+        for state, count in counts.items()
     ]
 
 
-def lasting(seconds: float) -> str:
-    """A time as people say it: 0.4 s, 12 s, 3 min, 2 h, 5 days; none for 0."""
-    if not seconds:
-        return "none"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _charts(hour: throughput.Pace | None) -> list[charts.Chart]:
+    """Accepted and finished, on one scale; none while Redis is away, which counts them."""
+    if hour is None:
+        return []
+    top = charts.axis(*hour.accepted, *hour.finished)
+    return [charts.chart(hour.accepted, "accepted", top), charts.chart(hour.finished, "finished", top)]
 
 
-def _picture(minutes: list[int], what: str) -> Picture:
-    most = max(1, *minutes)
-    wide = 600 / len(minutes)
-    bars = []
-    for number, count in enumerate(minutes):
-        high = round(100 * count / most, 1)
-        ago = len(minutes) - 1 - number
-        told = f"{count} {what}, {f'{ago} min ago' if ago else 'this minute so far'}"
-        bars.append(Bar(round(number * wide, 1), 100 - high, round(wide - 1.5, 1), high, told))
-    return Picture(bars, max(minutes), minutes[-2])
-
-
-def _failing(hour: throughput.Pace | None) -> list[dict[str, Any]]:
-    """Each kind that failed: how often and of how many in the last hour (None: not known), and its commonest error."""
+def _kinds(hour: throughput.Pace | None) -> list[dict[str, Any]]:
+    """Every kind with its limits, those that fail first: how often, of how many, with which error, in the last hour."""
     newest = {row["kind"]: row for row in newest_failures()}
     counted = hour.by_kind if hour else {}
-    kinds = set(newest) | {kind for kind, ended in counted.items() if ended[Status.FAILED]}
+    known = {kind.name: kind for kind in kinds.all_kinds()}
     rows = []
-    for kind in kinds:
-        ended = counted.get(kind)
+    for name in known.keys() | newest.keys() | counted.keys():
+        ended = counted.get(name)
         failed = None if hour is None else ended[Status.FAILED] if ended else 0
         finished = ended.total() if ended else 0
         share = round(100 * failed / finished, 1) if failed and finished else None
-        unknown = {"kind": kind, "failures": 0, "error": "-", "last": None}
-        rows.append(newest.get(kind, unknown) | {"failed": failed, "finished": finished, "share": share})
+        unknown: dict[str, Any] = {"kind": name, "failures": 0, "error": "-", "errors": [], "last": None}
+        limits = {"known": known.get(name), "link": alarms.requests_by(status="failed", kind=name)}
+        rows.append(newest.get(name, unknown) | {"failed": failed, "finished": finished, "share": share} | limits)
     return sorted(rows, key=lambda row: (-(row["failed"] or 0), -row["failures"], row["kind"]))

@@ -27,6 +27,17 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value(), active=self.value() != QueueState.IDLE)
 
 
+class PausedFilter(admin.SimpleListFilter):
+    title = "paused"
+    parameter_name = "paused"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "paused"), ("no", "not paused")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[UserQueue]) -> QuerySet[UserQueue]:
+        return queryset.filter(paused=self.value() == "yes") if self.value() in ("yes", "no") else queryset
+
+
 class StatusFilter(admin.SimpleListFilter):
     title = "status"
     parameter_name = "status"

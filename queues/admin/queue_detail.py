@@ -39,6 +39,7 @@ class Page:
     finished_per_minute: float
     eta_seconds: float | None
     history: list[Request]
+    blocked_by: Request | None = None
 
 
 def shown(queue_id: str, after: str) -> Page | None:
@@ -63,11 +64,12 @@ def shown(queue_id: str, after: str) -> Page | None:
         _pace(newest, queue.now),
         None if queue.seconds_each is None or queue.stands else round(queue.depth * queue.seconds_each, 1),
         newest[:HISTORY],
+        head if queue.state == QueueState.BLOCKED else None,
     )
 
 
 def _requests(queue: UserQueue) -> QuerySet[Request]:
-    return Request.objects.filter(queue=queue).select_related("queue").defer("payload", "result", "error")
+    return Request.objects.filter(queue=queue).select_related("queue").defer("payload", "result")
 
 
 def _said(queue: Any, head: Request | None) -> list[str]:

@@ -64,7 +64,8 @@ NEWEST = 1000  # failures that the board looks at
 
 
 def newest(since: UUID) -> list[dict[str, Any]]:
-    """The NEWEST failures among ids above `since`, by kind: `failures`, its commonest `error`, the `last` time.
+    """The NEWEST failures among ids above `since`, by kind: `failures`, its commonest `error`, the three
+    commonest `errors` with how many of each, the `last` time.
 
     What a handler rejected is its caller's error and is left out.
     """
@@ -83,7 +84,13 @@ def newest(since: UUID) -> list[dict[str, Any]]:
         errors[kind][error or "-"] += 1
         last[kind] = max(at, last.get(kind, at))
     rows = [
-        {"kind": kind, "failures": counted.total(), "error": counted.most_common(1)[0][0], "last": last[kind]}
+        {
+            "kind": kind,
+            "failures": counted.total(),
+            "error": counted.most_common(1)[0][0],
+            "errors": counted.most_common(3),
+            "last": last[kind],
+        }
         for kind, counted in errors.items()
     ]
     return sorted(rows, key=lambda row: (-row["failures"], row["kind"]))

@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts.models import User
 from project.telemetry import health
 from queues import kinds, metrics, throughput
-from queues.admin import dashboard
+from queues.admin import alarms, dashboard
 from queues.models import Attempt, Request
 from queues.operations import backlog
 from queues.operations.backlog import Recent
@@ -30,8 +30,9 @@ BOARD, PAGE = "/admin/board", "/admin/"
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing kept from another test."""
     monkeypatch.setattr(backlog, "recent", Recent())
-    monkeypatch.setattr(dashboard, "newest_failures", dashboard.Kept(0.0, dashboard.newest_failures._look))
-    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(dashboard.SERVERS, "ok"))
+    for kept in ("newest_failures", "latencies", "workers"):
+        monkeypatch.setattr(dashboard, kept, dashboard.Kept(0.0, getattr(dashboard, kept)._look))
+    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "ok"))
 
 
 @pytest.fixture
@@ -66,7 +67,12 @@ def test_it_shows_queues_requests_and_processes(operator: Client) -> None:
     page = operator.get(BOARD)
     assert page.status_code == 200
     told = page.context["board"]
-    assert {bar.name: bar.value for bar in told.states} == {"ready": 1, "draining": 0, "waiting": 0, "blocked": 2}
+    assert {state.name: state.queues for state in told.states} == {
+        "ready": 1,
+        "draining": 0,
+        "waiting": 0,
+        "blocked": 2,
+    }
     assert told.standing.depth == 3
     assert "0 of 1 shard led" in page.content.decode()
     assert "Nothing runs: manage.py work." in page.content.decode()
@@ -105,8 +111,10 @@ def test_it_shows_what_was_accepted_and_finished_in_each_minute(
 
     until(lambda: hour() == (7, 4, 60), "all is counted, once")
     told = operator.get(BOARD).context["board"]
-    assert told.accepted.most == 7
-    assert [(row["kind"], row["failed"], row["finished"]) for row in told.failing] == [("demo.echo", 1, 4)]
+    assert told.charts[0].most == 7
+    assert [(row["kind"], row["failed"], row["finished"]) for row in told.kinds if row["failed"]] == [
+        ("demo.echo", 1, 4)
+    ]
 
 
 def test_many_processes_count_together(clean_pace: None) -> None:
@@ -131,7 +139,7 @@ def test_what_was_counted_while_redis_was_away_is_added_when_it_is_back(
         without.setattr(throughput, "READ", away)
         process.accepted(5)
         assert not process.flush()
-        assert "Redis is away, which counts them" in operator.get(BOARD).content.decode()
+        assert "Redis is away, which counts what" in operator.get(BOARD).content.decode()
     assert process.flush()
     hour = throughput.read()
     assert hour is not None
@@ -143,8 +151,46 @@ def test_failing_kinds_are_told_with_their_commonest_error(operator: Client) -> 
     for seq, error in enumerate(["ValueError", "KeyError", "KeyError"], 1):
         request_in(queue, seq, Status.FAILED, timezone.now(), error={"type": error, "message": "x", "at": ""})
     request_in(queue, 4, Status.CANCELLED)
-    (row,) = operator.get(BOARD).context["board"].failing
+    (row,) = [row for row in operator.get(BOARD).context["board"].kinds if row["failures"]]
     assert (row["kind"], row["failures"], row["error"]) == ("demo.echo", 3, "KeyError")
+
+
+def test_what_waits_long_while_work_goes_on_and_what_fails_often_is_said_with_a_link(
+    operator: Client, clean_pace: None
+) -> None:
+    queue = queue_of(
+        User.objects.create_user("late"), last_seq=2, published_seq=2, state=QueueState.DRAINING, claimed=1
+    )
+    for seq in (1, 2):
+        request_in(queue, seq, Status.QUEUED, timezone.now() - timedelta(minutes=3))
+    metrics.count_lost("demo.echo", final=True)
+    throughput.tally.flush()
+    wrong = {light.name: light for light in operator.get(BOARD).context["board"].wrong}
+    assert not wrong["Late"].serious
+    assert operator.get(wrong["Late"].link).context["cl"].result_list[0].user.username == "late"
+    assert wrong["Failing: demo.echo"].state == "1 of 1 in the last hour"
+    assert operator.get(wrong["Failing: demo.echo"].link).status_code == 200
+
+
+def test_it_tells_how_long_requests_of_each_kind_waited_and_ran(operator: Client) -> None:
+    queue = queue_of(User.objects.create_user("ada"), last_seq=100, done_seq=100, published_seq=100)
+    now = timezone.now() - timedelta(minutes=1)
+    for n in range(100):
+        times = {"started_at": now + timedelta(seconds=n), "finished_at": now + timedelta(seconds=n + 2)}
+        request_in(queue, n + 1, Status.SUCCEEDED, now, **times)
+    (found,) = operator.get(BOARD).context["board"].latencies
+    assert (found.kind, found.requests) == ("demo.echo", 100)
+    assert [round(seconds, 1) for seconds in found.waited] == [49.5, 94.0, 98.0]
+    assert found.ran == [2, 2, 2]
+
+
+def test_it_tells_what_each_worker_runs(operator: Client) -> None:
+    for name, holder in (("ada", 7), ("bob", 7), ("eve", 9)):
+        user = User.objects.create_user(name)
+        queue = queue_of(user, last_seq=1, published_seq=1, state=QueueState.DRAINING, claimed=1, holder=holder)
+        request_in(queue, 1, Status.QUEUED)
+    workers = operator.get(BOARD).context["board"].workers
+    assert {worker.holder: {run.user for run in worker.runs} for worker in workers} == {7: {"ada", "bob"}, 9: {"eve"}}
 
 
 def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
@@ -164,7 +210,7 @@ def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
 
     until(lambda: finished() == 2, "both are counted")
     told = operator.get(BOARD).context["board"]
-    assert [(row["kind"], row["failed"]) for row in told.failing] == [("demo.echo", 1)]
+    assert [(row["kind"], row["failed"]) for row in told.kinds if row["failed"]] == [("demo.echo", 1)]
 
 
 def test_rejected_and_failed_requests_are_counted_apart() -> None:
@@ -196,7 +242,7 @@ def test_a_server_that_hangs_does_not_stall_it(operator: Client, monkeypatch: py
 
     def hang() -> dict[str, str]:
         hangs.wait(30)
-        return dict.fromkeys(dashboard.SERVERS, "down")
+        return dict.fromkeys(alarms.SERVERS, "down")
 
     monkeypatch.setattr(health, "checks", hang)
     checks = dashboard.Checks()
@@ -258,7 +304,7 @@ def test_a_browser_shows_it_and_renews_it(live_server: Any, browser: Any, until:
     def body() -> str:
         return str(browser.execute_script("return document.getElementById('board').innerText"))
 
-    assert "Queues by state" in body()
+    assert "Queues that are not at rest" in body()
     assert "blocked-kind" not in body()
     queue = queue_of(User.objects.create_user("bob"), last_seq=1)
     request_in(queue, 1, Status.FAILED, timezone.now(), kind="blocked-kind")

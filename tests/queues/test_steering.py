@@ -16,7 +16,7 @@ from django.test import Client
 
 from accounts.audit import Event, SecurityEvent
 from accounts.models import User
-from queues.admin import bulk_actions, dashboard
+from queues.admin import alarms, bulk_actions, dashboard
 from queues.admin.bulk_actions import Steering
 from queues.lifecycle import control
 from queues.models import Request, UserQueue
@@ -35,7 +35,7 @@ PAUSERS = ("", "its owner", "ada: ticket 4711")
 @pytest.fixture(autouse=True)
 def servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The board asks no server: the threads that do keep connections, and the database could not be dropped."""
-    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(dashboard.SERVERS, "ok"))
+    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "ok"))
 
 
 @pytest.fixture
@@ -400,11 +400,37 @@ def test_a_pause_of_an_operator_from_before_the_column_is_theirs() -> None:
 def test_a_row_is_steered_from_its_own_page(operator: Client, bob: User) -> None:
     queue = queue_of(bob)
     page = operator.get(f"{QUEUES}{queue.id}/change/").content.decode()
-    assert 'value="retry_failed"' in page
+    assert 'value="pause"' in page
     assert 'value="limit"' not in page
     token = ask(operator, QUEUES, "pause", queue, back="1").context["progress"]
     done = operator.post(QUEUES, chosen("pause", queue, back="1", progress=token, reason="x"))
     assert done["Location"] == f"{QUEUES}{queue.id}/change/"
+
+
+def buttons(client: Client, path: str) -> set[str]:
+    return {name for name, _, _ in client.get(path).context["steers"]}
+
+
+def test_a_page_offers_only_what_can_be_done_now(operator: Client, bob: User) -> None:
+    queue = queue_of(bob)
+    page = f"{QUEUES}{queue.id}/change/"
+    assert buttons(operator, page) == {"pause"}
+    head = request_in(queue, 1, Status.QUEUED, attempt=1)
+    failed = request_in(queue_of(bob, last_seq=1, published_seq=1, state="blocked"), None, Status.FAILED)
+    assert buttons(operator, page) == {"pause", "purge", "republish", "skip", "retry_failed"}
+    assert buttons(operator, f"{REQUESTS}{head.pk}/change/") == {"cancel", "retry", "skip"}
+    assert buttons(operator, f"{REQUESTS}{failed.pk}/change/") == {"retry"}
+    control.pause(queue.id, "root: ticket 4711")
+    assert buttons(operator, page) == {"resume", "purge", "republish", "skip", "retry_failed"}
+
+
+def test_the_confirmation_names_the_request_and_its_error(operator: Client, bob: User) -> None:
+    error = {"type": "RuntimeError", "message": "no template", "at": "2026-11-20T20:00:00+00:00"}
+    queue = queue_of(bob, last_seq=136, done_seq=135, published_seq=136, state="blocked")
+    head = request_in(queue, 136, Status.RETRYING, kind="report.build", attempt=2, error=error)
+    page = " ".join(ask(operator, REQUESTS, "retry", head).content.decode().split())
+    assert "report.build #136</a> of bob-the-builder" in page
+    assert "2 attempts, RuntimeError: no template" in page
 
 
 @pytest.mark.parametrize("state", QueueState.values)

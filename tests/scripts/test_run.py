@@ -186,7 +186,7 @@ def test_a_python_that_can_make_no_environment_is_told_what_to_install(copy: Pat
 @pytest.mark.parametrize(("arguments", "status"), [((), 0), (("help",), 0), (("--help",), 0), (("nonsense",), 2)])
 def test_help_needs_no_set_up(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
-    shutil.copytree(ROOT / "project", folder / "project")
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
     shutil.copy(ROOT / "run", folder / "run")
     said = run(folder, *arguments)
     assert said.returncode == status

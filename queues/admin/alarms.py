@@ -1,0 +1,117 @@
+"""What is wrong, the worst first, each with what it means and a link to where something can be done."""
+
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.urls import reverse
+
+from queues.admin.ages import lasting
+from queues.operations.backlog import STUCK_SECONDS, Standing
+from queues.states import QueueState
+
+LATE_SECONDS = 60.0
+FAILING = 0.2  # of a kind's requests in the last hour
+SERVERS = {"postgresql": "PostgreSQL", "rabbitmq": "RabbitMQ", "redis": "Redis", "migrations": "Schema"}
+MEANS = {
+    "postgresql": "Nothing is accepted, nothing runs.",
+    "rabbitmq": "Requests are accepted and kept; none is started.",
+    "redis": "Limits, progress and the rates below suffer; requests are accepted and run.",
+    "migrations": "The schema is not that of this release: manage.py migrate.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Light:
+    """One thing that works or does not, and then what that means. `serious`: work waits or is lost sight of."""
+
+    name: str
+    state: str
+    works: bool
+    means: str = ""
+    link: str = ""
+    serious: bool = True
+
+
+def lights(found: dict[str, str], standing: Standing) -> list[Light]:
+    """The servers, the processes and the queues, always in one order."""
+    return [*_servers(found), *_processes(standing), _moving(standing), _blocked(standing)]
+
+
+def _servers(found: dict[str, str]) -> list[Light]:
+    return [
+        Light(SERVERS[name], found.get(name, "not known yet"), found.get(name, "ok") == "ok", MEANS[name])
+        for name in SERVERS
+    ]
+
+
+def _processes(standing: Standing) -> list[Light]:
+    shards = settings.ENV.dispatch_shards
+    led = f"{standing.dispatchers} of {shards} {'shard' if shards == 1 else 'shards'} led"
+    workers = f"{standing.workers} {'process' if standing.workers == 1 else 'processes'}"
+    return [
+        Light(
+            "Dispatchers",
+            led,
+            standing.dispatchers >= shards,
+            "Accepted requests get to no worker: manage.py dispatch. One that leads and stands still is frozen.",
+        ),
+        Light("Workers", workers, standing.workers > 0, "Nothing runs: manage.py work."),
+    ]
+
+
+def _moving(standing: Standing) -> Light:
+    stuck = standing.stuck_for
+    return Light(
+        "Queues",
+        f"work waits for {lasting(stuck)}" if stuck >= STUCK_SECONDS else "moving",
+        stuck < STUCK_SECONDS,
+        "Requests could begin, and none runs: are dispatchers and workers alive, do handlers hang?",
+        queues_by(state=QueueState.READY.value),
+    )
+
+
+def _blocked(standing: Standing) -> Light:
+    blocked = standing.queues(QueueState.BLOCKED)
+    return Light(
+        "Blocked",
+        f"{blocked} {'queue' if blocked == 1 else 'queues'}" if blocked else "none",
+        not blocked,
+        "The head failed for good, and nothing behind it runs: retry, cancel or skip it.",
+        queues_by(state=QueueState.BLOCKED.value),
+    )
+
+
+def late(standing: Standing) -> list[Light]:
+    """What waits long although work goes on: somebody's queue is deep, or there are too few workers."""
+    oldest = standing.ages["moving"]
+    if oldest < LATE_SECONDS or standing.stuck_for >= STUCK_SECONDS:
+        return []
+    means = "The oldest request that may run has waited so long. Sort the queues by what waits longest."
+    return [Light("Late", lasting(oldest), False, means, queues_by(o="4"), serious=False)]
+
+
+def failing(kinds: list[dict[str, object]]) -> list[Light]:
+    """The kinds of which many requests failed in the last hour."""
+    return [
+        Light(
+            f"Failing: {row['kind']}",
+            f"{row['failed']} of {row['finished']} in the last hour",
+            False,
+            f"Mostly {row['error']}.",
+            requests_by(status="failed", kind=str(row["kind"])),
+            serious=False,
+        )
+        for row in kinds
+        if isinstance(share := row["share"], float) and share >= 100 * FAILING
+    ]
+
+
+def queues_by(**filters: str) -> str:
+    """The list of queues, narrowed."""
+    return f"{reverse('admin:queues_userqueue_changelist')}?{urlencode(filters)}"
+
+
+def requests_by(**filters: str) -> str:
+    """The list of requests, narrowed."""
+    return f"{reverse('admin:queues_request_changelist')}?{urlencode(filters)}"
