@@ -4,20 +4,28 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import isfinite
 from typing import Any
 from uuid import UUID
 
 import orjson
 from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 from pydantic import BaseModel
+from queues.values import Submission
 
 from processing.results import as_json
+from project.rest.problems import FieldError, Invalid
 from project.start import place
 from project.telemetry.logs import at_work
 from queues import kinds
+from queues.enqueue import python
+from queues.enqueue.accept import accept
+from queues.enqueue.parsing import LARGEST_BATCH
 from queues.kinds import Kind
 from queues.notify import progress
+from queues.notify.hints import work_waits
 from queues.states import OnFailure
 
 LONGEST_DELAY = 366 * 86400.0  # seconds a handler may put its request off
@@ -74,6 +82,7 @@ class HandlerRequest:
     _asked: bool = field(default=False, repr=False)
     heeded: bool = field(default=False, repr=False)
     queue_id: int | None = field(default=None, repr=False)
+    next_requests: list[Submission] = field(default_factory=list, repr=False)
 
     @property
     def cancelled(self) -> bool:
@@ -100,6 +109,32 @@ class HandlerRequest:
     def progress(self, current: int, total: int, note: str = "") -> None:
         """Tell the owner how far it is; may be called often (a part is passed on) and never fails."""
         progress.tell(self.id, current, total, note, self.queue_id)
+
+    def submit(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        version: int | None = None,
+        not_before: datetime | None = None,
+        expires_at: datetime | None = None,
+    ) -> UUID:
+        """Submit the owner's next request, at the tail of the same queue; its id.
+
+        It is accepted in the transaction that records this one as succeeded, so exactly once, however many attempts
+        that takes; after any other end it never was. A full queue fails the attempt. Raises Invalid at once.
+        """
+        if len(self.next_requests) >= LARGEST_BATCH:
+            raise Invalid(FieldError("requests", "length", f"A request submits at most {LARGEST_BATCH} others."))
+        submission = python.read_new(python.NewRequest(kind, payload, version, not_before, expires_at))
+        self.next_requests.append(submission)
+        return submission.id
+
+    def accept_next(self) -> None:
+        """Take in what was submitted, in the transaction that records this request; nothing if it is cancelled."""
+        if self.next_requests and not self.heeded:
+            accept(self.user_id, self.next_requests, session_id=None, trace=self.trace)
+            transaction.on_commit(work_waits)
 
 
 Function = Callable[[HandlerRequest, Any], Any]

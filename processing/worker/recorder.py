@@ -18,6 +18,7 @@ from queues.exceptions import FencedOut
 from queues.lifecycle.lease import Lease
 from queues.metrics import count_recorded
 from queues.notify.changes import changed, finished
+from queues.signals import send_finished
 from queues.states import QueueState
 from queues.values import Next, Outcome
 
@@ -126,6 +127,7 @@ class Recording:
         """Count and log what was recorded, and tell those who watch the queue; the head may have moved since `done`."""
         count_recorded(outcomes)
         event_log.recorded(self.lease, outcomes)
+        send_finished(self.lease, outcomes)
         if self.lease.done_seq > done:
             finished(self.lease.queue_id, self.lease.done_seq)
         elif outcomes:

@@ -313,7 +313,16 @@ class Turn:
         self._end_running()
         if drop_open_transaction():
             raise TransactionLeftOpen
-        return verdict
+        return self._record_with_next(running.request, verdict) if running.request.next_requests else verdict
+
+    def _record_with_next(self, request: HandlerRequest, verdict: Verdict) -> Verdict:
+        """Accept what the handler submitted in the transaction that records it: exactly once."""
+        self.narrowed = True
+        self.recording.record(QueueState.DRAINING, 1)
+        with self.recording.atomically():
+            request.accept_next()
+            self.recording.over(verdict)
+        return RECORDED
 
     def _run_atomic(self, running: Running, function: handlers.Function) -> Verdict:
         """Run the handler inside the transaction that records it: its own writes happen exactly once."""
@@ -324,6 +333,7 @@ class Turn:
                 self._end_running()
             if connection.needs_rollback:
                 raise TransactionLeftBroken
+            running.request.accept_next()
             self.recording.over(verdict)
         return RECORDED
 

@@ -41,12 +41,12 @@ KEEP = Statement("""
     WHERE user_id = %(user)s AND key = %(key)s
 """)
 
-# The answer, to one whose session lives.
+# The answer, to one whose session lives; without a session, to an active user.
 KEPT = Statement("""
     SELECT k.digest, k.answer, k.location
-    FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id
-    LEFT JOIN queues_idempotencykey k ON k.user_id = u.id AND k.key = %(key)s
-    WHERE s.id = %(session)s AND u.id = %(user)s AND s.ended_at IS NULL AND u.is_active
+    FROM accounts_user u LEFT JOIN queues_idempotencykey k ON k.user_id = u.id AND k.key = %(key)s
+    WHERE u.id = %(user)s AND u.is_active AND (%(session)s::uuid IS NULL OR EXISTS (
+        SELECT FROM accounts_session s WHERE s.id = %(session)s AND s.user_id = u.id AND s.ended_at IS NULL))
 """)
 
 PRUNE = Statement(f"""
@@ -69,7 +69,7 @@ class Answer:
     replayed: bool = False
 
 
-def once(user_id: UUID, session_id: UUID, key: str, asked: bytes, do: Callable[[], Answer]) -> Answer:
+def once(user_id: UUID, session_id: UUID | None, key: str, asked: bytes, do: Callable[[], Answer]) -> Answer:
     """What `do` answers, or what it answered when the key came first. `asked` is what must be the same again.
 
     Raises KeyReused, KeyInUse, SessionOver and what `do` raises; then the key is free as before.

@@ -38,9 +38,9 @@ def give_up(request_id: UUID, status: Status) -> None:
     ended = scheduled.update(status=status, finished_at=Now())
     request = Request.objects.select_related("queue").defer("payload", "result").get(id=request_id)
     if ended:
-        count_given_up({request.kind: 1}, status)
+        transaction.on_commit(partial(count_given_up, {request.kind: 1}, status))
         event_log.intervened(status.value, request.queue, request)
-        finished(request.queue_id)
+        transaction.on_commit(partial(finished, request.queue_id))
         return
     with locked(request.queue_id) as queue:
         request.refresh_from_db(fields=["status", "seq", "attempt", "finished_at"])
