@@ -1,3 +1,4 @@
+from fnmatch import fnmatchcase
 from importlib import import_module
 
 from django.apps import AppConfig, apps
@@ -11,7 +12,7 @@ class ProcessingConfig(AppConfig):
     def ready(self) -> None:
         """Find every installed app's handlers.py: the API must know the kinds, the worker the functions.
 
-        Raises WrongHandler when one does not fit, or an app of EXTRA_APPS has none.
+        Raises WrongHandler when one does not fit, an app of EXTRA_APPS has none, or no kind is what KINDS names.
         """
         from processing import handlers, health
         from project.telemetry.health import register
@@ -29,4 +30,10 @@ class ProcessingConfig(AppConfig):
             ):
                 raise handlers.WrongHandler(
                     f"EXTRA_APPS={extra!r}: the app {app.name!r} declares no handler. Write them in its handlers.py."
+                )
+        names = sorted({kind.name for kind in kinds.all_kinds()})
+        for pattern in settings.KINDS:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise handlers.WrongHandler(
+                    f"KINDS={settings.ENV.kinds!r}: no kind fits {pattern!r}. There is {', '.join(names) or 'none'}."
                 )

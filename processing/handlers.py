@@ -23,7 +23,7 @@ from queues import kinds
 from queues.enqueue import python
 from queues.enqueue.accept import accept
 from queues.enqueue.parsing import LARGEST_BATCH
-from queues.kinds import Kind
+from queues.kinds import Kind, Permission
 from queues.notify import progress
 from queues.notify.hints import work_waits
 from queues.states import OnFailure
@@ -152,12 +152,14 @@ def handler(
     backoff: float = 1,
     backoff_cap: float = 300,
     atomic: bool = False,
+    permission: Permission | None = None,
     description: str = "",
 ) -> Callable[[Function], Function]:
     """Declare a handler for a kind. It takes the request and its payload (`schema`'s instance) and returns any JSON.
 
     `time_limit`, `backoff` (first delay) and `backoff_cap` (longest) are seconds. `on_failure`: continue | block.
     `atomic` runs it inside the recording transaction: its writes to PostgreSQL happen exactly once.
+    `permission` is who may ask for it: a permission of Django's, or a function of the user.
     docs/handlers.md says more. Raises WrongHandler when an argument or the function does not fit, or the name and
     version are taken.
     """
@@ -166,7 +168,7 @@ def handler(
 
     def declare(function: Function) -> Function:
         wrong = _wrong_about(name, version, schema, max_attempts, on_failure) or _wrong_with(function)
-        wrong = wrong or _wrong_seconds(name, time_limit, backoff, backoff_cap)
+        wrong = wrong or _wrong_seconds(name, time_limit, backoff, backoff_cap) or _wrong_permission(name, permission)
         if not wrong and (name, version) in _functions:
             other = place_of(_functions[name, version])
             wrong = f"{name!r} version {version} has a handler already, at {other}. Give one another name or version."
@@ -174,9 +176,8 @@ def handler(
             raise WrongHandler(f"{place_of(function)}: {wrong}")
         about = description or (function.__doc__ or "").strip().partition("\n")[0]
         policy = OnFailure(on_failure)
-        kinds.register(
-            Kind(name, version, about, schema, max_attempts, time_limit, policy, backoff, backoff_cap, atomic)
-        )
+        times = (time_limit, policy, backoff, backoff_cap)
+        kinds.register(Kind(name, version, about, schema, max_attempts, *times, atomic, permission))
         _functions[name, version] = function
         return function
 
@@ -218,6 +219,17 @@ def _wrong_seconds(name: str, time_limit: Any, backoff: Any, backoff_cap: Any) -
     if time_limit <= 0 or not 0 <= backoff <= backoff_cap:
         told = ", ".join(f"{what}={seconds!r}" for what, seconds in given.items())
         return f"{name!r} has {told}: time_limit is above 0, and 0 <= backoff <= backoff_cap."
+    return None
+
+
+def _wrong_permission(name: str, permission: Any) -> str | None:
+    if permission is None or (isinstance(permission, str) and re.fullmatch(r"\w+\.\w+", permission)):
+        return None
+    try:
+        inspect.signature(permission).bind(None)
+    except (TypeError, ValueError):
+        told = "write a permission such as 'reports.add_report', or a function that takes the user."
+        return f"{name!r} has permission={permission!r}: {told}"
     return None
 
 

@@ -28,6 +28,11 @@ DEVELOPMENT_SECRET = "development-only-" + "0" * 40  # refused outside DEBUG
 OPTIONAL_KINDS = {"demo": "processing.demo", "http.call": "processing.http_call"}
 
 
+def named(text: str) -> list[str]:
+    """What a comma-separated setting names."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 class Environment(BaseSettings):
     """What a deployment sets."""
 
@@ -54,6 +59,9 @@ class Environment(BaseSettings):
 
     optional_kinds: str = Field(
         "", description="Which kinds of the project's own are on, of demo and http.call; with DEBUG both are."
+    )
+    kinds: str = Field(
+        "", description="Which kinds may be asked for: names or patterns as report.*, comma-separated. Empty: all."
     )
     extra_apps: str = Field("", description="Your own apps, comma-separated: each one's handlers.py is found.")
     queue_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,40}$", description="Before every RabbitMQ queue's name.")
@@ -124,8 +132,16 @@ class Environment(BaseSettings):
     @field_validator("optional_kinds")
     @classmethod
     def _known_kinds(cls, text: str) -> str:
-        if unknown := {name.strip() for name in text.split(",") if name.strip()} - set(OPTIONAL_KINDS):
+        if unknown := set(named(text)) - set(OPTIONAL_KINDS):
             raise ValueError(f"write demo, http.call or both instead of {', '.join(sorted(unknown))!r}")
+        return text
+
+    @field_validator("kinds")
+    @classmethod
+    def _patterns(cls, text: str) -> str:
+        for pattern in named(text):
+            if not re.fullmatch(r"[!-~]{1,100}", pattern):
+                raise ValueError(f"write e.g. report.build,mail.* instead of {pattern!r}")
         return text
 
     @field_validator("http_call_allow")
@@ -159,6 +175,25 @@ def read_environment() -> Environment:
     if env.secret_key == DEVELOPMENT_SECRET and not env.debug:
         raise ImproperlyConfigured("SECRET_KEY is not set. Set it to 50 random characters, or DEBUG=1 for development.")
     return env
+
+
+def optional_kinds(env: Environment) -> list[str]:
+    """Which of OPTIONAL_KINDS are on: a pattern such as * names none of them."""
+    patterns = named(env.kinds)
+    return [
+        kinds
+        for kinds in OPTIONAL_KINDS
+        if env.debug
+        or kinds in named(env.optional_kinds)
+        or any(pattern == kinds or pattern.startswith(f"{kinds}.") for pattern in patterns)
+    ]
+
+
+def allowed_kinds(env: Environment) -> list[str]:
+    """The patterns of what may be asked for; none: all that there is. What OPTIONAL_KINDS names is added to KINDS."""
+    if not named(env.kinds):
+        return []
+    return named(env.kinds) + [f"{kinds}*" for kinds in named(env.optional_kinds)]
 
 
 def database(url: str) -> dict[str, Any]:
@@ -212,9 +247,11 @@ INSTALLED_APPS = [
     "accounts",
     "queues",
     "processing",
-    *(app for kinds, app in OPTIONAL_KINDS.items() if DEBUG or kinds in ENV.optional_kinds.replace(" ", "").split(",")),
+    *(OPTIONAL_KINDS[kinds] for kinds in optional_kinds(ENV)),
     *extra_apps(ENV.extra_apps),
 ]
+
+KINDS = allowed_kinds(ENV)
 
 MIDDLEWARE = [  # what is added here, queues/api/fast_path.py has to know
     "project.web.middleware.Edge",

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from project.rest.problems import Invalid
+    from project.rest.problems import Forbidden, Invalid
     from queues.enqueue.python import (
         NewRequest,
         NoSuchRequest,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from queues.exceptions import KeyInUse, KeyReused, NotPossible, QueueFull, SessionOver, TooManyBytes
 
 __all__ = [
+    "Forbidden",
     "Invalid",
     "KeyInUse",
     "KeyReused",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Forbidden": "project.rest.problems",
     "Invalid": "project.rest.problems",
     "KeyInUse": "queues.enqueue.idempotency",
     "KeyReused": "queues.enqueue.idempotency",

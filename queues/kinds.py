@@ -1,14 +1,22 @@
 """What may be asked for: each kind of request, by name and version, with the schema of its payload."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from pydantic import BaseModel
 
 from queues.exceptions import UnknownKind
 from queues.states import OnFailure
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+Permission = str | Callable[["User"], bool]
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Kind:
     backoff: float
     backoff_cap: float
     atomic: bool
+    permission: Permission | None = None  # who may ask for it: queues/permissions.py
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after the attempt of that number failed: exponential, with full jitter on its upper half."""
@@ -59,5 +68,22 @@ def find(name: str, version: int | None = None) -> Kind:
 
 
 def all_kinds() -> list[Kind]:
-    """Every kind, by name and version."""
+    """Every kind that there is a handler for, by name and version."""
     return [_kinds[key] for key in sorted(_kinds)]
+
+
+def is_offered(name: str) -> bool:
+    """Whether KINDS lets kinds of that name be asked for. What was accepted before runs all the same."""
+    return not settings.KINDS or any(fnmatchcase(name, pattern) for pattern in settings.KINDS)
+
+
+def offered() -> list[Kind]:
+    """Every kind that may be asked for, by name and version."""
+    return [kind for kind in all_kinds() if is_offered(kind.name)]
+
+
+def find_offered(name: str, version: int | None = None) -> Kind:
+    """The kind of that name and version (the newest if None) to ask for. Raises UnknownKind."""
+    if not is_offered(name):
+        raise UnknownKind(name)
+    return find(name, version)

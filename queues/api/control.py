@@ -1,6 +1,7 @@
 """The routes below /api/v1/ that act on what was submitted: cancel, retry, skip, pause, resume, purge."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
@@ -12,6 +13,7 @@ from rest_framework.response import Response
 from accounts.authentication import SessionTokenAuthentication
 from project.rest.problems import Conflict, NotFound
 from project.web import rate_limit
+from queues import kinds, permissions
 from queues.api.openapi import IDEMPOTENCY, LOCATION
 from queues.api.requests import OwnersView, accepted, caller, encoded, json, once_for_key, own, too_much
 from queues.api.serializers import QueueShown, RequestShown
@@ -45,7 +47,7 @@ class CancelView(OwnersView):
 
 
 class RetryView(OwnersView):
-    problems = {"post": (409, 422, 429)}
+    problems = {"post": (403, 409, 422, 429)}
 
     @extend_schema(
         operation_id="retry", parameters=[*IDEMPOTENCY, LOCATION], request=None, responses={202: RequestShown}
@@ -61,6 +63,8 @@ class RetryView(OwnersView):
         claims = caller(request)
         mine = own(request, request_id)
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id)))
+        with suppress(kinds.UnknownKind):  # `retry` says so
+            permissions.check(claims.user_id, [kinds.find(mine.kind, mine.version)])
         trace = request._request.request_id  # type: ignore[attr-defined]
         again = possible(control.retry, mine.id, session_id=claims.session_id, trace=trace)
         shown = shape.one(own(request, request_id)) if again is None else shape.new(again)

@@ -32,6 +32,7 @@ from project.web.middleware import Edge, identify
 from queues.api.requests import encoded
 from queues.enqueue.group_commit import GroupCommit
 from queues.enqueue.parsing import read_one
+from queues.permissions import known_to_may_ask
 from queues.representation import shape
 from queues.values import Ask, Submission
 
@@ -82,7 +83,7 @@ class FastPath:
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         environ["wsgi.input"] = BytesIO(body)  # for Django, if it is to answer
         submission = plainly_submitted(body)
-        if submission is None:
+        if submission is None or not known_to_may_ask(claims.user_id, submission.kind):
             return self.application(environ, start_response)
         trace = identify(environ.get("HTTP_X_REQUEST_ID", ""))
         try:

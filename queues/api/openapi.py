@@ -41,7 +41,8 @@ class SubmissionSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-c
 
     def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
         common = auto_schema._map_basic_serializer(self.target, direction)["properties"]
-        each = [_component(auto_schema.registry, kind, common) for kind in kinds.all_kinds()]
+        open_to_all = [kind for kind in kinds.offered() if kind.permission is None]  # the document is nobody's own
+        each = [_component(auto_schema.registry, kind, common) for kind in open_to_all]
         return {"required": ["kind", "payload"], "oneOf": each}
 
 

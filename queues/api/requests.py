@@ -15,6 +15,7 @@ from rest_framework.request import Request as APIRequest
 from rest_framework.response import Response
 
 from accounts.authentication import SessionEnded, SignedTokenAuthentication
+from accounts.models import User
 from accounts.tokens import Claims
 from project.rest.problems import (
     Conflict,
@@ -29,7 +30,7 @@ from project.rest.renderers import OPTIONS
 from project.rest.views import StrictView
 from project.settings import BATCH_BODY_LIMIT
 from project.web import rate_limit
-from queues import kinds
+from queues import kinds, permissions
 from queues.api import response_cache
 from queues.api.byte_refusals import retry_after, too_many_bytes
 from queues.api.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
@@ -75,7 +76,8 @@ class OwnersView(StrictView):
 
 
 class SubmittingView(OwnersView):
-    problems = {"post": (409, 422, 429)}
+    problems = {"post": (403, 409, 422, 429)}
+    kind_field = "kind"
 
     def sent(self, request: APIRequest) -> tuple[Any, bytes]:
         """The body, decoded and as it came. Raises the problems 400, 411, 413 and 415."""
@@ -88,9 +90,10 @@ class SubmittingView(OwnersView):
     def take(
         self, request: APIRequest, asked: list[Submission], answer: Callable[[list[Accepted]], Answer]
     ) -> HttpResponse:
-        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 409, 422 and 429."""
+        """Take them in within the caller's limits, once for an Idempotency-Key. Raises 400, 401, 403, 409, 422, 429."""
         claims = caller(request)
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
+        permissions.check(claims.user_id, [one.kind for one in asked], self.kind_field)
         trace = request._request.request_id  # type: ignore[attr-defined]
 
         def accept_them() -> Answer:
@@ -140,6 +143,7 @@ class RequestsView(SubmittingView):
 
 class BatchView(SubmittingView):
     body_limit = BATCH_BODY_LIMIT
+    kind_field = "requests.{}.kind"
 
     @extend_schema(operation_id="submit_batch", parameters=IDEMPOTENCY, request=BatchBody, responses={202: BatchShown})
     def post(self, request: APIRequest) -> HttpResponse:
@@ -202,8 +206,8 @@ class QueueView(OwnersView):
 class KindsView(StrictView):
     @extend_schema(operation_id="kinds", responses={200: KindShown(many=True)})
     def get(self, request: APIRequest) -> Response:
-        """What may be asked for."""
-        return Response([shown(kind) for kind in kinds.all_kinds()])
+        """What you may ask for."""
+        return Response([shown(kind) for kind in permissions.kinds_for(cast(User, request.user))])
 
 
 def caller(request: APIRequest) -> Claims:

@@ -101,14 +101,14 @@ def _kind(data: dict[str, Any], path: str, errors: list[FieldError]) -> Kind | N
         errors.append(FieldError(f"{path}version", "type", "Write an integer, or leave it out for the newest."))
         return None
     try:
-        return kinds.find(name, version)
+        return kinds.find_offered(name, version)
     except UnknownKind:
-        versions = [str(kind.version) for kind in kinds.all_kinds() if kind.name == name]
+        versions = [str(kind.version) for kind in kinds.offered() if kind.name == name]
         if versions:
             said = f"{name} has no such version; there is {', '.join(versions)}."
             errors.append(FieldError(f"{path}version", "unknown_version", said))
         else:
-            known = ", ".join(sorted({kind.name for kind in kinds.all_kinds()}))
+            known = ", ".join(sorted({kind.name for kind in kinds.offered() if kind.permission is None}))
             errors.append(FieldError(f"{path}kind", "unknown_kind", f"This kind is not known; there is {known}."))
         return None
 

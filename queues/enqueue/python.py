@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 from accounts.models import User
 from project.rest.parsers import loads
 from project.rest.problems import FieldError, Invalid
+from queues import permissions
 from queues.enqueue import idempotency
 from queues.enqueue.accept import accept
 from queues.enqueue.idempotency import VISIBLE, Answer
@@ -108,23 +109,35 @@ def submit(
     idempotency_key: str | None = None,
     not_before: datetime | None = None,
     expires_at: datetime | None = None,
+    check_permission: bool = True,
 ) -> Submitted:
     """Submit one request in the user's order: kept if the caller's transaction commits, gone if it rolls back.
 
-    With `idempotency_key` (of this user, for 24 h) a repetition returns the first one. Raises Invalid, QueueFull,
-    TooManyBytes, SessionOver (the user is not active), KeyReused, KeyInUse and QueueBusy; then nothing was done.
+    With `idempotency_key` (of this user, for 24 h) a repetition returns the first one. `check_permission=False` submits
+    for users what they may not ask for themselves. Raises Invalid, Forbidden, QueueFull, TooManyBytes, SessionOver (the
+    user is not active), KeyReused, KeyInUse and QueueBusy; then nothing was done.
     """
     body = _body(NewRequest(kind, payload, version, not_before, expires_at))
-    return _submit(user, [read(body)], body, idempotency_key)[0]
+    asked = [read(body)]
+    if check_permission:
+        permissions.check(_id(user), [asked[0].kind])
+    return _submit(user, asked, body, idempotency_key)[0]
 
 
 def submit_many(
-    user: User | UUID, requests: Sequence[NewRequest], *, idempotency_key: str | None = None
+    user: User | UUID,
+    requests: Sequence[NewRequest],
+    *,
+    idempotency_key: str | None = None,
+    check_permission: bool = True,
 ) -> list[Submitted]:
     """Submit 1 to 500 requests in the order given: all of them, or none. Raises what `submit` does."""
     body = b'{"requests":[' + b",".join(map(_body, requests)) + b"]}"
     _check_size(body, settings.BATCH_BODY_LIMIT, "requests")
-    return _submit(user, read_batch(loads(body), body), body, idempotency_key)
+    asked = read_batch(loads(body), body)
+    if check_permission:
+        permissions.check(_id(user), [one.kind for one in asked], "requests.{}.kind")
+    return _submit(user, asked, body, idempotency_key)
 
 
 def read_new(new: NewRequest) -> Submission:

@@ -37,6 +37,7 @@ def python(
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?sslmod=require"}, "knows no parameter 'sslmod'."),
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?sslmode=full"}, "sslmode is one of disable, allow,"),
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?connect_timeout=2s"}, "a whole number of seconds."),
+        ({"SECRET_KEY": SECRET, "KINDS": "report build"}, "write e.g. report.build,mail.* instead of 'report build'"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -98,3 +99,29 @@ def test_token_keys_that_do_not_fit_stop_every_command() -> None:
     assert started.returncode != 0
     assert "TOKEN_KEYS does not fit: write PEM" in started.stderr
     assert "nonsense" not in started.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "on", "allowed"),
+    [
+        ({}, [], []),
+        ({"DEBUG": "1"}, ["demo", "http.call"], []),
+        ({"OPTIONAL_KINDS": "demo"}, ["demo"], []),
+        ({"KINDS": "*"}, [], ["*"]),
+        ({"KINDS": "demo.*, http.call"}, ["demo", "http.call"], ["demo.*", "http.call"]),
+        ({"KINDS": "report.*", "OPTIONAL_KINDS": "http.call"}, ["http.call"], ["report.*", "http.call*"]),
+        ({"KINDS": "demo.echo", "DEBUG": "1"}, ["demo", "http.call"], ["demo.echo"]),
+    ],
+    ids=str,
+)
+def test_the_kinds_of_the_projects_own_are_off_unless_named(
+    settings: dict[str, str], on: list[str], allowed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from project.settings import allowed_kinds, optional_kinds, read_environment
+
+    for name in ("KINDS", "OPTIONAL_KINDS", "DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    env = read_environment()
+    assert (optional_kinds(env), allowed_kinds(env)) == (on, allowed)

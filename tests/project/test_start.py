@@ -150,3 +150,17 @@ def test_run_says_the_sentence_too(tmp_path: Path) -> None:
     first_step = "from scripts.run.application import migrate; migrate({})"
     refused = start(tmp_path, sys.executable, "-c", first_step, PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
     assert (refused.returncode, refused.stderr) == (1, SENTENCE.format(folder=tmp_path))
+
+
+def test_a_pattern_of_kinds_that_fits_none_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    refused = start(app(tmp_path, FINE), *DJANGO, "check", KINDS="yours.*,your.build", DEBUG="1")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("KINDS='yours.*,your.build': no kind fits 'your.build'. There is demo.echo, ")
+    assert start(tmp_path, *DJANGO, "check", KINDS="yours.*", DEBUG="1").returncode == 0
+
+
+def test_a_permission_that_cannot_be_asked_is_refused(tmp_path: Path) -> None:
+    wrong = FINE.replace('"yours.build"', '"yours.build", permission="staff"')
+    refused = start(app(tmp_path, wrong), *DJANGO, "check")
+    told = "'yours.build' has permission='staff': write a permission such as 'reports.add_report', or a function that"
+    assert told in refused.stderr

@@ -60,6 +60,19 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_what_may_come_of_a_submission_is_listed() -> None:
     submit = document()["paths"]["/api/v1/requests"]["post"]
-    assert set(submit["responses"]) == {"202", "400", "401", "409", "411", "413", "415", "422", "429", "500", "503"}
+    assert set(submit["responses"]) == {
+        "202",
+        "400",
+        "401",
+        "403",
+        "409",
+        "411",
+        "413",
+        "415",
+        "422",
+        "429",
+        "500",
+        "503",
+    }
     assert submit["requestBody"]["required"]
     assert [parameter["name"] for parameter in submit["parameters"]] == ["Idempotency-Key"]
