@@ -247,6 +247,7 @@ INSTALLED_APPS = [
     "accounts",
     "queues",
     "processing",
+    "processing.schedules",
     *(OPTIONAL_KINDS[kinds] for kinds in optional_kinds(ENV)),
     *extra_apps(ENV.extra_apps),
 ]

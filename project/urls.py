@@ -1,5 +1,6 @@
 """Every path the project serves, one line each; the apps hold their own."""
 
+from django.apps import apps
 from django.contrib import admin
 from django.urls import include, path
 
@@ -11,6 +12,7 @@ from project.telemetry.metrics import metrics
 urlpatterns = [
     path("api/v1/", include("queues.urls")),  # first: what stands before a path is tried at each of its requests
     path("api/v1/", include("accounts.urls")),
+    *(path("api/v1/", include(app.api_urls)) for app in apps.get_app_configs() if hasattr(app, "api_urls")),
     path("admin/", admin.site.urls),
     path("", pages.home),
     path("api/v1/", pages.places),

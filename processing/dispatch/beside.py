@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 from django.db import Error as DatabaseError
@@ -10,6 +11,7 @@ from django.db import connection
 
 from processing import metrics
 from processing.broker.rabbitmq import ASKED_AT_ONCE, BrokerUnavailable, Publisher, queue_name
+from processing.dispatch import duties
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 
@@ -45,6 +47,27 @@ class Beside:
             self.ended = time.monotonic()
             publisher.close()
             connection.close()
+
+
+class Duties:
+    """What apps registered, each beside the others: none of them, however long it takes, keeps anybody waiting."""
+
+    def __init__(self) -> None:
+        self._beside = {duty.name: (duty, Beside(duty.name)) for duty in duties.registered.values()}
+
+    def begin(self) -> None:
+        """Begin those whose time has come and that are not under way. Never waits."""
+        for duty, beside in self._beside.values():
+            if not beside.busy and time.monotonic() - beside.ended >= duty.seconds:
+                beside.start(partial(self._do, duty))
+
+    def _do(self, duty: duties.Duty, _: Publisher) -> None:
+        try:
+            duty.job()
+        except (DatabaseError, BrokerUnavailable):
+            raise
+        except Exception:
+            log.exception("a duty has a defect; it is begun again", duty=duty.name)
 
 
 class Search(Beside):

@@ -18,7 +18,7 @@ from django.db import Error as DatabaseError
 from processing import metrics
 from processing.broker import tokens as broker
 from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueUnavailable, names_of, queue_name
-from processing.dispatch.beside import Deletion, Search
+from processing.dispatch.beside import Deletion, Duties, Search
 from processing.dispatch.dead_leases import DeadLeases
 from processing.dispatch.set_aside import SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
@@ -72,6 +72,7 @@ class Dispatcher:
         self._set_aside: SetAside[int] = SetAside()  # queues that RabbitMQ has no word of
         self._search = Search(shard)
         self._deletion = Deletion()
+        self._duties = Duties()
         self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)  # to be deleted
         self._crowded = False  # as the last sweep saw it
         self.looked = time.monotonic()  # it goes round its loop
@@ -177,6 +178,7 @@ class Dispatcher:
         if not self._token_queue_exists:
             broker.hold_token_queue(self.publisher)
             self._token_queue_exists = True
+        self._duties.begin()
         more_to_wake = False
         if time.monotonic() - self._woke >= WAKE_SECONDS:
             more_to_wake = self.wake()

@@ -62,6 +62,12 @@ def read_batch(data: Any, body: bytes) -> list[Submission]:
     return [submission for submission in submissions if submission]
 
 
+def payload_text(data: dict[str, Any], body: bytes) -> str:
+    """The payload in a body that has one, as the text that was sent."""
+    text = body.decode()
+    return _texts(text, _after(text, 0), data) or "null"
+
+
 def _submission(
     data: dict[str, Any], payload: str | None, path: str, now: datetime, errors: list[FieldError]
 ) -> Submission | None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from accounts.models import Session, User
 from accounts.tokens import read_refresh
+from processing.schedules import writing
 from queues.api import response_cache
 from queues.api.requests import encoded
 from queues.api.response_cache import Kept
@@ -81,6 +83,14 @@ def batch() -> Any:
     return {"requests": [submission()]}
 
 
+def scheduled() -> Any:
+    return {"name": f"s{uuid4()}", **submission(), "every_seconds": 60}
+
+
+def schedule(user: User) -> Any:
+    return writing.add(user.id, "1", {"name": f"s{uuid4()}", "kind": "demo.echo", "every_seconds": 60}).id
+
+
 def newcomer() -> Any:
     made = make_user()
     made.delete()
@@ -109,6 +119,7 @@ def post(status: int, **more: Any) -> dict[str, Served]:
 
 
 AUTH, REQUEST = "api/v1/auth/", "api/v1/requests/<str:request_id>"
+SCHEDULE = "api/v1/schedules/<str:schedule_id>"
 ROUTES: dict[str, dict[str, Served]] = {
     f"{AUTH}register": post(201, public=True, body=newcomer),
     f"{AUTH}token": post(200, public=True, body=credentials),
@@ -127,6 +138,13 @@ ROUTES: dict[str, dict[str, Served]] = {
     f"{REQUEST}/cancel": post(200, owned=waiting),
     f"{REQUEST}/retry": post(202, owned=failed),
     f"{REQUEST}/skip": post(200, owned=blocking),
+    "api/v1/schedules": read() | post(201, body=scheduled),
+    SCHEDULE: read(owned=schedule)
+    | {"PATCH": Served(200, owned=schedule, body=lambda: {"enabled": True})}
+    | {"DELETE": Served(204, owned=schedule)},
+    f"{SCHEDULE}/pause": post(200, owned=schedule),
+    f"{SCHEDULE}/resume": post(200, owned=schedule),
+    f"{SCHEDULE}/run-now": post(200, owned=schedule),
     "api/v1/queue": read(),
     "api/v1/queue/events": {"GET": Served(200)},
     "api/v1/queue/pause": post(200),

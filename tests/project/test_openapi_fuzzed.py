@@ -70,6 +70,7 @@ def world() -> Iterator[Counter[tuple[str, int]]]:
 def use_of(operation: Any) -> Served:
     """The row of the table of all routes for an operation of the document."""
     path = operation.path.lstrip("/").replace("{request_id}", "<str:request_id>")
+    path = path.replace("{schedule_id}", "<str:schedule_id>")
     return ROUTES[path.replace("{session_id}", "<uuid:session_id>")][operation.method.upper()]
 
 
@@ -106,7 +107,7 @@ def test_every_answer_is_one_that_is_promised(operation: Any, world: Counter[tup
         case, signed, whose = example
         me, other = make_user(), make_user()
         queue_of(me)
-        if "request_id" in case.path_parameters or "session_id" in case.path_parameters:
+        if {"request_id", "session_id", "schedule_id"} & set(case.path_parameters):
             place(case, use, {"mine": me, "theirs": other}.get(whose), whose)
         if use.body and whose == "mine" and case.meta.generation.mode.is_positive:
             case.body = use.body()

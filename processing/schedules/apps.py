@@ -1,0 +1,15 @@
+from django.apps import AppConfig
+
+
+class SchedulesConfig(AppConfig):
+    """Requests at set times. Without this app in INSTALLED_APPS the rest works as before."""
+
+    name = "processing.schedules"
+    label = "schedules"
+    api_urls = "processing.schedules.urls"
+
+    def ready(self) -> None:
+        from processing.dispatch import duties
+        from processing.schedules.due import LOOK_SECONDS, submit_due
+
+        duties.register(duties.Duty("schedules", LOOK_SECONDS, submit_due))
