@@ -7,12 +7,13 @@ from typing import Any
 import uuid_utils.compat
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Count, Min, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from processing.schedules.timing import Timing
 from queues.fields import JSONText
+from queues.operations.kinds_in_use import Use
 
 
 class Missed(models.TextChoices):
@@ -91,3 +92,10 @@ class Schedule(models.Model):
 
     def _mine(self) -> "models.QuerySet[Any]":
         return type(self).objects.filter(id=self.id)
+
+
+def kinds_in_use() -> list[Use]:
+    """The kinds that schedules ask for, paused ones included."""
+    found = Schedule.objects.order_by("kind", "version").values_list("kind", "version")
+    counted = found.annotate(Count("id"), Count("user", distinct=True), Min("created_at"))
+    return [Use("schedules", *row) for row in counted]
