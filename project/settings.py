@@ -253,6 +253,7 @@ INSTALLED_APPS = [
 ]
 
 KINDS = allowed_kinds(ENV)
+TASKS = {"default": {"BACKEND": "processing.tasks.backend.OrderedBackend"}}  # read where processing.tasks is installed
 
 MIDDLEWARE = [  # what is added here, queues/api/fast_path.py has to know
     "project.web.middleware.Edge",

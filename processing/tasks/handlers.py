@@ -1,0 +1,74 @@
+"""Runs a task: a request of the kind `task.<alias>`, which only our own code may submit."""
+
+import asyncio
+from typing import Any
+
+from django_tasks.base import Task, TaskContext
+from django_tasks.signals import task_finished, task_started
+from django_tasks.utils import normalize_json
+from pydantic import BaseModel
+
+from accounts.models import User
+from processing.handlers import HandlerRequest, Reject, TimeLimitExceeded, handler
+from processing.tasks import results
+from processing.tasks.policy import OF_KIND, kind_of, ours
+from queues import kinds
+
+
+class TaskPayload(BaseModel):
+    """Which function, and what it is called with."""
+
+    task: str
+    arguments: list[Any]
+    keywords: dict[str, Any]
+
+
+def nobody(user: User) -> bool:  # noqa: ARG001
+    """Over the API nobody may name a function to be called."""
+    return False
+
+
+def run(request: HandlerRequest, payload: TaskPayload) -> Any:
+    """Call the task's function; what it returns, or raises, is the request's result or error."""
+    alias = request.kind.removeprefix(kind_of(""))
+    try:
+        task = results.task_at(payload.task, alias, request.user_id)
+    except results.NoSuchTask as missing:
+        raise Reject(str(missing)) from None
+    result = results.running(task, request, payload.arguments, payload.keywords)
+    backend = type(task.get_backend())
+    task_started.send(sender=backend, task_result=result)
+    context = [TaskContext(task_result=result)] if task.takes_context else []
+    try:
+        value = normalize_json(_call(task, [*context, *payload.arguments], payload.keywords, request))
+    except BaseException as error:
+        if request.attempt >= kinds.find(request.kind, request.version).max_attempts:
+            results.fail(result, error)
+            task_finished.send(sender=backend, task_result=result)
+        raise
+    results.succeed(result, value)
+    task_finished.send(sender=backend, task_result=result)
+    return value
+
+
+def _call(task: "Task[Any, Any]", args: list[Any], kwargs: dict[str, Any], request: HandlerRequest) -> Any:
+    if not asyncio.iscoroutinefunction(task.func):
+        return task.func(*args, **kwargs)
+    limit = kinds.find(request.kind, request.version).time_limit
+    return asyncio.run(_awaited(task, args, kwargs, limit))
+
+
+async def _awaited(task: "Task[Any, Any]", args: list[Any], kwargs: dict[str, Any], limit: float) -> Any:
+    """Nothing interrupts a thread that waits for events, so the loop itself keeps the time."""
+    try:
+        async with asyncio.timeout(limit) as clock:
+            return await task.func(*args, **kwargs)
+    except TimeoutError:
+        if clock.expired():
+            raise TimeLimitExceeded from None
+        raise
+
+
+for _alias, _options in ours().items():
+    _of_kind = {name: value for name, value in _options.items() if name in OF_KIND}
+    handler(kind_of(_alias), schema=TaskPayload, permission=nobody, description="A task of Django's.", **_of_kind)(run)
