@@ -13,20 +13,19 @@ import orjson
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from pydantic import BaseModel
-from queues.values import Submission
 
 from processing.results import as_json
 from project.rest.problems import FieldError, Invalid
 from project.start import place
 from project.telemetry.logs import at_work
-from queues import kinds
-from queues.enqueue import python
+from queues import from_python, kinds
 from queues.enqueue.accept import accept
 from queues.enqueue.parsing import LARGEST_BATCH
 from queues.kinds import Kind, Permission
 from queues.notify import progress
 from queues.notify.hints import work_waits
 from queues.states import OnFailure
+from queues.values import Submission
 
 LONGEST_DELAY = 366 * 86400.0  # seconds a handler may put its request off
 
@@ -126,7 +125,7 @@ class HandlerRequest:
         """
         if len(self.next_requests) >= LARGEST_BATCH:
             raise Invalid(FieldError("requests", "length", f"A request submits at most {LARGEST_BATCH} others."))
-        submission = python.read_new(python.NewRequest(kind, payload, version, not_before, expires_at))
+        submission = from_python.read_new(from_python.NewRequest(kind, payload, version, not_before, expires_at))
         self.next_requests.append(submission)
         return submission.id
 

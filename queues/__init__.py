@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from project.rest.problems import Forbidden, Invalid
-    from queues.enqueue.python import (
+    from queues.exceptions import KeyInUse, KeyReused, NotPossible, QueueFull, SessionOver, TooManyBytes
+    from queues.from_python import (
         NewRequest,
         NoSuchRequest,
         QueueBusy,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
         submit,
         submit_many,
     )
-    from queues.exceptions import KeyInUse, KeyReused, NotPossible, QueueFull, SessionOver, TooManyBytes
 
 __all__ = [
     "Forbidden",
@@ -44,16 +44,16 @@ __all__ = [
 _PLACES = {
     "Forbidden": "project.rest.problems",
     "Invalid": "project.rest.problems",
-    "KeyInUse": "queues.enqueue.idempotency",
-    "KeyReused": "queues.enqueue.idempotency",
-    "NotPossible": "queues.lifecycle.control",
-    "QueueFull": "queues.enqueue.accept",
-    "SessionOver": "queues.enqueue.accept",
-    "TooManyBytes": "queues.enqueue.accept",
+    "KeyInUse": "queues.exceptions",
+    "KeyReused": "queues.exceptions",
+    "NotPossible": "queues.exceptions",
+    "QueueFull": "queues.exceptions",
+    "SessionOver": "queues.exceptions",
+    "TooManyBytes": "queues.exceptions",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES.get(name, "queues.enqueue.python")), name)
+    return getattr(import_module(_PLACES.get(name, "queues.from_python")), name)

@@ -14,7 +14,19 @@ NAMES_APPS = {"project.urls", "project.events_urls", "project.wsgi", "project.as
 # From the top floor down: each room knows only rooms below it.
 ROOMS = {
     "queues": (
-        *("management", "apps", "admin", "urls", "operations", "api", "live", "lifecycle", "enqueue", "representation"),
+        *(
+            "management",
+            "apps",
+            "admin",
+            "urls",
+            "operations",
+            "api",
+            "from_python",
+            "live",
+            "lifecycle",
+            "enqueue",
+            "representation",
+        ),
         *("event_log", "metrics", "throughput", "values", "kinds", "exceptions", "models", "fields", "states"),
         *("sql", "notify"),
     ),

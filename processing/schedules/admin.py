@@ -7,13 +7,13 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from queues.exceptions import QueueFull, SessionOver
 
 from accounts.models import User
 from processing.schedules.due import run_now
 from processing.schedules.models import Schedule
 from project.admin.base import ReadOnlyAdmin
 from project.rest.problems import Problem
+from queues.exceptions import QueueFull, SessionOver
 
 MOST_FOUND = 300
 MOST_RUN = 100

@@ -12,16 +12,16 @@ import structlog
 from django.db import OperationalError, transaction
 from django.db.models import TextField
 from django.db.models.functions import Cast, Now
-from queues.exceptions import QueueFull, SessionOver
-from queues.values import Accepted
 
 from processing.schedules.models import Missed, Schedule
 from project.rest.problems import Problem
 from queues import permissions
 from queues.enqueue.accept import accept
-from queues.enqueue.python import submission
+from queues.exceptions import QueueFull, SessionOver
+from queues.from_python import submission
 from queues.notify.hints import work_waits
 from queues.sql.statement import left_out, wait_at_most
+from queues.values import Accepted
 
 LOOK_SECONDS = 0.5
 RUN_SECONDS = 2.0  # then the dispatcher begins it anew, if it still leads

@@ -8,7 +8,6 @@ from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
-from queues.exceptions import QueueFull
 from rest_framework.request import Request as APIRequest
 from rest_framework.response import Response
 
@@ -22,6 +21,7 @@ from project.rest.views import StrictView
 from project.web import rate_limit
 from queues.api.requests import identified, json, too_much
 from queues.enqueue.parsing import payload_text
+from queues.exceptions import QueueFull
 
 
 class SchedulesView(StrictView):

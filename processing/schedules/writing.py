@@ -13,8 +13,8 @@ from processing.schedules.models import Schedule
 from processing.schedules.timing import WrongTiming
 from project.rest.problems import Conflict, FieldError, Invalid
 from queues import permissions
-from queues.enqueue.python import submission
 from queues.fields import JSONText
+from queues.from_python import submission
 
 MOST = 100  # of one user
 WHEN = ("cron", "time_zone", "every_seconds", "enabled")

@@ -19,7 +19,7 @@ from queues.api.requests import OwnersView, accepted, caller, encoded, json, onc
 from queues.api.serializers import QueueShown, RequestShown
 from queues.enqueue.accept import open_queue
 from queues.enqueue.idempotency import Answer
-from queues.exceptions import NotPossible, QueueFull
+from queues.exceptions import NotPossible, QueueFull, UnknownKind
 from queues.lifecycle import control
 from queues.representation import shape
 from queues.representation.queue_summary import summary
@@ -63,7 +63,7 @@ class RetryView(OwnersView):
         claims = caller(request)
         mine = own(request, request_id)
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id)))
-        with suppress(kinds.UnknownKind):  # `retry` says so
+        with suppress(UnknownKind):  # `retry` says so
             permissions.check(claims.user_id, [kinds.find(mine.kind, mine.version)])
         trace = request._request.request_id  # type: ignore[attr-defined]
         again = possible(control.retry, mine.id, session_id=claims.session_id, trace=trace)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from queues import kinds
+from queues.exceptions import UnknownKind
 from queues.sql.statement import Statement
 
 # Through the partial indexes of active queues and of scheduled requests: what is finished is not read.
@@ -36,7 +37,7 @@ class Use:
         """Whether this code can run them."""
         try:
             kinds.find(self.kind, self.version)
-        except kinds.UnknownKind:
+        except UnknownKind:
             return False
         return True
 

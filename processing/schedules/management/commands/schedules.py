@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
-from queues.exceptions import NoSuch, QueueFull, SessionOver
 
 from accounts.models import User
 from processing.schedules import writing
@@ -13,6 +12,7 @@ from processing.schedules.due import run_now
 from processing.schedules.models import Missed, Schedule
 from project.rest.parsers import loads
 from project.rest.problems import Problem
+from queues.exceptions import NoSuch, QueueFull, SessionOver
 from queues.management.command_base import Exit, OperatorCommand, positive
 
 COLUMNS = ("schedule", "user", "name", "kind", "when", "enabled", "next_at", "last_due_at", "last_error")
