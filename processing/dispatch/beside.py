@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 
 import structlog
 from django.db import Error as DatabaseError
@@ -18,6 +17,7 @@ from queues.lifecycle.outbox import Shard
 log = structlog.get_logger()
 
 PAUSE_SECONDS = 5.0  # between two searches
+UNWANTED_SECONDS = 1.0  # a duty whose dispatcher does not lead any more ends its thread after so long
 
 
 class Beside:
@@ -50,24 +50,50 @@ class Beside:
 
 
 class Duties:
-    """What apps registered, each beside the others: none of them, however long it takes, keeps anybody waiting."""
+    """What apps registered, each in a thread of its own: however long one takes, it keeps nobody waiting."""
 
     def __init__(self) -> None:
-        self._beside = {duty.name: (duty, Beside(duty.name)) for duty in duties.registered.values()}
+        self.threads = [DutyThread(duty) for duty in duties.registered.values()]
 
     def begin(self) -> None:
-        """Begin those whose time has come and that are not under way. Never waits."""
-        for duty, beside in self._beside.values():
-            if not beside.busy and time.monotonic() - beside.ended >= duty.seconds:
-                beside.start(partial(self._do, duty))
+        """Have those done whose time has come. To be called at each step while this process leads; never waits."""
+        for thread in self.threads:
+            thread.begin()
 
-    def _do(self, duty: duties.Duty, _: Publisher) -> None:
+
+class DutyThread:
+    """Does one duty, with a connection of its own, as long as `begin` is called now and then."""
+
+    def __init__(self, duty: duties.Duty) -> None:
+        self.duty = duty
+        self._wanted = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Do it, if it is time. Never waits."""
+        self._wanted.set()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name=self.duty.name, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
         try:
-            duty.job()
-        except (DatabaseError, BrokerUnavailable):
-            raise
+            while self._wanted.wait(UNWANTED_SECONDS):
+                self._wanted.clear()
+                self._do()
+                time.sleep(self.duty.seconds)
+        finally:
+            connection.close()
+
+    def _do(self) -> None:
+        try:
+            self.duty.job()
+        except DatabaseError as error:
+            log.warning("a server is away", what=self.duty.name, error=str(error).strip())
+            connection.close()
         except Exception:
-            log.exception("a duty has a defect; it is begun again", duty=duty.name)
+            log.exception("a duty has a defect; it is begun again", duty=self.duty.name)
+            connection.close()
 
 
 class Search(Beside):

@@ -29,7 +29,7 @@ from queues.models import Request
 class OrderedTask(Task[Any, Any]):
     """A task that knows in whose order it runs."""
 
-    user: UUID | None = None
+    user: UUID | None = field(default=None, compare=False)
     idempotency_key: str | None = field(default=None, compare=False)
 
     def using(

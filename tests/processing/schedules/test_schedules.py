@@ -205,7 +205,7 @@ def test_without_the_app_the_rest_works(tmp_path: Path) -> None:
         "resolve('/api/v1/requests')\n"
         "try: resolve('/api/v1/schedules'); there = True\n"
         "except Resolver404: there = False\n"
-        "duties = list(Dispatcher(Shard(0, 1))._duties._beside)\n"
+        "duties = list(Dispatcher(Shard(0, 1))._duties.threads)\n"
         "print(json.dumps([there, duties, 'processing.schedules.models' in sys.modules]))"
     )
     variables = {**os.environ, "DJANGO_SETTINGS_MODULE": "without", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
