@@ -11,8 +11,10 @@ class SchedulesConfig(AppConfig):
     def ready(self) -> None:
         from processing.dispatch import duties
         from processing.schedules.due import LOOK_SECONDS, submit_due
-        from processing.schedules.models import kinds_in_use
+        from processing.schedules.models import kinds_in_use, records_of
+        from queues.operations.export import others
         from queues.operations.kinds_in_use import looks
 
         duties.register(duties.Duty("schedules", LOOK_SECONDS, submit_due))
         looks.append(kinds_in_use)
+        others.append(records_of)

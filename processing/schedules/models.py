@@ -1,5 +1,6 @@
 """What is stored of a schedule. It moves in `due.py`; its owner and operators change it by the verbs here."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ from django.db.models import Count, Min, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from accounts.models import User
 from processing.schedules.timing import Timing
 from queues.fields import JSONText
 from queues.operations.kinds_in_use import Use
@@ -99,3 +101,13 @@ def kinds_in_use() -> list[Use]:
     found = Schedule.objects.order_by("kind", "version").values_list("kind", "version")
     counted = found.annotate(Count("id"), Count("user", distinct=True), Min("created_at"))
     return [Use("schedules", *row) for row in counted]
+
+
+def records_of(user: User) -> Iterator[dict[str, Any]]:
+    """What is kept of the user's schedules, for their export: there are no more than a hundred."""
+    names = (
+        "id", "name", "kind", "version", "payload", "cron", "time_zone", "every_seconds", "missed", "enabled",
+        "next_at", "last_due_at", "last_request_id", "last_error", "created_at",
+    )  # fmt: skip
+    for schedule in Schedule.objects.filter(user=user).order_by("id"):
+        yield {"record": "schedule", **{name: getattr(schedule, name) for name in names}}

@@ -3,7 +3,7 @@
 Pages are read along an index, each in a statement of its own: no memory grows with the user, and no snapshot is held.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.db.models import Model, prefetch_related_objects
@@ -17,6 +17,8 @@ from queues.operations.selectors import by_key
 from queues.representation import shape
 
 PAGE = 200
+
+others: list[Callable[[User], Iterator[dict[str, Any]]]] = []  # an app that keeps something of users adds its own
 
 
 def records(user: User) -> Iterator[dict[str, Any]]:
@@ -47,6 +49,8 @@ def _all(user: User) -> Iterator[dict[str, Any]]:
         shown = _columns(queue, "id", "state", "paused", "last_seq", "done_seq", "waiting_limit")
         yield {"record": "queue", **shown}
         yield from _requests(queue)
+    for records_of in others:
+        yield from records_of(user)
 
 
 def _requests(queue: UserQueue) -> Iterator[dict[str, Any]]:

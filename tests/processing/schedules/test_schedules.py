@@ -19,6 +19,7 @@ from processing.schedules import writing
 from processing.schedules.models import Schedule
 from queues import permissions
 from queues.models import OperatorAction, Request, UserQueue
+from queues.operations.export import records
 from scripts.place import ROOT
 from tests.processing.crew import new_user
 from tests.processing.kinds import kept
@@ -228,3 +229,13 @@ def test_the_guides_body_and_command_work() -> None:
     for command in commands:
         ran = run(*shlex.split(command))
         assert ran.status == 0, ran.said
+
+
+def test_schedules_are_part_of_their_users_export_and_go_with_them() -> None:
+    ada = Caller()
+    made = add(ada)
+    add(Caller())
+    (told,) = [record for record in records(ada.user) if record["record"] == "schedule"]
+    assert (str(told["id"]), told["name"], told["payload"]) == (made["id"], "nightly", {"n": 1})
+    User.objects.get(id=ada.user.id).delete()
+    assert Schedule.objects.count() == 1
