@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.db import transaction
@@ -13,8 +14,10 @@ from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from accounts import mail
 from accounts.audit import Event, SecurityEvent, record
-from accounts.models import Session, User
+from accounts.mail import Purpose
+from accounts.models import Invitation, Session, User
 from project.admin.base import FastAdmin, ReadOnlyAdmin
 
 MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their names, that a search may mean
@@ -27,11 +30,11 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     search_fields = ("username",)  # shows the field; `get_search_results` searches
     search_help_text = "An id, an e-mail address, a name or its beginning."
     ordering = ("-pk",)
-    readonly_fields = ("id", "created_at", "last_login")
+    readonly_fields = ("id", "created_at", "last_login", "verified_email", "erase_asked_at")
     fieldsets = (
-        (None, {"fields": ("id", "username", "password", "email")}),
+        (None, {"fields": ("id", "username", "password", "email", "verified_email")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
-        (_("Important dates"), {"fields": ("created_at", "last_login")}),
+        (_("Important dates"), {"fields": ("created_at", "last_login", "erase_asked_at")}),
     )
     actions = ("end_sessions",)
 
@@ -78,6 +81,46 @@ class SessionAdmin(ReadOnlyAdmin):
         if not term:
             return queryset, False
         return queryset.filter(user_id__in=User.objects.meant_by(term, MOST_FOUND)), False
+
+
+@admin.register(Invitation)
+class InvitationAdmin(FastAdmin):
+    """The code is seen by who may change invitations: it is as good as an account."""
+
+    list_display = ("id", "email", "note", "created_at", "expires_at", "used_at", "used_by", "created_by")
+    list_select_related = ("used_by", "created_by")
+    list_filter = (("used_at", admin.EmptyFieldListFilter),)
+    search_fields = ("email", "note")
+    fields = ("email", "note", "expires_at", "shown_code", "created_at", "created_by", "used_at", "used_by")
+    readonly_fields = ("shown_code", "created_at", "created_by", "used_at", "used_by")
+
+    def has_change_permission(self, request: Any, obj: Any = None) -> bool:
+        """What was used stays as it was; what was mailed goes to that address."""
+        return super().has_change_permission(request, obj) and (obj is None or obj.used_at is None)
+
+    def get_readonly_fields(self, request: Any, obj: Any = None) -> Any:
+        return (*self.readonly_fields, "email") if obj else self.readonly_fields
+
+    def get_fields(self, request: Any, obj: Any = None) -> Any:
+        """Who may only look at it sees no code."""
+        shown = self.fields if obj else ("email", "note", "expires_at")
+        return [name for name in shown if name != "shown_code" or self.has_change_permission(request, obj)]
+
+    def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        obj.created_by = request.user
+        with transaction.atomic():
+            super().save_model(request, obj, form, change)
+            if obj.email and settings.MAIL:
+                mail.put(Purpose.INVITE, obj.email, invitation_id=obj.id)
+        mailed = f" It is mailed to {obj.email}." if obj.email and settings.MAIL else ""
+        self.message_user(request, f"The code of this invitation is {obj.code}.{mailed}")
+
+    @admin.display(description="code")
+    def shown_code(self, invitation: Invitation) -> str:
+        return invitation.code
 
 
 class AtFilter(admin.SimpleListFilter):

@@ -35,11 +35,16 @@ class Event(models.TextChoices):
     SESSION_ENDED = "session_ended"  # the user ended one of their sessions (its id)
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  (by the user; every other session ended)
     PASSWORD_REFUSED = "password_refused"  # noqa: S105  (the user's token came with a wrong current password)
+    PASSWORD_RESET = "password_reset"  # noqa: S105  (by a link in a mail; every session ended)
+    RESET_MAILED = "reset_mailed"  # the link for it left; the address is of who asked for it
+    VERIFICATION_MAILED = "verification_mailed"  # so did the link that confirms an e-mail address
+    EMAIL_VERIFIED = "email_verified"  # by that link
     PASSWORD_SET = "password_set"  # noqa: S105  (by staff or a command; every session ended)
     DEACTIVATED = "deactivated"  # by staff or a command; every session ended
     ACTIVATED = "activated"  # by staff or a command
     RIGHTS_CHANGED = "rights_changed"  # what the user is from now on (staff, superuser)
     EXPORTED = "exported"  # all that is known of the user was written out
+    ERASE_ASKED = "erase_asked"  # the user wants all of it removed; it is, within seconds
     ERASED = "erased"  # all that is known of the user was removed
     STAFF_ACTION = "staff_action"  # what the admin logged (what was done to which row)
 
@@ -71,16 +76,25 @@ class SecurityEvent(models.Model):
 
 
 def record(
-    event: Event, user_id: UUID | None = None, *, request: Any = None, actor_id: UUID | None = None, detail: str = ""
+    event: Event,
+    user_id: UUID | None = None,
+    *,
+    request: Any = None,
+    actor_id: UUID | None = None,
+    detail: str = "",
+    address: str | None = None,
+    request_id: str = "",
 ) -> None:
     """Adds a line, in the caller's transaction if there is one. `request` is Django's or DRF's.
 
+    `address` and `request_id` stand in for a request that was over before.
     Without `request` it is that of the admin's page that is being served, and then its staff is who did it.
     """
     if request is None:
         request = _served.get()
         actor_id = actor_id or getattr(getattr(request, "user", None), "id", None)
     line = SecurityEvent(event=event, user_id=user_id, detail=printable(detail)[:DETAIL])
+    line.address, line.request_id = address, request_id
     line.actor_id = None if actor_id == user_id else actor_id
     if request is not None:
         line.address = rate_limit.client_address(request) or None

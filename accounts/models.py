@@ -16,12 +16,15 @@ from django.db.models.functions import Lower, Now
 from django.utils import timezone
 
 from accounts.audit import Event, SecurityEvent, printable, record
+from accounts.invitations import Invitation
+from accounts.mail import Mail
 from accounts.tokens import AccessToken, Claims, RefreshToken
 from project.rest.problems import Unauthenticated
 
-__all__ = ["SecurityEvent", "Session", "SessionEnded", "Tokens", "User", "WrongCredentials"]
+__all__ = ["Invitation", "Mail", "SecurityEvent", "Session", "SessionEnded", "Tokens", "User", "WrongCredentials"]
 
 
+MOST_TO_ERASE = 1000
 REPEAT_SECONDS = 60  # so long a refresh whose answer was lost can be asked for again
 
 
@@ -70,6 +73,11 @@ class Users(UserManager["User"]):
         name = models.Value(User.normalize_username(username))
         return self.alias(name=AnyCase("username")).filter(name=AnyCase(name))
 
+    def to_erase(self) -> list[UUID]:
+        """Who asked to be erased, and was not let in again by staff since."""
+        asked = self.filter(erase_asked_at__isnull=False, is_active=False).order_by("erase_asked_at")
+        return list(asked.values_list("id", flat=True)[:MOST_TO_ERASE])
+
     def meant_by(self, term: str, most: int) -> list[UUID]:
         """The ids of those whose id, name or e-mail in any case, or beginning of name is `term`: each by its index.
 
@@ -111,6 +119,10 @@ class User(AbstractUser):
 
     id = models.UUIDField(primary_key=True, default=uuid_utils.compat.uuid7, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
+    verified_email = models.CharField(
+        max_length=254, blank=True, default="", db_default="", help_text="The address whose mail they get, once shown."
+    )
+    erase_asked_at = models.DateTimeField(null=True, blank=True, help_text="When they asked to be erased.")
     # Django's way to leave out what a base class has; its stubs don't know it.
     date_joined = None  # type: ignore[assignment]
     first_name = None  # type: ignore[assignment]
@@ -122,6 +134,7 @@ class User(AbstractUser):
         indexes = [
             models.Index(Lower("email"), name="user_email_any_case"),
             models.Index("id", name="user_inactive", condition=models.Q(is_active=False)),  # the admin's list of them
+            models.Index("id", name="user_erase_asked", condition=models.Q(erase_asked_at__isnull=False)),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -170,6 +183,21 @@ class User(AbstractUser):
             self.end_sessions(except_=session_id)
         self.password = hashed
         password_validation.password_changed(new, self)
+
+    def ask_to_be_erased(self) -> None:
+        """Lock the user out for good, at once; the dispatcher does the rest. Raises WrongCredentials when another
+        change of password was faster.
+        """
+        with transaction.atomic():
+            verified = User.objects.filter(id=self.id, password=self.password, is_active=True)
+            if not verified.select_for_update(no_key=True).exists():
+                raise WrongCredentials(self.id)
+            self.is_active, self.erase_asked_at = False, timezone.now()
+            self.save(update_fields=["is_active", "erase_asked_at"])
+
+    @property
+    def email_verified(self) -> bool:
+        return bool(self.email) and self.verified_email == self.email
 
     def end_sessions(self, except_: UUID | None = None) -> int:
         """Ends all sessions but one; how many there were."""

@@ -9,10 +9,11 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.audit import Event, record
-from accounts.models import User
+from accounts.models import Invitation, Mail, User
 
 # A session is over when it has ended, or when its refresh token has expired.
 OLD_SESSIONS = """
@@ -94,7 +95,11 @@ def remove_user(user_id: UUID, *, by: str) -> None:
     """The last step of an erasure: the user, what other apps hold of them, and the line that says so, in one commit."""
     with transaction.atomic():
         run(NAMELESS_LOG, user=str(user_id))
-        User.objects.get(id=user_id).delete()
+        user = User.objects.get(id=user_id)
+        theirs = Q(address__iexact=user.email) if user.email else Q()
+        Mail.objects.filter(Q(user_id=user_id) | theirs).delete()
+        Invitation.objects.filter(used_by=user).update(email="", note="")
+        user.delete()
         record(Event.ERASED, user_id, detail=f"by {by}")
 
 

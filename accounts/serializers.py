@@ -13,6 +13,7 @@ from accounts.tokens import LONGEST
 from project.rest.serializers import StrictSerializer, Text
 
 PASSWORD_LENGTH = 1024
+LONGEST_MAILED = 512  # characters of a token in a mail; ours have about 130
 
 
 class Username(Text):
@@ -33,11 +34,42 @@ class Email(Text, serializers.EmailField):
 class RegisterBody(StrictSerializer):
     username = Username(validators=[UnicodeUsernameValidator()])
     password = Text(max_length=PASSWORD_LENGTH)
-    email = Email(required=False, allow_blank=True, max_length=254, default="")
+    email = Email(
+        required=False, allow_blank=True, max_length=254, default="", help_text="Where a link to confirm it is mailed."
+    )
+    invitation = Text(
+        required=False, allow_blank=True, max_length=100, default="", help_text="Its code, where one is needed."
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         check_new_password(attrs["password"], User(username=attrs["username"], email=attrs["email"]), "password")
         return attrs
+
+
+class VerifyBody(StrictSerializer):
+    """One of both: the token confirms, the address asks for a mail with another token."""
+
+    token = Text(required=False, max_length=LONGEST_MAILED, help_text="From the link in the mail.")
+    email = Email(required=False, max_length=254, help_text="Whose link got lost or has expired.")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if len(attrs) != 1:
+            said = "Send either token or email."
+            raise serializers.ValidationError(said, code="one_of")
+        return attrs
+
+
+class ResetBody(StrictSerializer):
+    email = Email(max_length=254, help_text="Of the account.")
+
+
+class ResetConfirmBody(StrictSerializer):
+    token = Text(max_length=LONGEST_MAILED, help_text="From the link in the mail.")
+    new_password = Text(max_length=PASSWORD_LENGTH)
+
+
+class EraseBody(StrictSerializer):
+    password = Text(max_length=PASSWORD_LENGTH)
 
 
 class LoginBody(StrictSerializer):

@@ -12,19 +12,26 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts import invitations, recovery
 from accounts.audit import Event, record, record_refusal
 from accounts.authentication import UserRequest
 from accounts.login_throttle import failed_logins_limited
+from accounts.mail import Purpose
 from accounts.models import RefreshSpent, Session, SessionEnded, User, WrongCredentials
 from accounts.serializers import (
+    EraseBody,
     LoginBody,
     MeShown,
     PasswordBody,
     RefreshBody,
     RegisterBody,
+    ResetBody,
+    ResetConfirmBody,
     SessionShown,
     TokensShown,
     UserShown,
+    VerifyBody,
+    check_new_password,
 )
 from accounts.tokens import Claims, keyring, read_refresh
 from project.rest.problems import FieldError, Invalid, NotFound
@@ -51,12 +58,14 @@ class PublicView(StrictView):
 
 class RegisterView(PublicView):
     limited = True
+    problems = {"post": (403,)}
 
     @extend_schema(operation_id="register", request=RegisterBody, responses={201: UserShown})
     def post(self, request: Request) -> Response:
         """Creates a user."""
         rate_limit.take(request, rate_limit.REGISTRATIONS.claim(rate_limit.address_key(request)))
         asked = self.body(request, RegisterBody)
+        invited = invitations.check(asked["invitation"], asked["email"])
         taken = FieldError("username", "unique", "A user with that username already exists.")
         if User.objects.named(asked["username"]).exists():
             raise Invalid(taken)
@@ -64,7 +73,9 @@ class RegisterView(PublicView):
         try:
             with transaction.atomic():  # not around the hash: who waits for that holds no transaction open
                 user.save(force_insert=True)
+                invitations.spend(invited, user)
                 record(Event.REGISTERED, user.id, request=request)
+                recovery.verify_on_registration(request, user)
         except IntegrityError:
             # Somebody registered the name while this password was being hashed.
             raise Invalid(taken) from None
@@ -153,10 +164,75 @@ class PasswordView(StrictView):
 
 
 class MeView(StrictView):
+    problems = {"delete": (429,)}
+    delete_body = EraseBody
+
     @extend_schema(operation_id="me", responses={200: MeShown})
     def get(self, request: UserRequest) -> Response:
         """Who the token belongs to."""
         return Response(MeShown(request.user).data)
+
+    @extend_schema(operation_id="erase_me", responses={202: None})
+    def delete(self, request: UserRequest) -> Response:
+        """Erases your account and all that is kept of you.
+
+        At once you are logged out everywhere and can never log in again; what waits is cancelled, what runs is asked to
+        end. The rest goes within seconds, and cannot be brought back.
+        """
+        asked = self.body(request, EraseBody)
+        try:
+            with failed_logins_limited(request, request.user.username, event=Event.PASSWORD_REFUSED):
+                if not request.user.check_password(asked["password"]):
+                    raise WrongCredentials(request.user.id)
+                with transaction.atomic():
+                    record(Event.ERASE_ASKED, request.user.id, request=request)
+                    request.user.ask_to_be_erased()
+        except WrongCredentials:
+            raise Invalid(FieldError("password", "wrong", "This is not your password.")) from None
+        return Response(status=202)
+
+
+class VerifyEmailView(PublicView):
+    limited = True
+
+    @extend_schema(operation_id="verify_email", request=VerifyBody, responses={202: None, 204: None})
+    def post(self, request: Request) -> Response:
+        """Confirms an e-mail address, or mails another link for it.
+
+        With `token`: the address is confirmed, 204. With `email`: 202, whether or not an account has that address.
+        """
+        asked = self.body(request, VerifyBody)
+        if "token" in asked:
+            recovery.verify_email(request, asked["token"])
+            return Response(status=204)
+        recovery.ask(request, Purpose.VERIFY, asked["email"])
+        return Response(status=202)
+
+
+class PasswordResetView(PublicView):
+    limited = True
+
+    @extend_schema(operation_id="password_reset", request=ResetBody, responses={202: None})
+    def post(self, request: Request) -> Response:
+        """Mails a link that sets a new password.
+
+        The answer is the same, and comes as fast, whether or not an account has that address.
+        """
+        recovery.ask(request, Purpose.RESET, self.body(request, ResetBody)["email"])
+        return Response(status=202)
+
+
+class PasswordResetConfirmView(PublicView):
+    limited = True
+
+    @extend_schema(operation_id="password_reset_confirm", request=ResetConfirmBody, responses={204: None})
+    def post(self, request: Request) -> Response:
+        """Sets a new password with the token of the link, once, and ends every session."""
+        asked = self.body(request, ResetConfirmBody)
+        user = recovery.user_to_reset(request, asked["token"])
+        check_new_password(asked["new_password"], user, "new_password")
+        recovery.reset_password(request, user, asked["new_password"])
+        return Response(status=204)
 
 
 class SessionsView(StrictView):

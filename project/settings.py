@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings
 
+from project import email_url
 from project.postgresql import url as database_url
 from project.rabbitmq_addresses import amqp_urls
 from project.start import extra_apps
@@ -107,6 +108,26 @@ class Environment(BaseSettings):
     hashing_requests: int = Field(
         3, ge=1, description="Logins and registrations that one API process hashes or has wait at once; others get 503."
     )
+    registration: Literal["open", "closed", "invite"] = Field(
+        "open", description="Who may register: anybody, nobody, or who has an invitation (made in the admin)."
+    )
+    email_url: str = Field(
+        "",
+        description="How mails leave: smtp+tls://user:password@host:587. Empty: the console with DEBUG, else not.",
+    )
+    default_from_email: str = Field("Ordered work <no-reply@localhost>", description="The sender of mails.")
+    public_url: str = Field(
+        "http://127.0.0.1:8000",
+        pattern=r"^https?://[^/?#\s]+$",
+        description="Where users reach this: for links in mails.",
+    )
+    email_verification_seconds: int = Field(3 * 86400, ge=60, description="Life of a link that confirms an address.")
+    password_reset_seconds: int = Field(3600, ge=60, description="Life of a link that sets a new password.")
+    mails_per_hour: int = Field(5, ge=1, description="Mails to one address that anybody can ask for.")
+    account_calls_per_minute: int = Field(
+        30, ge=1, description="Verifications and resets, asked for or confirmed, from one address."
+    )
+    exports_per_hour: int = Field(10, ge=1, description="Exports of one user's data.")
     streams: int = Field(1000, ge=0, description="Event streams of one process of the `events` service.")
     api_streams: int = Field(2, ge=0, description="Event streams of one API process: each holds one of its threads.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
@@ -127,6 +148,12 @@ class Environment(BaseSettings):
     @classmethod
     def _addresses(cls, value: str) -> str:
         amqp_urls(value)
+        return value
+
+    @field_validator("email_url")
+    @classmethod
+    def _mail_server(cls, value: str) -> str:
+        email_url.parse(value)
         return value
 
     @field_validator("optional_kinds")
@@ -168,12 +195,14 @@ def read_environment() -> Environment:
         sentences = []
         for error in wrong.errors():
             name = str(error["loc"][0])
-            shown = "" if name in ("secret_key", "token_keys") else f"={error['input']!r}"
+            shown = "" if name in ("secret_key", "token_keys", "email_url") else f"={error['input']!r}"
             meant = Environment.model_fields[name].description
             sentences.append(f"{name.upper()}{shown} does not fit: {error['msg']}. What it is: {meant}")
         raise ImproperlyConfigured(" ".join(sentences)) from None
     if env.secret_key == DEVELOPMENT_SECRET and not env.debug:
         raise ImproperlyConfigured("SECRET_KEY is not set. Set it to 50 random characters, or DEBUG=1 for development.")
+    if env.email_url and not env.debug and "public_url" not in env.model_fields_set:
+        raise ImproperlyConfigured("PUBLIC_URL is not set. Links in mails need it: PUBLIC_URL=https://work.example.com")
     return env
 
 
@@ -290,6 +319,11 @@ LOGGING = {
     "level": ENV.log_level,
     "style": ENV.log_format if ENV.log_format != "auto" else "console" if DEBUG or sys.stderr.isatty() else "json",
 }
+
+# Mails wait in PostgreSQL and leave from the dispatcher (accounts/mail.py).
+MAIL = email_url.parse(ENV.email_url or ("console:" if DEBUG else ""))
+globals().update(MAIL)  # EMAIL_BACKEND, EMAIL_HOST ..
+DEFAULT_FROM_EMAIL = ENV.default_from_email
 
 ROOT_URLCONF = "project.urls"
 WSGI_APPLICATION = "project.wsgi.application"

@@ -4,6 +4,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.urls import include, path
 
+from accounts import pages as account_pages
 from accounts.views import jwks
 from project.rest import docs, pages
 from project.telemetry import health
@@ -17,6 +18,9 @@ urlpatterns = [
     path("", pages.home),
     path("api/v1/", pages.places),
     path("problems/<str:name>", pages.problem),
+    path("account/verify-email", account_pages.verify_email),
+    path("account/password-reset", account_pages.password_reset),
+    path("account/password-reset/confirm", account_pages.password_reset_confirm),
     path("favicon.ico", pages.icon),
     path("favicon.svg", pages.icon),
     path("api/schema", docs.schema),

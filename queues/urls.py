@@ -3,6 +3,7 @@
 from django.urls import path
 
 from queues.api import control, events, requests
+from queues.api.export import ExportView
 
 urlpatterns = [
     path("requests", requests.RequestsView.as_view()),
@@ -12,6 +13,7 @@ urlpatterns = [
     path("requests/<str:request_id>/cancel", control.CancelView.as_view()),
     path("requests/<str:request_id>/retry", control.RetryView.as_view()),
     path("requests/<str:request_id>/skip", control.SkipView.as_view()),
+    path("auth/me/export", ExportView.as_view()),
     path("kinds", requests.KindsView.as_view()),
     path("queue", requests.QueueView.as_view()),
     path("queue/events", events.EventsView.as_view()),

@@ -69,6 +69,10 @@ class ProblemSchema(AutoSchema):
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)
         if operation is not None:
+            if body := getattr(self.view, "delete_body", None) if self.method == "DELETE" else None:
+                component = self.resolve_serializer(body, "request")  # of a DELETE, drf-spectacular shows none
+                content = {"application/json": {"schema": component.ref}}
+                operation["requestBody"] = {"content": content, "required": True}
             for status in sorted(self.problem_statuses(operation)):
                 operation["responses"].setdefault(str(status), self.problem(status))
         return operation

@@ -69,6 +69,9 @@ MEANINGS = {
         401, "The access token has expired.", "Get a new one with your refresh token: POST /api/v1/auth/token/refresh."
     ),
     "forbidden": Meaning(403, "You are known, but may not do this.", "Ask an operator for the right to do it."),
+    "registration-closed": Meaning(
+        403, "Nobody can register here by themselves.", "Ask an operator for an account (REGISTRATION)."
+    ),
     "not-found": Meaning(
         404,
         "There is nothing here that you may see.",
@@ -122,6 +125,11 @@ MEANINGS = {
     ),
     "internal": Meaning(
         500, "Something broke on our side.", "Report the `request_id`. The log has the cause under it."
+    ),
+    "mail-off": Meaning(
+        503,
+        "This deployment sends no mail, so that it can neither confirm addresses nor reset passwords.",
+        "Ask an operator to set your password. Operators name a mail server in EMAIL_URL.",
     ),
     "unavailable": Meaning(
         503,

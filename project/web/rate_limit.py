@@ -339,4 +339,7 @@ SUBMIT = Limit("submit", settings.ENV.submissions_per_minute)
 FAILED_LOGINS = Limit("failed-logins", settings.ENV.failed_logins_per_minute, without_redis="local")
 LOGINS = Limit("logins", settings.ENV.logins_per_minute, without_redis="local")
 AUDITED_REFUSALS = Limit("audited-refusals", 10, without_redis="local")  # lines of the audit trail, not attempts
+ACCOUNT_CALLS = Limit("account-calls", settings.ENV.account_calls_per_minute, without_redis="local")
+MAILS = Limit("mails", settings.ENV.mails_per_hour, window=3600, without_redis="local")
+EXPORTS = Limit("exports", settings.ENV.exports_per_hour, window=3600, without_redis="local")
 REGISTRATIONS = Limit("registrations", settings.ENV.registrations_per_minute, without_redis="local")

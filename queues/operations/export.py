@@ -33,7 +33,8 @@ def records(user: User) -> Iterator[dict[str, Any]]:
 def _all(user: User) -> Iterator[dict[str, Any]]:
     yield {
         "record": "account",
-        **_columns(user, "id", "username", "email", "created_at", "last_login", "is_active", "is_staff"),
+        **_columns(user, "id", "username", "email", "verified_email", "created_at", "last_login"),
+        **_columns(user, "is_active", "is_staff"),
         "groups": list(user.groups.values_list("name", flat=True)),
     }
     for session in by_key(Session.objects.filter(user=user), "id", PAGE):

@@ -8,6 +8,7 @@ from uuid import uuid4
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
+from accounts.mail_tokens import RESET, VERIFY
 from accounts.models import Session, User
 from accounts.tokens import read_refresh
 from processing.schedules import writing
@@ -109,6 +110,22 @@ def passwords() -> Any:
     return {"current_password": PASSWORD, "new_password": PASSWORD}
 
 
+def address() -> Any:
+    return {"email": f"{make_user().username}@example.com"}
+
+
+def verification() -> Any:
+    return {"token": VERIFY.make(make_user(email="ada@example.com"))}
+
+
+def new_password() -> Any:
+    return {"token": RESET.make(make_user(email="ada@example.com")), "new_password": PASSWORD}
+
+
+def password() -> Any:
+    return {"password": PASSWORD}
+
+
 def read(status: int = 200, **more: Any) -> dict[str, Served]:
     """GET, and HEAD with it."""
     return dict.fromkeys(("GET", "HEAD"), Served(status, **more))
@@ -127,7 +144,11 @@ ROUTES: dict[str, dict[str, Served]] = {
     f"{AUTH}logout": post(204, public=True, body=refresh),
     f"{AUTH}logout-all": post(204),
     f"{AUTH}password": post(204, body=passwords),
-    f"{AUTH}me": read(),
+    f"{AUTH}verify-email": post(204, public=True, body=verification),
+    f"{AUTH}password-reset": post(202, public=True, body=address),
+    f"{AUTH}password-reset/confirm": post(204, public=True, body=new_password),
+    f"{AUTH}me": read() | {"DELETE": Served(202, body=password)},
+    f"{AUTH}me/export": read(),
     f"{AUTH}sessions": read(),
     f"{AUTH}sessions/<uuid:session_id>": {"DELETE": Served(204, owned=session)},
     "api/v1/kinds": read(),
@@ -153,6 +174,9 @@ ROUTES: dict[str, dict[str, Served]] = {
     "": read(public=True),
     "api/v1/": read(public=True),
     "problems/<str:name>": read(404, public=True),  # the walk names none that there is
+    "account/verify-email": read(public=True) | post(200, public=True),
+    "account/password-reset": read(public=True) | post(200, public=True),
+    "account/password-reset/confirm": read(public=True) | post(200, public=True),
     "favicon.ico": read(public=True),
     "favicon.svg": read(public=True),
     "api/schema": read(public=True),

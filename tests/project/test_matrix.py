@@ -51,6 +51,7 @@ class Cast:
     def new_tokens(self, who: str) -> Tokens:
         """A fresh session's for who may call, something worthless for the others."""
         if who in self.users:
+            User.objects.filter(id=self.users[who].id).update(is_active=True)  # they may have asked to be erased
             return Session.open(User.objects.get(id=self.users[who].id))
         if who == "nobody":
             return Tokens("", "")
@@ -143,8 +144,10 @@ def call(cast: Cast, route: str, method: str, who: str, thing: Any) -> Any:
     path = "/" + re.sub(r"<\w+:\w+>", str(thing), route)
     api = cast.api(who)
     answer = api.send(method, path, use and use.body and use.body(), HTTP_X_REQUEST_ID=SAME_ID)
-    if answer.streaming:
+    if answer.streaming and route.endswith("events"):
         answer.close()  # it has begun; none of its events is waited for
+    elif answer.streaming:
+        answer.getvalue()  # to its end, so that all is given back
     if use and method not in ("GET", "HEAD"):
         cast.kept.pop(who, None)  # it may have ended the session
     return answer

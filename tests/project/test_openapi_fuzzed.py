@@ -53,7 +53,7 @@ def world() -> Iterator[Counter[tuple[str, int]]]:
     with pytest.MonkeyPatch.context() as patch:
         for cost, least in {"time_cost": 1, "memory_cost": 8, "parallelism": 1}.items():
             patch.setattr(OrderlyArgon2, cost, least)
-        for name in ("SUBMIT", "FAILED_LOGINS", "LOGINS", "REGISTRATIONS"):
+        for name in ("SUBMIT", "FAILED_LOGINS", "LOGINS", "REGISTRATIONS", "ACCOUNT_CALLS", "MAILS", "EXPORTS"):
             patch.setattr(rate_limit, name, Limit(f"fuzzed-{name.lower()}", 10**9))
         patch.setattr("queues.api.requests.waiting.for_final", lambda *_: False)
         patch.setattr(ThreadsBody, "__iter__", lambda _: iter([OPENING]))  # what comes then comes for ever

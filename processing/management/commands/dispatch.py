@@ -8,6 +8,7 @@ import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from processing.dispatch.chores import chores
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.probes import DispatcherProbes
 from processing.operations.sessions import refuse_borrowed_sessions
@@ -57,6 +58,8 @@ class Command(BaseCommand):
                 raise CommandError(f"--health-port {health_port}: {wrong}") from None
         for thread in threads:
             thread.start()
+        for chore in chores():
+            chore.start(stop)
         for thread in threads:
             thread.join()
         if defects:

@@ -1,0 +1,176 @@
+"""Mails: put down in PostgreSQL by who asks, sent by the dispatcher, one at a time, until one try succeeds.
+
+A row says what was asked, not what is sent: whose address it is, and which link they get, is found out when it leaves.
+Killed between sending and deleting the row, it sends a mail twice.
+"""
+
+import smtplib
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.core.mail import EmailMessage, get_connection
+from django.db import models
+from django.db.models.functions import Lower, Now
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.http import urlencode
+from prometheus_client import Counter
+
+from accounts.audit import Event, record
+from project.web import rate_limit
+
+MOST_ACCOUNTS = 10  # of one address, in one mail
+GIVEN_UP_AFTER = timedelta(days=1)
+# The next try's moment is written before this one begins: who is killed has not lost the mail.
+TAKE = """
+    UPDATE accounts_mail SET attempts = attempts + 1,
+        due_at = statement_timestamp() + least(3600, 30 * 2 ^ attempts) * interval '1 second'
+    WHERE id = (SELECT id FROM accounts_mail WHERE due_at <= statement_timestamp()
+                ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+    RETURNING *
+"""
+
+MAILS = Counter("ordered_work_mails", "Mails, by what became of them; failed ones are tried again.", ["outcome"])
+for _outcome in ("sent", "failed", "given_up"):
+    MAILS.labels(_outcome)
+
+log = structlog.get_logger(__name__)
+
+
+class Purpose(models.TextChoices):
+    VERIFY = "verify"  # confirm the address
+    RESET = "reset"  # set a new password
+    INVITE = "invite"  # an invitation's code
+
+
+SENT = {Purpose.VERIFY: Event.VERIFICATION_MAILED, Purpose.RESET: Event.RESET_MAILED}
+
+
+class Mail(models.Model):
+    """One that is to be sent. The dispatcher deletes it when it has left, or was tried for a day."""
+
+    purpose = models.CharField(max_length=10, choices=Purpose)
+    address = models.CharField(max_length=254, help_text="Where to; whether somebody has it is not known yet.")
+    user_id = models.UUIDField(null=True, help_text="Only for this one of the users with the address.")
+    invitation = models.ForeignKey("accounts.Invitation", models.CASCADE, null=True, db_index=False)
+    asked_from = models.GenericIPAddressField(null=True)
+    request_id = models.CharField(max_length=64, db_default="")
+    created_at = models.DateTimeField(db_default=Now())
+    due_at = models.DateTimeField(db_default=Now(), help_text="When it is tried, or tried again.")
+    attempts = models.IntegerField(default=0, db_default=0)
+
+    class Meta:
+        indexes = [models.Index("due_at", name="mail_due")]
+
+    def __str__(self) -> str:
+        return f"{self.purpose} {self.pk}"
+
+
+def put(
+    purpose: Purpose,
+    address: str,
+    *,
+    request: Any = None,
+    user_id: UUID | None = None,
+    invitation_id: int | None = None,
+) -> None:
+    """Have it sent, in the caller's transaction if there is one."""
+    mail = Mail(purpose=purpose, address=address, user_id=user_id, invitation_id=invitation_id)
+    if request is not None:
+        mail.asked_from = rate_limit.client_address(request) or None
+        mail.request_id = getattr(request, "request_id", "")
+    mail.save(force_insert=True)
+
+
+def send_next() -> bool:
+    """Try one mail that is due; whether there was one. What fails has its next try later."""
+    for mail in Mail.objects.raw(TAKE):
+        try:
+            send(mail)
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            failed(mail, error)
+        else:
+            Mail.objects.filter(id=mail.id).delete()
+        return True
+    return False
+
+
+def send(mail: Mail) -> None:
+    """Send it, if there is somebody to get it. Raises OSError, SMTPException, and ValueError where none can be made."""
+    users = users_of(mail)
+    text = invitation(mail) if mail.purpose == Purpose.INVITE else links_for(mail, users)
+    if not text:
+        return
+    subject, _, text = text.partition("\n")
+    with get_connection() as connection:
+        EmailMessage(subject, text.lstrip("\n"), to=[mail.address], connection=connection).send()
+    MAILS.labels("sent").inc()
+    for user in users:
+        record(SENT[Purpose(mail.purpose)], user.id, address=mail.asked_from, request_id=mail.request_id)
+    log.info("mail_sent", purpose=mail.purpose, mail=mail.id, attempts=mail.attempts)
+
+
+def users_of(mail: Mail) -> list[Any]:
+    """Who has this address, and what the mail is for still to do."""
+    from accounts.models import User
+
+    users = User.objects.alias(lower=Lower("email")).filter(lower=mail.address.lower(), is_active=True).order_by("id")
+    if mail.user_id:
+        users = users.filter(id=mail.user_id)
+    if mail.purpose == Purpose.VERIFY:
+        return list(users.exclude(verified_email=models.F("email"))[:MOST_ACCOUNTS])
+    if mail.purpose == Purpose.RESET:
+        return [user for user in users[:MOST_ACCOUNTS] if user.has_usable_password()]
+    return []
+
+
+def links_for(mail: Mail, users: list[Any]) -> str:
+    """The text with a link for each of them, the subject first; empty where there is nobody."""
+    from accounts.mail_tokens import RESET, VERIFY
+
+    if not users:
+        return ""
+    token, page = {"verify": (VERIFY, "verify-email"), "reset": (RESET, "password-reset/confirm")}[mail.purpose]
+    to = f"{settings.ENV.public_url}/account/{page}?"
+    context = {
+        "links": [(user.username, to + urlencode({"token": token.make(user)})) for user in users],
+        "lifetime": lifetime(token.seconds),
+        "site": settings.ENV.public_url,
+    }
+    return render_to_string(f"accounts/mail/{mail.purpose}.txt", context)
+
+
+def invitation(mail: Mail) -> str:
+    """The text with the code of one that can still be used; empty if it cannot."""
+    from accounts.invitations import Invitation
+
+    usable = Invitation.objects.filter(used_at=None, expires_at__gt=timezone.now())
+    found = usable.filter(id=mail.invitation_id).first() if mail.invitation_id else None
+    return (
+        render_to_string("accounts/mail/invite.txt", {"invitation": found, "site": settings.ENV.public_url})
+        if found
+        else ""
+    )
+
+
+def failed(mail: Mail, error: Exception) -> None:
+    told = {"purpose": mail.purpose, "mail": mail.id, "attempts": mail.attempts, "error": str(error).strip()[:500]}
+    if timezone.now() - mail.created_at < GIVEN_UP_AFTER:
+        MAILS.labels("failed").inc()
+        log.warning("mail_failed", **told)
+        return
+    MAILS.labels("given_up").inc()
+    log.error("mail_given_up", **told, request_id=mail.request_id)
+    Mail.objects.filter(id=mail.id).delete()
+
+
+def lifetime(seconds: int) -> str:
+    """As a person would say it."""
+    for name, unit in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= unit and seconds % unit == 0:
+            count = seconds // unit
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return f"{seconds} seconds"
