@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings
 from project import email_url
 from project.postgresql import url as database_url
 from project.rabbitmq_addresses import amqp_urls
+from project.rest.introduction import DESCRIPTION, TAGS
 from project.start import extra_apps
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -405,7 +406,10 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Ordered work, per user",
     "VERSION": "1",
     "OAS_VERSION": "3.1.0",  # its schemas are JSON Schema, as those of the kinds are
+    "DESCRIPTION": DESCRIPTION,
+    "TAGS": TAGS,
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "project.rest.examples.in_order"],
     "APPEND_COMPONENTS": {"securitySchemes": {"Bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
 }
 

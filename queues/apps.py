@@ -8,6 +8,7 @@ class QueuesConfig(AppConfig):
         from project.admin.site import register_board
         from project.telemetry import health, metrics
         from queues.admin import dashboard
+        from queues.api import examples  # noqa: F401  (what the documentation shows)
         from queues.metrics import begin_at_zero
         from queues.operations.figures import figures
         from queues.operations.health import look

@@ -6,6 +6,8 @@ from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ResolvedComponent
 
+from project.rest import examples
+
 PROBLEM = {
     "type": "object",
     "description": "RFC 9457. Compare `type`; show `title` and `detail`; report `request_id`.",
@@ -75,6 +77,7 @@ class ProblemSchema(AutoSchema):
                 operation["requestBody"] = {"content": content, "required": True}
             for status in sorted(self.problem_statuses(operation)):
                 operation["responses"].setdefault(str(status), self.problem(status))
+            examples.add_to(operation)
         return operation
 
     def get_auth(self) -> list[dict[str, list[str]]]:

@@ -187,6 +187,8 @@ def test_the_callers_own_lock_timeout_is_as_it_was(user: User) -> None:
 def test_a_long_transaction_of_one_user_keeps_nobody_else_waiting(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     """And their own next call says after a while that the queue is busy, with nothing lost."""
 
+    from queues import from_python
+
     monkeypatch.setattr(from_python, "PATIENCE_SECONDS", 0.2)
     other = new_user()
     queues.submit(user, "demo.echo", "before")
