@@ -72,6 +72,7 @@ def _empty_by_delete() -> Iterator[None]:
                 " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM django_admin_log;"
                 " DELETE FROM queues_leadership; DELETE FROM django_session;"
                 " DELETE FROM queues_tokenqueue;"
+                " DELETE FROM accounts_mail; DELETE FROM accounts_invitation;"
                 " DELETE FROM accounts_session; DELETE FROM accounts_user_groups;"
                 " DELETE FROM accounts_user_user_permissions; DELETE FROM accounts_user"
             )

@@ -1,8 +1,12 @@
 """DELETE /api/v1/auth/me: the user is out at once, and the dispatcher's process erases what is left."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +24,8 @@ from project.web.rate_limit import Limit
 from queues.models import UserQueue
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user, named
-from tests.processing.crew import Hand, requests_of, submit, until
+from tests.processing import crew
+from tests.processing.crew import Hand, requests_of, submit
 from tests.processing.test_erasing import _redis_is_believed_in, left_of  # noqa: F401
 from tests.project.conftest import no_limit_reached  # noqa: F401
 
@@ -79,7 +84,7 @@ def test_what_runs_is_asked_to_end(hand: Hand, script: Script) -> None:
     @script
     def patient(request: HandlerRequest) -> None:
         begun.set()
-        until(lambda: request.cancelled, 60)
+        crew.until(lambda: request.cancelled, 60)
         ended.set()
 
     user = make_user()
@@ -130,6 +135,28 @@ def test_one_whom_staff_let_in_again_stays(hand: Hand) -> None:
     assert leave(Api.of(user)).status_code == 202
     User.objects.filter(id=user.id).update(is_active=True)
     assert not Erasures().step()
+    assert User.objects.filter(id=user.id).exists()
+
+
+def test_a_dispatcher_s_process_sends_mails_and_erases(hand: Hand, tmp_path: Path, until: Callable[..., None]) -> None:
+    user = make_user(username="ada", email="ada@example.com")
+    leaving = make_user()
+    submit(leaving, "note")
+    assert Api().post("auth/password-reset", {"email": "ada@example.com"}).status_code == 202
+    assert leave(Api.of(leaving)).status_code == 202
+    environment = os.environ | {"EMAIL_URL": f"file:{tmp_path}", "PUBLIC_URL": "https://work.example.com"}
+    command = [sys.executable, "-m", "tests.processing.run", "dispatch"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: list(tmp_path.iterdir()), "the mail leaves")
+        until(lambda: left_of(leaving.id) == {}, "the user is erased")
+        until(lambda: not Mail.objects.exists(), "the mail is off the list")
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    (sent,) = tmp_path.iterdir()
+    assert "To: ada@example.com" in sent.read_text()
+    assert "https://work.example.com/account/password-reset/confirm?token" in sent.read_text()
     assert User.objects.filter(id=user.id).exists()
 
 

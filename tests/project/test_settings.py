@@ -38,6 +38,10 @@ def python(
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?sslmode=full"}, "sslmode is one of disable, allow,"),
         ({"SECRET_KEY": SECRET, "DATABASE_URL": "postgres://u@x/z?connect_timeout=2s"}, "a whole number of seconds."),
         ({"SECRET_KEY": SECRET, "KINDS": "report build"}, "write e.g. report.build,mail.* instead of 'report build'"),
+        ({"SECRET_KEY": SECRET, "EMAIL_URL": "smtp://u:short@x/y"}, "write smtp+tls://user:password@host:587"),
+        ({"SECRET_KEY": SECRET, "EMAIL_URL": "smtp://u:short@x"}, "PUBLIC_URL is not set. Links in mails need it"),
+        ({"SECRET_KEY": SECRET, "PUBLIC_URL": "work.example.com"}, "PUBLIC_URL='work.example.com' does not fit"),
+        ({"SECRET_KEY": SECRET, "REGISTRATION": "maybe"}, "REGISTRATION='maybe' does not fit"),
     ],
     ids=lambda value: str(value)[:40],
 )
