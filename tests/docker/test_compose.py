@@ -205,7 +205,7 @@ def test_every_file_that_is_mounted_is_there(name: str) -> None:
 
 def test_the_network_of_the_servers_has_no_way_out() -> None:
     assert composition()["networks"]["inside"]["internal"] is True
-    for name in ("postgres", "rabbitmq", "redis", "kafka", "migrate", "dispatcher"):
+    for name in ("postgres", "rabbitmq", "redis", "kafka", "migrate"):
         assert services()[name]["networks"] == ["inside"]
 
 
