@@ -157,7 +157,8 @@ def invitation(mail: Mail) -> str:
 
 
 def failed(mail: Mail, error: Exception) -> None:
-    told = {"purpose": mail.purpose, "mail": mail.id, "attempts": mail.attempts, "error": str(error).strip()[:500]}
+    said = str(error).strip().replace(mail.address, "(the address)")[:500]  # logs name nobody
+    told = {"purpose": mail.purpose, "mail": mail.id, "attempts": mail.attempts, "error": said}
     if timezone.now() - mail.created_at < GIVEN_UP_AFTER:
         MAILS.labels("failed").inc()
         log.warning("mail_failed", **told)
