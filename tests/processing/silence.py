@@ -19,8 +19,8 @@ class SilentQueues:
         self.behind = urlsplit(amqp_urls(url)[0])
         self.silent: set[str] = set()
         self.deaf = False  # then nothing gets through at all
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self.listening = threading.Event()
         self.port = 0
 
     @property
@@ -30,24 +30,22 @@ class SilentQueues:
 
     def __enter__(self) -> Self:
         self.thread.start()
-        listening = asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self.server = asyncio.run_coroutine_threadsafe(listening, self.loop).result(10)
-        self.port = self.server.sockets[0].getsockname()[1]
+        assert self.listening.wait(10)
         return self
 
     def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.loop.call_soon_threadsafe(self.over.set)
         self.thread.join(10)
-        self.loop.close()
+        assert not self.thread.is_alive()
 
-    async def _end(self) -> None:
-        self.server.close()
-        carrying = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in carrying:
-            task.cancel()
-        await asyncio.gather(*carrying, return_exceptions=True)
-        await asyncio.sleep(0)  # what was closed goes in the loop's next round
+    async def _serve(self) -> None:
+        """Until it is over; `asyncio.run` then ends what is still carried, before the loop is closed."""
+        self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self.listening.set()
+        await self.over.wait()
+        server.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, questions = await asyncio.open_connection(self.behind.hostname, self.behind.port or 5672)
@@ -59,8 +57,6 @@ class SilentQueues:
             await back
         finally:
             questions.close()
-            writer.close()
-            back.cancel()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
