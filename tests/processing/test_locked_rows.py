@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.models import F
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -100,10 +101,10 @@ def test_a_frozen_acceptance_keeps_nobody_else_waiting(hand: Hand) -> None:
 
 def test_what_a_locked_queue_has_scheduled_keeps_nobody_out_of_line(hand: Hand) -> None:
     stuck, other = new_user(), new_user()
-    soon = timezone.now() + timedelta(milliseconds=50)
-    submit(stuck, *["note"] * 5, not_before=soon)
-    submit(other, "note", not_before=soon + timedelta(milliseconds=10))
-    time.sleep(0.1)
+    later = timezone.now() + timedelta(hours=1)
+    submit(stuck, *["note"] * 5, not_before=later)
+    submit(other, "note", not_before=later + timedelta(milliseconds=10))
+    Request.objects.update(not_before=F("not_before") - timedelta(hours=2))
     with frozen(QUEUE, queue_of(stuck).id):
         assert outbox.enter_line(ALL, 3) == 1, "however many are due in a locked queue, they are not counted"
         assert statuses_of(other) == ["queued"]
