@@ -11,6 +11,7 @@ from pydantic import HttpUrl, ValidationError
 
 from processing.handlers import Reject
 from processing.http_call.schema import Call, read_url
+from processing.http_call.ssrf import HTTP_CALL, Caller
 from processing.http_call.transport import Backend, Budget, CallFailed, tls
 
 BODY_KEPT = 64 * 1024  # bytes
@@ -103,13 +104,13 @@ def follow(call: Call, added: dict[str, str], budget: Budget) -> Answer:
     raise Reject(f"The server sent the call on more than {MOST_REDIRECTS} times.")
 
 
-def ask(hop: Hop, added: dict[str, str], budget: Budget) -> Answer:
+def ask(hop: Hop, added: dict[str, str], budget: Budget, caller: Caller = HTTP_CALL) -> Answer:
     """Send one request and read its answer. Raises as `follow` does."""
     host = (hop.url.host or "").strip("[]")
     target = (hop.url.path or "/") + ("" if hop.url.query is None else f"?{hop.url.query}")
     url = httpcore.URL(scheme=hop.url.scheme, host=host, port=hop.url.port, target=target)
     content = b"" if hop.content is None and hop.method in ("POST", "PUT", "PATCH") else hop.content
-    with Backend(budget) as backend:
+    with Backend(budget, caller) as backend:
         connection = httpcore.HTTPConnection(url.origin, ssl_context=tls(), network_backend=backend)
         try:
             with connection.stream(hop.method, url, headers=_headers(hop, added), content=content) as response:

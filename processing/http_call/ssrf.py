@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: public ones, and what HTTP_CALL_ALLOW names."""
+"""Which addresses may be connected to: public ones, and what an operator's setting names."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -22,20 +22,40 @@ NAT64 = IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as a refusal names it, and the setting that opens more than public addresses to it."""
+
+    name: str
+    setting: str
+
+    @property
+    def allowed(self) -> "Allowed":
+        return _allowed(getattr(settings.ENV, self.setting.lower()))
+
+
+HTTP_CALL = Caller("http.call", "HTTP_CALL_ALLOW")
+
+
+@dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the operator lets `http.call` reach besides public addresses."""
+    """What an operator lets a caller reach besides public addresses."""
 
     names: frozenset[str]
     networks: tuple[IPv4Network | IPv6Network, ...]
 
+    def names_host(self, host: str) -> bool:
+        return host.rstrip(".").lower() in self.names
 
-def may_connect(host: str, address: str) -> bool:
+    def has(self, address: Address) -> bool:
+        return any(_really(address) in network for network in self.networks)
+
+
+def may_connect(host: str, address: str, caller: Caller = HTTP_CALL) -> bool:
     """Whether a connection to `address`, which `host` resolved to, is permitted."""
-    allowed = _allowed(settings.ENV.http_call_allow)
-    if host.rstrip(".").lower() in allowed.names:
+    if caller.allowed.names_host(host):
         return True
     really = _really(ip_address(address))
-    return is_public(really) or any(really in network for network in allowed.networks)
+    return is_public(really) or caller.allowed.has(really)
 
 
 def is_public(address: Address) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import httpcore
 
 from processing.handlers import Reject
-from processing.http_call.ssrf import may_connect
+from processing.http_call.ssrf import HTTP_CALL, Caller, may_connect
 
 LOOK_UP_SECONDS = 0.25  # how long a silent server keeps a call from seeing that its owner gave up
 MOST_BYTES = 512 * 1024  # off the wire for one call: headers, framing and what is kept of the body
@@ -70,8 +70,9 @@ class Budget:
 class Backend(httpcore.NetworkBackend):
     """Connects httpcore; closes with its block what it opened."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, caller: Caller = HTTP_CALL) -> None:
         self.budget = budget
+        self.caller = caller
         self._streams: list[Stream] = []
 
     def __enter__(self) -> "Backend":
@@ -90,11 +91,11 @@ class Backend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         found = resolve(host, port, self.budget)
-        permitted = [entry for entry in found if may_connect(host, entry[1][0])]
+        permitted = [entry for entry in found if may_connect(host, entry[1][0], self.caller)]
         if not permitted:
             raise AddressRefused(
-                f"{host} leads to an address that is not public, which http.call does not connect to. An operator can "
-                "allow it: HTTP_CALL_ALLOW."
+                f"{host} leads to an address that is not public, which {self.caller.name} does not connect to. An "
+                f"operator can allow it: {self.caller.setting}."
             )
         stream = Stream(self._connect(permitted), self.budget)
         self._streams.append(stream)
