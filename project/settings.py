@@ -145,6 +145,18 @@ class Environment(BaseSettings):
     health_port: int = Field(0, ge=0, le=65535, description="Their port for probes and /metrics; 0: none.")
     http_call_allow: str = Field("", description="Not public, yet open to http.call: names, addresses, networks.")
 
+    webhooks: bool = Field(True, description="Users may have what becomes of their requests sent to HTTPS addresses.")
+    webhooks_per_user: int = Field(10, ge=1, le=1000, description="Webhooks a user may have.")
+    webhook_allow: str = Field("", description="Not public, or http, yet open to webhooks: names, addresses, networks.")
+    webhook_threads: int = Field(16, ge=2, le=256, description="Receivers that one process sends to side by side.")
+    webhook_timeout_seconds: float = Field(10, ge=0.5, le=60, description="How long a receiver may take to answer.")
+    webhook_give_up_hours: float = Field(24, gt=0, description="A webhook that failed for so long is switched off.")
+    webhook_body_limit: int = Field(
+        256 * 1024, ge=16 * 1024, description="Bytes of a message; payload and result of a larger one are left out."
+    )
+    webhook_retention_days: float = Field(14, gt=0, description="How long deliveries are listed.")
+    webhook_calls_per_minute: int = Field(60, ge=1, description="Changes, tests and resends of a user's webhooks.")
+
     @field_validator("rabbitmq_url")
     @classmethod
     def _addresses(cls, value: str) -> str:
@@ -172,7 +184,7 @@ class Environment(BaseSettings):
                 raise ValueError(f"write e.g. report.build,mail.* instead of {pattern!r}")
         return text
 
-    @field_validator("http_call_allow")
+    @field_validator("http_call_allow", "webhook_allow")
     @classmethod
     def _names_or_networks(cls, text: str) -> str:
         for entry in filter(None, (part.strip() for part in text.split(","))):
@@ -279,6 +291,7 @@ INSTALLED_APPS = [
     "processing",
     "processing.schedules",
     *(OPTIONAL_KINDS[kinds] for kinds in optional_kinds(ENV)),
+    *(["processing.webhooks"] if ENV.webhooks else []),
     *extra_apps(ENV.extra_apps),
 ]
 

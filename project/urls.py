@@ -31,3 +31,6 @@ urlpatterns = [
     path(".well-known/jwks.json", jwks),
     path("metrics", metrics),
 ]
+
+if apps.is_installed("processing.webhooks"):
+    urlpatterns.insert(2, path("api/v1/", include("processing.webhooks.urls")))

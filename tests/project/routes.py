@@ -12,6 +12,8 @@ from accounts.mail_tokens import RESET, VERIFY
 from accounts.models import Session, User
 from accounts.tokens import read_refresh
 from processing.schedules import writing
+from processing.webhooks.models import Delivery, Event, Webhook
+from processing.webhooks.signing import new_secret
 from queues.api import response_cache
 from queues.api.requests import encoded
 from queues.api.response_cache import Kept
@@ -76,6 +78,27 @@ def session(user: User) -> Any:
     return read_refresh(Session.open(user).refresh).session_id
 
 
+def webhook(user: User) -> Any:
+    """The walk makes more of them than one may have."""
+    fields = {"url": "https://example.com/hook", "events": [Event.FAILED], "secret": new_secret()}
+    return Webhook.objects.create(queue=queue_of(user), **fields).id
+
+
+def delivered(user: User) -> Any:
+    """A message that ended, under the id that its webhook has, too: the walk puts one id at each place of a path."""
+    return Delivery.objects.create(
+        webhook_id=(made := webhook(user)), uid=made, event=Event.TEST, state="delivered"
+    ).uid
+
+
+def address() -> Any:
+    return {"url": "https://example.com/hook", "events": [Event.FAILED.value]}
+
+
+def change() -> Any:
+    return {"events": [Event.FAILED.value]}
+
+
 def submission() -> Any:
     return {"kind": "demo.echo", "payload": 1}
 
@@ -137,6 +160,7 @@ def post(status: int, **more: Any) -> dict[str, Served]:
 
 AUTH, REQUEST = "api/v1/auth/", "api/v1/requests/<str:request_id>"
 SCHEDULE = "api/v1/schedules/<str:schedule_id>"
+WEBHOOK = "api/v1/webhooks/<str:webhook_id>"
 ROUTES: dict[str, dict[str, Served]] = {
     f"{AUTH}register": post(201, public=True, body=newcomer),
     f"{AUTH}token": post(200, public=True, body=credentials),
@@ -171,6 +195,13 @@ ROUTES: dict[str, dict[str, Served]] = {
     "api/v1/queue/pause": post(200),
     "api/v1/queue/resume": post(200),
     "api/v1/queue/purge": post(200),
+    "api/v1/webhooks": read() | post(201, body=address),
+    WEBHOOK: read(owned=webhook)
+    | {"PATCH": Served(200, owned=webhook, body=change), "DELETE": Served(204, owned=webhook)},
+    f"{WEBHOOK}/test": post(202, owned=webhook),
+    f"{WEBHOOK}/rotate-secret": post(200, owned=webhook),
+    f"{WEBHOOK}/deliveries": read(owned=webhook),
+    f"{WEBHOOK}/deliveries/<str:delivery_id>/resend": post(202, owned=delivered),
     "": read(public=True),
     "api/v1/": read(public=True),
     "problems/<str:name>": read(404, public=True),  # the walk names none that there is

@@ -18,6 +18,7 @@ from django.urls import URLPattern, URLResolver
 
 from accounts.models import Session, Tokens, User
 from accounts.tokens import AccessToken
+from processing.webhooks.models import Delivery, Webhook
 from queues.models import IdempotencyKey, Request, UserQueue
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import Api, make_user
@@ -166,6 +167,8 @@ def rows_of(user: User) -> list[Any]:
         list(UserQueue.objects.filter(user=user).values()),
         list(Request.objects.filter(queue__user=user).order_by("id").values()),
         list(IdempotencyKey.objects.filter(user=user).values()),
+        list(Webhook.objects.filter(queue__user=user).order_by("id").values()),
+        list(Delivery.objects.filter(webhook__queue__user=user).order_by("id").values()),
     ]
 
 

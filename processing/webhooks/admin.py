@@ -1,0 +1,101 @@
+"""Webhooks and what became of their messages, for operators. A secret is never shown."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
+
+from accounts.models import User
+from processing.webhooks import owning
+from processing.webhooks.models import Delivery, DeliveryState, Webhook
+from project.admin.base import ReadOnlyAdmin
+
+MOST_FOUND = 300
+
+
+class OfUsers(ReadOnlyAdmin):
+    """Found by their user."""
+
+    user_of = ""
+    search_help_text = "A user's id, e-mail address, name or its beginning."
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        term = search_term.strip().replace("\0", "")
+        if not term:
+            return queryset, False
+        return queryset.filter(**{f"{self.user_of}__in": User.objects.meant_by(term, MOST_FOUND)}), False
+
+
+@admin.register(Webhook)
+class WebhookAdmin(OfUsers):
+    user_of = "queue__user"
+    list_display = ("id", "owner", "url", "enabled", "failing_since", "failures", "last_error", "last_delivered_at")
+    list_select_related = ("queue__user",)
+    list_filter = ("enabled", ("failing_since", admin.EmptyFieldListFilter))
+    search_fields = ("queue__user__username",)  # shows the field; `get_search_results` searches
+    fields = (
+        "id", "owner", "url", "events", "enabled", "disabled_reason", "created_at", "deleted_at", "due_at",
+        "leased_until", "failures", "failing_since", "last_error", "last_delivered_at",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    @admin.display(description="user")
+    def owner(self, webhook: Webhook) -> str:
+        return webhook.queue.user.username
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(OfUsers):
+    user_of = "webhook__queue__user"
+    list_display = ("uid", "owner", "event", "request_id", "state", "created_at", "tried", "last_error")
+    list_select_related = ("webhook__queue__user",)
+    list_filter = ("state", "event")
+    search_fields = ("webhook__queue__user__username",)
+    actions = ("resend",)
+    fields = (
+        "uid", "owner", "url", "event", "request_id", "state", "created_at", "delivered_at", "attempts_shown",
+        "response_body_shown",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    @admin.display(description="user")
+    def owner(self, delivery: Delivery) -> str:
+        return delivery.webhook.queue.user.username
+
+    @admin.display
+    def url(self, delivery: Delivery) -> str:
+        return delivery.webhook.url
+
+    @admin.display(description="attempts")
+    def tried(self, delivery: Delivery) -> int:
+        return len(delivery.attempts)
+
+    @admin.display
+    def last_error(self, delivery: Delivery) -> str:
+        return (delivery.attempts[-1]["error"] or "-") if delivery.attempts else "-"
+
+    @admin.display(description="attempts")
+    def attempts_shown(self, delivery: Delivery) -> str:
+        lines = "\n".join(
+            f"{a['at']}  {a['status'] or 'no answer'}  {a['duration_ms']} ms  {a['error'] or ''}"
+            for a in delivery.attempts
+        )
+        return format_html('<pre class="as-it-is">{}</pre>', lines or "-")
+
+    @admin.display(description="response body")
+    def response_body_shown(self, delivery: Delivery) -> str:
+        return format_html('<pre class="as-it-is">{}</pre>', delivery.response_body or "-")
+
+    def has_resend_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("webhooks.operate_delivery")
+
+    @admin.action(description="Send the selected deliveries once more", permissions=["resend"])
+    def resend(self, request: HttpRequest, queryset: Any) -> None:
+        ended = queryset.exclude(state=DeliveryState.PENDING).filter(webhook__enabled=True).select_related("webhook")
+        sent = 0
+        for delivery in ended:
+            if owning.resend(delivery.webhook, delivery.uid):
+                sent += 1
+                self.log_change(request, delivery, "sent once more")
+        self.message_user(request, f"{sent} deliveries are sent once more; pending ones, and of webhooks off, are not.")

@@ -1,0 +1,17 @@
+"""What is not kept for ever: deliveries that ended long ago, and deleted webhooks with all that was theirs."""
+
+from django.conf import settings
+
+from processing.webhooks.statements import ABANDONED, DELETED, OF_DELETED, OLD
+
+
+def prune(count: int) -> bool:
+    """Remove up to `count` rows of each; whether there may be more. Any number may do so."""
+    seconds = settings.ENV.webhook_retention_days * 86400
+    removed = [
+        len(OLD.rows(seconds=seconds, count=count)),
+        len(ABANDONED.rows(seconds=seconds, count=count)),
+        len(OF_DELETED.rows(count=count)),
+        len(DELETED.rows(count=count)),
+    ]
+    return count in removed
