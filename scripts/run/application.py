@@ -14,7 +14,7 @@ from scripts.servers import postgresql
 from scripts.servers.servers import Servers
 
 USUAL_PORT = 8000
-DISPATCHER_PORT, WORKER_PORT = 9101, 9102
+DISPATCHER_PORT, WORKER_PORT, WEBHOOKS_PORT = 9101, 9102, 9103
 API_STREAMS = 24  # of each API process: here no other service serves the streams
 READING_ON = 2  # threads that read bodies on that were refused
 
@@ -69,6 +69,16 @@ def services(port: int, dispatcher_port: int = 0, worker_port: int = 0, size: Si
             worker_port,
         ),
     ]
+
+
+def extras(webhooks_port: int) -> list[Service]:
+    """What `./run up` runs beside these, of the apps that are installed. Django is set up."""
+    from django.apps import apps
+
+    if not apps.is_installed("processing.webhooks"):
+        return []
+    words = ["deliver_webhooks", "--threads", "4", "--health-port", str(webhooks_port)]
+    return [Service("webhooks", [sys.executable, str(ROOT / "manage.py"), *words], "yellow", webhooks_port)]
 
 
 def environment(servers: Servers, size: Size = PRODUCTION) -> dict[str, str]:

@@ -9,9 +9,11 @@ from scripts.place import write_state
 from scripts.run.application import (
     DISPATCHER_PORT,
     SMALL,
+    WEBHOOKS_PORT,
     WORKER_PORT,
     choose_port,
     environment,
+    extras,
     first_admin,
     migrate,
     readiness,
@@ -37,6 +39,7 @@ def main(_: list[str]) -> int:
         migrate(variables)
         admin = first_admin()
         table = services(port, unless_taken(DISPATCHER_PORT), unless_taken(WORKER_PORT), SMALL)
+        table += extras(unless_taken(WEBHOOKS_PORT))
         crew = Crew(table, variables, Printer())
         try:
             address = f"http://127.0.0.1:{port}"

@@ -65,7 +65,7 @@ class System:
         for name in ("api", "events"):
             self._start_ours(name, places)
         rabbitmq.wait()
-        for name in ("dispatcher", "worker"):
+        for name in ("dispatcher", "worker", "webhooks"):
             self._start_ours(name, places)
         self._start_prometheus()
 
