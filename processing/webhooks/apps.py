@@ -5,6 +5,9 @@ class WebhooksConfig(AppConfig):
     name = "processing.webhooks"
 
     def ready(self) -> None:
+        from processing.webhooks import exporting
         from project.rest.pages import PLACES
+        from queues.operations.export import others
 
+        others.append(exporting.records)
         PLACES["webhooks"] = "/api/v1/webhooks"

@@ -15,6 +15,7 @@ from processing.http_call.client import REDIRECTS, Hop, ask
 from processing.http_call.transport import Budget, CallFailed, GivenUp
 from processing.webhooks import signing
 from processing.webhooks.addresses import WEBHOOKS, read
+from processing.webhooks.showing import message_id
 
 BODY_KEPT = 1024  # bytes of the answer
 LONGEST_ERROR = 300
@@ -44,11 +45,6 @@ class Answer:
     @property
     def delivered(self) -> bool:
         return self.status is not None and 200 <= self.status < 300
-
-
-def message_id(uid: UUID) -> str:
-    """The header webhook-id: the same in each attempt, so that a receiver knows what it has."""
-    return f"msg_{uid.hex}"
 
 
 def send(message: Message, given_up: Callable[[], bool]) -> Answer | None:

@@ -1,6 +1,5 @@
 """The routes below /api/v1/webhooks. No answer waits for a receiver: tests and resends are messages like others."""
 
-from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -10,8 +9,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import UserRequest
 from processing.webhooks import owning
-from processing.webhooks.models import Delivery, Webhook
-from processing.webhooks.sending import message_id
+from processing.webhooks.models import Webhook
 from processing.webhooks.serializers import (
     CREATE_EXAMPLE,
     DELIVERY_EXAMPLE,
@@ -26,6 +24,7 @@ from processing.webhooks.serializers import (
     WebhookShown,
     WebhooksShown,
 )
+from processing.webhooks.showing import shown, shown_delivery
 from project.rest.problems import Conflict, FieldError, Invalid, NotFound
 from project.rest.views import StrictView
 from project.web import rate_limit
@@ -182,36 +181,6 @@ def switched_on(webhook: Webhook) -> Webhook:
 
 def count(request: UserRequest) -> None:
     rate_limit.take(request, CALLS.claim(str(request.user.id)))
-
-
-def shown(webhook: Webhook) -> dict[str, Any]:
-    failing = webhook.failing_since is not None
-    return {
-        "id": webhook.id,
-        "url": webhook.url,
-        "events": webhook.events,
-        "enabled": webhook.enabled,
-        "disabled_reason": webhook.disabled_reason or None,
-        "created_at": webhook.created_at,
-        "failing_since": webhook.failing_since,
-        "last_error": webhook.last_error or None,
-        "last_delivered_at": webhook.last_delivered_at,
-        "next_attempt_at": webhook.due_at if failing else None,
-    }
-
-
-def shown_delivery(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "id": delivery.uid,
-        "message_id": message_id(delivery.uid),
-        "event": delivery.event,
-        "request": delivery.request_id,
-        "state": delivery.state,
-        "created_at": delivery.created_at,
-        "delivered_at": delivery.delivered_at,
-        "attempts": delivery.attempts,
-        "response_body": delivery.response_body,
-    }
 
 
 def page_url(request: UserRequest, cursor: Cursor) -> str:

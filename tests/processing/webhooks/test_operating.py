@@ -1,0 +1,136 @@
+"""What operators see of webhooks, and the process that delivers them."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group
+from django.test import Client
+
+from accounts.models import User
+from processing.webhooks import owning
+from processing.webhooks.models import Delivery, Webhook
+from queues.operations.export import records
+from scripts.place import ROOT, free_port
+from scripts.servers.process import launch
+from tests.processing.crew import new_user
+from tests.processing.webhooks.receiver import Receiver
+from tests.processing.webhooks.test_delivering import cancelled
+
+WEBHOOKS, DELIVERIES = "/admin/webhooks/webhook/", "/admin/webhooks/delivery/"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def webhook() -> Webhook:
+    user = new_user()
+    webhook = owning.create(user.id, "https://example.com/hook", ["request.cancelled"], enabled=True)
+    cancelled(user, 1)
+    Webhook.objects.update(last_error="The receiver answered 500 <b>.", failures=3, old_secret="whsec_old")
+    attempt = {"at": "2026-11-28T09:30:00Z", "status": 500, "duration_ms": 3.5, "error": "The receiver answered 500."}
+    Delivery.objects.update(state="delivered", attempts=[attempt], response_body="<script>")
+    return webhook
+
+
+def staff(group: str) -> Client:
+    user = User.objects.create_user(f"the-{group}", is_staff=True)
+    user.groups.add(Group.objects.get(name=group))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def rows(page: Any) -> list[Any]:
+    return list(page.context["cl"].result_list)
+
+
+@pytest.fixture
+def groups(transactional_db: None) -> None:
+    """As the migration makes them: a test that empties the database took them away."""
+    from importlib import import_module
+
+    from django.apps import apps
+
+    import_module("queues.migrations.0008_groups").make_groups(apps, None)
+    import_module("processing.webhooks.migrations.0003_rights").give_rights(apps, None)
+
+
+def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, webhook: Webhook) -> None:
+    viewer = staff("viewer")
+    [delivery] = Delivery.objects.all()
+    pages = [
+        viewer.get(WEBHOOKS, {"q": webhook.queue.user.username}),
+        viewer.get(f"{WEBHOOKS}{webhook.id}/change/"),
+        viewer.get(DELIVERIES, {"q": str(webhook.queue.user_id)}),
+        viewer.get(f"{DELIVERIES}{delivery.id}/change/"),
+    ]
+    assert [page.status_code for page in pages] == [200] * 4
+    assert (rows(pages[0]), rows(pages[2])) == ([webhook], [delivery])
+    assert rows(viewer.get(WEBHOOKS, {"q": "nobody"})) == []
+    text = [page.content.decode() for page in pages]
+    assert "The receiver answered 500 &lt;b&gt;." in text[0]
+    assert "&lt;script&gt;" in text[3]
+    assert "500  3.5 ms  The receiver answered 500." in text[3]
+    assert not any("whsec_" in one for one in text)
+
+
+def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
+    delivery = Delivery.objects.get()
+    asked = {"action": "resend", "_selected_action": [delivery.id]}
+    assert staff("viewer").post(DELIVERIES, asked).status_code == 403
+    assert Delivery.objects.get().state == "delivered"
+    answer = staff("operator").post(DELIVERIES, asked, follow=True)
+    assert b"1 deliveries are sent once more" in answer.content
+    assert Delivery.objects.get().state == "pending"
+    assert LogEntry.objects.get().change_message == "sent once more"
+
+
+def test_an_export_has_webhooks_and_deliveries_and_no_secret(webhook: Webhook) -> None:
+    told = list(records(webhook.queue.user))
+    assert [one["url"] for one in told if one["record"] == "webhook"] == [webhook.url]
+    assert [one["webhook"] for one in told if one["record"] == "webhook_delivery"] == [webhook.id]
+    assert "whsec_" not in str(told)
+
+
+def test_the_process_says_how_it_is_and_what_it_counted(
+    receiver: Receiver, authority: Path, tmp_path: Path, until: Callable[..., None]
+) -> None:
+    user = new_user()
+    owning.create(user.id, receiver.at(), ["request.cancelled"], enabled=True)
+    port = free_port()
+    environment = {**os.environ, "WEBHOOK_ALLOW": "127.0.0.1", "SSL_CERT_FILE": str(authority)}
+    command = [sys.executable, str(ROOT / "manage.py"), "deliver_webhooks", "--health-port", str(port)]
+
+    def ask(path: str) -> str:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        except OSError as error:
+            return str(error)
+
+    with (tmp_path / "log").open("wb") as output:
+        process = launch(command, environment=environment, output=output, folder=ROOT)
+    try:
+        until(lambda: '"status":"ok"' in ask("/health/ready"), "it is ready")
+        assert json.loads(ask("/health/live"))["checks"] == {"webhooks": "ok"}
+        assert json.loads(ask("/health/ready"))["checks"] == {
+            "postgresql": "ok", "migrations": "ok", "webhooks": "ok"
+        }  # fmt: skip
+        cancelled(user, 3)
+        until(lambda: 'ordered_work_webhook_attempts_total{outcome="delivered"} 3.0' in ask("/metrics"), "counted")
+        for name in ("ordered_work_webhook_lag_seconds", "ordered_work_webhooks_switched_off_total"):
+            assert f"\n{name} 0.0" in ask("/metrics")
+        process.signal(signal.SIGTERM)
+        until(lambda: not process.alive(), "it ends")
+        assert process.child is not None
+        assert process.child.returncode == 0
+    finally:
+        process.kill()
