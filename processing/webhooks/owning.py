@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet, Value
@@ -14,6 +15,8 @@ from django.utils import timezone
 from processing.webhooks.models import Delivery, DeliveryState, Event, Webhook
 from processing.webhooks.signing import new_secret
 from queues.enqueue.accept import open_queue
+
+log = structlog.get_logger()
 
 LOCK_CLASS = 0x6F776877  # "owhw": who adds a webhook to a queue
 OLD_SECRET_FOR = timedelta(hours=24)
@@ -35,9 +38,10 @@ def create(user_id: UUID, url: str, events: Iterable[str], enabled: bool) -> Web
             cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [LOCK_CLASS, str(queue)])
         if webhooks_of(user_id).count() >= settings.ENV.webhooks_per_user:
             raise TooMany
-        return Webhook.objects.create(
-            queue_id=queue, url=url, events=list(events), enabled=enabled, secret=new_secret()
-        )
+        fields = {"url": url, "events": list(events), "enabled": enabled}
+        made = Webhook.objects.create(queue_id=queue, secret=new_secret(), **fields)
+        transaction.on_commit(lambda: log.info("webhook_created", webhook=str(made.id), user=str(user_id)))
+        return made
 
 
 def change(webhook: Webhook, **fields: Any) -> None:

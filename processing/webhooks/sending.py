@@ -10,6 +10,7 @@ from uuid import UUID
 from django.conf import settings
 from django.utils import timezone
 
+from accounts.audit import printable
 from processing.handlers import Reject
 from processing.http_call.client import REDIRECTS, Hop, ask
 from processing.http_call.transport import Budget, CallFailed, GivenUp
@@ -58,7 +59,7 @@ def send(message: Message, given_up: Callable[[], bool]) -> Answer | None:
     except GivenUp:
         return None
     except (CallFailed, Reject, ValueError) as error:
-        return Answer(None, time.monotonic() - started, error=str(error)[:LONGEST_ERROR])
+        return Answer(None, time.monotonic() - started, error=printable(str(error))[:LONGEST_ERROR])
     seconds = time.monotonic() - started
     text = answer.body[:BODY_KEPT].decode(errors="replace").replace("\0", "\ufffd")
     if 200 <= answer.status < 300:

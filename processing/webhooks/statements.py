@@ -18,13 +18,14 @@ FRESH = Statement("""
     SELECT id FROM fresh WHERE id IS NOT NULL LIMIT %(count)s
 """)
 
-# Whoever takes away a due_at holds this lock, too: a message is announced before or after, never in between.
+# Whoever takes away a due_at holds this lock, too: a message is announced before or after, never in between. What is
+# looked at is set, not asked for in the WHERE: that would be asked of the row as it was before the lock was had.
 ANNOUNCE = Statement("""
     WITH hook AS MATERIALIZED (
         SELECT id FROM webhooks_webhook WHERE id = ANY (%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     ), woken AS (
-        UPDATE webhooks_webhook SET due_at = clock_timestamp()
-        WHERE id IN (SELECT id FROM hook) AND due_at IS NULL AND enabled
+        UPDATE webhooks_webhook SET due_at = CASE WHEN enabled THEN coalesce(due_at, clock_timestamp()) END
+        WHERE id IN (SELECT id FROM hook)
     )
     UPDATE webhooks_delivery SET announced = true
     WHERE webhook_id = ANY (ARRAY (SELECT id FROM hook)) AND NOT announced

@@ -227,8 +227,8 @@ def test_the_pause_between_attempts_doubles_up_to_an_hour_and_is_never_the_same(
 def test_a_silent_receiver_delays_nobody_else(
     hook: Hook, receiver: Receiver, deliver: Deliver, deliverer: Deliverer, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user's ten silent receivers, and another user's quick one."""
-    monkeypatch.setattr(settings.ENV, "webhook_timeout_seconds", 5)
+    """A user's ten silent receivers, and another user's quick one, which has all while none of these has failed yet."""
+    monkeypatch.setattr(settings.ENV, "webhook_timeout_seconds", 60)
     quick = new_user()
     for number in range(10):
         receiver.hang(f"/silent{number}")
@@ -236,17 +236,15 @@ def test_a_silent_receiver_delays_nobody_else(
     hook(quick, "/quick")
     cancelled(user, 1)
     deliver(lambda: len(receiver.got) >= deliverer.most_of_a_user)
-    started = time.monotonic()
     cancelled(quick, 40)
-    deliver(lambda: len(receiver.to("/quick")) == 40, seconds=4)
-    assert time.monotonic() - started < 4
+    deliver(lambda: len(receiver.to("/quick")) == 40)
     assert len(receiver.got) - 40 == deliverer.most_of_a_user == 2
 
 
 def test_slow_receivers_of_many_users_leave_threads_to_quick_ones(
     hook: Hook, receiver: Receiver, deliver: Deliver, deliverer: Deliverer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings.ENV, "webhook_timeout_seconds", 5)
+    monkeypatch.setattr(settings.ENV, "webhook_timeout_seconds", 60)
     for _ in range(12):
         someone = new_user()
         receiver.hang(f"/{someone.username}")
@@ -257,7 +255,7 @@ def test_slow_receivers_of_many_users_leave_threads_to_quick_ones(
     quick = new_user()
     hook(quick, "/quick")
     cancelled(quick, 20)
-    deliver(lambda: len(receiver.to("/quick")) == 20, seconds=4)
+    deliver(lambda: len(receiver.to("/quick")) == 20)
     assert len(receiver.got) - 20 == deliverer.most_slow == 4
 
 
