@@ -31,11 +31,12 @@ ANNOUNCE = Statement("""
     WHERE webhook_id = ANY (ARRAY (SELECT id FROM hook)) AND NOT announced
 """)
 
-# Who may be sent to, the longest due first; `full` are the queues of users who have their share of the threads.
+# Who may be sent to, the longest due first; `full` are the queues of users who have their share of the threads. now()
+# and not clock_timestamp(), or the index would be read beyond what is due.
 DUE = Statement("""
     SELECT id, queue_id FROM webhooks_webhook
-    WHERE due_at <= clock_timestamp() AND slow = %(slow)s AND enabled AND queue_id <> ALL (%(full)s::bigint[])
-      AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+    WHERE due_at <= now() AND slow = %(slow)s AND enabled AND queue_id <> ALL (%(full)s::bigint[])
+      AND (leased_until IS NULL OR leased_until <= now())
     ORDER BY due_at LIMIT %(count)s
 """)
 
@@ -111,12 +112,12 @@ RELEASE = Statement("""
     RETURNING w.id, w.queue_id, w.enabled, (v.lost OR v.gone) AS switched_off, w.disabled_reason
 """)
 
-# How long the longest due one has been waiting for a thread, and how many are due.
+# How long the longest due one has been waiting for a thread.
 LAG = Statement("""
     SELECT coalesce(max(extract(epoch FROM clock_timestamp() - due_at)), 0)::float8 AS seconds
     FROM webhooks_webhook
-    WHERE due_at <= clock_timestamp() AND enabled AND NOT slow
-      AND (leased_until IS NULL OR leased_until <= clock_timestamp())
+    WHERE due_at <= now() AND enabled AND NOT slow
+      AND (leased_until IS NULL OR leased_until <= now())
 """)
 
 # Retention: what ended long ago, and what waits for a webhook that is off for as long.
