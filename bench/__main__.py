@@ -1,63 +1,70 @@
-"""`python -m bench [name ..] [--quick]`: the measurements by name, or all of them; each side by side with its rival."""
+"""`python -m bench [name ..] [--quick]`: the measurements by name, or all of them; each side by side with its peers."""
 
 import argparse
-import importlib
-import signal
+import os
 import sys
-from types import FrameType
+from collections.abc import Sequence
 
-from bench.place import place
-from bench.report import Report
-from scripts.place import SetupError
+from bench.names import NAMES, PEERS, groups
+from scripts.place import ROOT
+from scripts.servers.process import launch, signals_interrupt
 
-# A module below bench/, imported when Django is set up: its run(here, report, name, quick) measures.
-BENCHES = {
-    "drain-deep": ("drain", "10,000 requests of 100 users, beside Dramatiq alone"),
-    "drain-middle": ("drain", "20,000 requests of 1,000 users, beside Dramatiq alone"),
-    "drain-wide": ("drain", "5,000 requests of 5,000 users, beside Dramatiq alone"),
-    "accept": ("accept", "submissions over HTTP, beside FastAPI + Celery and Express + BullMQ"),
-    "revocation": ("revocation", "what it costs to ask with each submission whether its session lives"),
-    "idle": ("idle", "what a million users cost who do nothing"),
-    "latency": ("latency", "from accepted to finished for a quiet user, alone and beside users who flood"),
-    "logins": ("logins", "submissions alone and beside 24 clients who log in at once"),
-    "pages": ("pages", "every page of the admin and the API's lists, with a million users and ten million requests"),
-    "recover": ("recover", "kill -9, a deleted queue, purged tokens: the time until the work went on"),
-    "restore": ("restore", "PostgreSQL's disk is lost: what is gone, and the time until all goes on"),
-}
+GRACE = 60.0  # seconds an interrupted measurement has to put everything away
 
 
 def main(arguments: list[str]) -> int:
-    """Run what is asked for; 0 unless a measurement could not be made."""
+    """Run what is asked for, each group in a place of its own; 0 unless one could not be measured at all."""
     asked = _parse(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    report = Report()
+    signals_interrupt()
+    worst = 0
     try:
-        with place() as here:
-            for name in asked.name or BENCHES:
-                module = importlib.import_module(f"bench.{BENCHES[name][0]}")
-                module.run(here, report, name, asked.quick)
-    except (SetupError, TimeoutError, RuntimeError) as wrong:
-        print(wrong, file=sys.stderr)
-        return 1
+        for group in [] if asked.only_docs else groups(asked.name or list(NAMES)):
+            worst = max(worst, _run(group, asked))
     except KeyboardInterrupt:
         return 130
-    report.close()
-    return 0
+    if asked.write_docs or asked.only_docs:
+        from bench.document import write
+
+        write()
+    return worst
+
+
+def _run(group: Sequence[str], asked: argparse.Namespace) -> int:
+    """One group in a process of its own, which is told of an interruption and waited for."""
+    command = [sys.executable, "-m", "bench.one", *group, "--peers", asked.peers]
+    command += ["--quick"] if asked.quick else []
+    sys.stdout.flush()
+    process = launch(command, environment=dict(os.environ), output=sys.stdout.buffer, folder=ROOT)
+    try:
+        while not process.wait(3600):
+            pass
+    finally:
+        process.stop(GRACE)
+    assert process.child
+    status = process.child.returncode
+    if status:
+        print(f"{', '.join(group)}: ended with status {status}", file=sys.stderr)
+    return 1 if status else 0
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    listed = "\n".join(f"  {name:14}{about}" for name, (_, about) in BENCHES.items())
+    listed = "\n".join(f"  {name:14}{about}" for name, about in NAMES.items())
     parser = argparse.ArgumentParser(
         "./run bench", description=__doc__, epilog=listed, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", nargs="*", choices=[*BENCHES, []], metavar="name", help="which; all without")
+    parser.add_argument("name", nargs="*", choices=[*NAMES, []], metavar="name", help="which; all without")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: to see that it works, not to trust")
+    parser.add_argument("--peers", type=_peers, default=",".join(PEERS), help=f"of {', '.join(PEERS)}; all without")
+    parser.add_argument("--write-docs", action="store_true", help="then write the figures into docs/performance.md")
+    parser.add_argument("--only-docs", action="store_true", help="measure nothing: write the figures of earlier runs")
     return parser.parse_args(arguments)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _peers(text: str) -> str:
+    unknown = set(text.split(",")) - set(PEERS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such peer: {', '.join(sorted(unknown))}")
+    return ",".join(name for name in PEERS if name == "ours" or name in text.split(","))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,17 @@ class Load:
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    refused: list[int] = field(default_factory=list)  # which requests were not accepted, by their place
 
     @property
     def accepted(self) -> int:
         return sum(count for status, count in self.statuses.items() if 200 <= status < 300)
+
+    def count(self, line: "_Line", status: int, now: float) -> None:
+        self.latencies.append(now - line.asked)
+        self.statuses[status] += 1
+        if not 200 <= status < 300:
+            self.refused.append(line.place)
 
     @property
     def rate(self) -> float:
@@ -40,17 +47,22 @@ def post(path: str, token: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def drive(port: int, requests: Sequence[bytes], connections: int = CONNECTIONS) -> Load:
-    """Send all of them over so many kept connections, on each the next when the last is answered."""
-    load, todo = Load(), deque(requests)
-    selector = selectors.DefaultSelector()
+def drive(port: int, requests: Sequence[bytes], connections: int = CONNECTIONS, own: bool = False) -> Load:
+    """Send all of them over so many kept connections, on each the next when the last is answered.
+
+    With `own` the connections share them out beforehand, by turns: what was sent after an answer was received after it.
+    """
+    load, selector = Load(), selectors.DefaultSelector()
     lines = [_Line(port) for _ in range(min(connections, len(requests)))]
+    numbered = list(enumerate(requests))
+    together = deque(numbered)
+    todo = {line: deque(numbered[n :: len(lines)]) if own else together for n, line in enumerate(lines)}
     try:
         for line in lines:
             selector.register(line.socket, selectors.EVENT_READ, line)
-        began = time.perf_counter()
+        began = time.monotonic()
         for line in lines:
-            line.ask(todo.popleft())
+            line.ask(*todo[line].popleft())
         left = len(requests)
         while left:
             ready = selector.select(PATIENCE)
@@ -62,16 +74,56 @@ def drive(port: int, requests: Sequence[bytes], connections: int = CONNECTIONS) 
                 if not status:
                     continue
                 left -= 1
-                load.latencies.append(time.perf_counter() - line.asked)
-                load.statuses[status] += 1
-                if todo:
-                    line.ask(todo.popleft())
-        load.seconds = time.perf_counter() - began
+                load.count(line, status, time.monotonic())
+                if todo[line]:
+                    line.ask(*todo[line].popleft())
+        load.seconds = time.monotonic() - began
     finally:
         selector.close()
         for line in lines:
             line.socket.close()
     return load
+
+
+def drive_openly(
+    port: int, requests: Sequence[bytes], a_second: float, connections: int = 128
+) -> tuple[Load, list[float]]:
+    """Send one every 1 / `a_second` s, whatever became of those before; the moments at which each was due.
+
+    One that is due while all connections are busy waits for one, and its latency counts from when it was due.
+    """
+    load, selector = Load(), selectors.DefaultSelector()
+    free = [_Line(port) for _ in range(connections)]
+    lines = list(free)
+    began = time.monotonic() + 0.05
+    due = [began + number / a_second for number in range(len(requests))]
+    asked, left = 0, len(requests)
+    try:
+        for line in lines:
+            selector.register(line.socket, selectors.EVENT_READ, line)
+        while left:
+            now = time.monotonic()
+            while asked < len(requests) and due[asked] <= now and free:
+                line = free.pop()
+                line.ask(asked, requests[asked])
+                line.asked = due[asked]
+                asked += 1
+            if now - began > due[-1] - began + PATIENCE:
+                raise TimeoutError(f"{left} of {len(requests)} requests were not answered")
+            until = max(0.0, due[asked] - now) if asked < len(requests) and free else 0.05
+            for key, _ in selector.select(until):
+                line = key.data
+                status = line.answer()
+                if status:
+                    left -= 1
+                    load.count(line, status, time.monotonic())
+                    free.append(line)
+        load.seconds = time.monotonic() - began
+    finally:
+        selector.close()
+        for line in lines:
+            line.socket.close()
+    return load, due
 
 
 class _Line:
@@ -81,10 +133,11 @@ class _Line:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.asked = 0.0
+        self.place = 0
         self.received = b""
 
-    def ask(self, request: bytes) -> None:
-        self.asked = time.perf_counter()
+    def ask(self, place: int, request: bytes) -> None:
+        self.place, self.asked = place, time.monotonic()
         self.socket.sendall(request)
 
     def answer(self) -> int:

@@ -10,7 +10,7 @@ from statistics import quantiles
 from typing import Any
 
 from accounts.models import Session, User
-from bench.accept import BODY, listening
+from bench.loads.accept import BODY, listening
 from bench.place import Place
 from bench.report import Report, milliseconds
 from bench.users import users

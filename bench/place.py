@@ -1,6 +1,7 @@
 """Where a benchmark runs: a database, a virtual host and a Redis number of its own, and real processes in them."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class Place:
     def __init__(self, variables: dict[str, str]) -> None:
         self.variables = variables
         self.started: list[Process] = []
+        self.servers: dict[str, tuple[Process, int]] = {}  # private ones that peers started, with their ports
         self.sql = psycopg.connect(variables["DATABASE_URL"], autocommit=True)
 
     def start(self, name: str, command: list[str], **more: str) -> Process:
@@ -71,6 +73,7 @@ def place() -> Iterator[Place]:
     """A place with an up-to-date database, and Django set up in this process. Afterwards nothing of it is left."""
     with borrowed("bench", keep_servers=False) as servers:
         variables = {**environment(servers), **UNLIMITED, "LOG_FORMAT": "json"}  # as in production
+        variables["EXTRA_APPS"] = "bench"  # handlers.py
         os.environ.update({**variables, "LOG_LEVEL": "WARNING"})  # what is logged here would bury the figures
         import django
         from django.core.management import call_command
@@ -82,6 +85,8 @@ def place() -> Iterator[Place]:
         try:
             yield here
         finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # whoever is impatient now would leave something behind
             here.stop()
             here.sql.close()
             connection.close()

@@ -3,8 +3,8 @@
 import json
 
 from accounts.models import Session, User
-from bench.accept import BODY, USERS, Side, ahead_of, listening
 from bench.load import post
+from bench.loads.accept import BODY, USERS, Side, ahead_of, listening
 from bench.place import Place
 from bench.report import Report, milliseconds, rate, ratio
 from bench.users import users

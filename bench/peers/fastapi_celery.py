@@ -22,6 +22,20 @@ def echo(user: str, kind: str, payload: Any) -> Any:
     return payload
 
 
+def accepted(user: str, submission: "Submission") -> dict[str, Any]:
+    job = enqueue(user, submission)
+    return {"id": job, "kind": submission.kind, "status": "queued", "payload": submission.payload}
+
+
+def enqueue(user: str, submission: "Submission") -> str:
+    """For `accept` nobody runs it; end to end it is the job of all peers, its result goes to PostgreSQL."""
+    if os.environ.get("BENCH_TRACE"):
+        from bench.peers.celery_results import job
+
+        return str(job.delay(submission.payload).id)
+    return str(echo.delay(user, submission.kind, submission.payload).id)
+
+
 class Submission(BaseModel):
     kind: str
     payload: Any
@@ -42,12 +56,10 @@ if os.environ.get("BENCH_ASYNC"):
 
     @app.post("/requests", status_code=202)
     async def submit(submission: Submission, user: Annotated[str, Depends(caller)]) -> dict[str, Any]:
-        job = echo.delay(user, submission.kind, submission.payload)
-        return {"id": job.id, "kind": submission.kind, "status": "queued", "payload": submission.payload}
+        return accepted(user, submission)
 
 else:
 
     @app.post("/requests", status_code=202)
     def submit_in_thread(submission: Submission, user: Annotated[str, Depends(caller)]) -> dict[str, Any]:
-        job = echo.delay(user, submission.kind, submission.payload)
-        return {"id": job.id, "kind": submission.kind, "status": "queued", "payload": submission.payload}
+        return accepted(user, submission)

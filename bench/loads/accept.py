@@ -6,8 +6,6 @@ same body; no workers on any side. Ours also runs its dispatcher, because what w
 
 import json
 import secrets
-import shutil
-import subprocess
 import sys
 import time
 import urllib.error
@@ -20,17 +18,18 @@ import jwt
 
 from accounts.models import Session, User
 from bench.load import Load, drive, post
+from bench.peers.base import Unavailable
+from bench.peers.node import script
 from bench.place import Place, wait_for
 from bench.report import Report, milliseconds, rate, ratio
 from bench.users import users
-from scripts.place import ROOT, free_port
+from scripts.place import free_port
 from scripts.run.application import services
 from scripts.servers.process import Process
 
 USERS = 100
 SECRET = secrets.token_hex(32)
 FASTAPI, EXPRESS = "FastAPI + Celery", "Express + BullMQ"  # bare: one process, as each starts by itself
-EXPRESS_APP = ROOT / "bench" / "express_bullmq"
 BODY = {"kind": "demo.echo", "payload": {"order": 1, "text": "a request of ordinary size", "tags": ["one", "two"]}}
 
 
@@ -72,6 +71,8 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     batches = [_batches(ours) for _ in range(rounds)]
     for side in sides:
         here.stop(*side.processes)
+    report.raw["accept"] = {side.name: [load.rate for load in side.rounds] for side in sides}
+    report.chart("accept, requests/s", report.raw["accept"])
     _tell(report, ours, sides, count)
     _tell_batches(report, ours, batches)
 
@@ -88,8 +89,8 @@ def _tell(report: Report, ours: Side, sides: list[Side], count: int) -> None:
         table.add_row(side.name, rate(side.rate), p50, p99, f"{tail:.1f}", ahead)
     report.show(table)
     for rival, expected in ((FASTAPI, 4.0), (EXPRESS, 1.2)):
-        bare, *others = [side for side in sides if side.name.startswith(rival)] or [None]
-        if bare:
+        bare, *others = [side for side in sides if side.name.startswith(rival)] or [ours]
+        if others:
             report.verdict(f"accept beside {bare.name}", ahead_of(ours, bare), expected)
             fastest = max(others, key=lambda side: side.rate)
             report.verdict(f"accept beside {fastest.name}", ahead_of(ours, fastest), 1.0)
@@ -145,7 +146,7 @@ def _fastapi(here: Place) -> list[Side]:
         (f"{FASTAPI}, two processes, async", two, {"BENCH_ASYNC": "1"}),
     ):
         port = free_port()
-        command = [sys.executable, "-m", "uvicorn", "bench.fastapi_celery.app:app", "--port", str(port), *arguments]
+        command = [sys.executable, "-m", "uvicorn", "bench.peers.fastapi_celery:app", "--port", str(port), *arguments]
         process = here.start(f"fastapi-{len(sides)}", command, BENCH_SECRET=SECRET, **variables)
         listening(port, "/requests")
         sides.append(Side(name, port, _rival_requests(), [process]))
@@ -154,33 +155,34 @@ def _fastapi(here: Place) -> list[Side]:
 
 def _express(here: Place, report: Report) -> list[Side]:
     """Bare: one process of Node; and two. None where Node is not installed."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        report.say("Node and npm are not installed: Express + BullMQ is left out.")
+    try:
+        command = script("express_bullmq")
+    except Unavailable as why:
+        report.note(f"Express + BullMQ is left out: {why}")
         return []
-    if not (EXPRESS_APP / "node_modules" / ".package-lock.json").exists():
-        done = subprocess.run([npm, "ci"], cwd=EXPRESS_APP, capture_output=True, text=True, check=False)
-        if done.returncode:
-            report.say(f"npm ci failed, Express + BullMQ is left out: {done.stderr.strip()[-500:]}")
-            return []
     sides = []
     for name, workers in ((f"{EXPRESS}, bare", "1"), (f"{EXPRESS}, two processes", "2")):
         port = free_port()
         variables = {"BENCH_SECRET": SECRET, "PORT": str(port), "WORKERS": workers, "NODE_ENV": "production"}
-        process = here.start(f"express-{workers}", [node, str(EXPRESS_APP / "app.js")], **variables)
+        process = here.start(f"express-{workers}", command, **variables)
         listening(port, "/requests")
         sides.append(Side(name, port, _rival_requests(), [process]))
     return sides
 
 
 def _rival_requests() -> list[bytes]:
-    """Requests of as many users, with tokens that carry as much."""
-    now, body = int(time.time()), json.dumps(BODY).encode()
+    body = json.dumps(BODY).encode()
+    return [post("/requests", token, body) for token in rival_tokens(USERS)]
+
+
+def rival_tokens(count: int) -> list[str]:
+    """Tokens of as many users, which carry as much as ours do."""
+    now = int(time.time())
     claims = {"token_type": "access", "iss": "bench", "aud": "bench", "iat": now, "exp": now + 3600}
     made = []
-    for _ in range(USERS):
+    for _ in range(count):
         own = {"jti": secrets.token_hex(16), "sub": secrets.token_hex(18), "sid": secrets.token_hex(18)}
-        made.append(post("/requests", jwt.encode({**claims, **own}, SECRET, "HS256"), body))
+        made.append(jwt.encode({**claims, **own}, SECRET, "HS256"))
     return made
 
 

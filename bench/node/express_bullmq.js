@@ -3,10 +3,12 @@
 
 const cluster = require('node:cluster')
 const express = require('express')
+const Redis = require('ioredis')
 const jwt = require('jsonwebtoken')
 const { Queue } = require('bullmq')
+const { redisOptions } = require('./control')
 
-const { BENCH_SECRET, PORT, REDIS_URL, WORKERS = '1' } = process.env
+const { BENCH_SECRET, PORT, WORKERS = '1' } = process.env
 
 if (cluster.isPrimary && Number(WORKERS) > 1) {
   for (let n = 0; n < Number(WORKERS); n++) cluster.fork()
@@ -16,15 +18,17 @@ if (cluster.isPrimary && Number(WORKERS) > 1) {
 }
 
 function serve () {
-  const url = new URL(REDIS_URL)
-  const queue = new Queue('bench', {
-    connection: {
-      host: url.hostname,
-      port: Number(url.port || 6379),
-      password: decodeURIComponent(url.password) || undefined,
-      db: Number(url.pathname.slice(1) || 0)
-    }
-  })
+  const connection = new Redis(redisOptions())
+  connection.setMaxListeners(0)
+  const queues = new Map()
+
+  // For `accept` one queue takes all; end to end each user has one, whose worker bullmq.js runs.
+  function queue (payload) {
+    const name = process.env.BENCH_TRACE ? `user-${payload.user}` : 'bench'
+    if (!queues.has(name)) queues.set(name, new Queue(name, { connection }))
+    return queues.get(name)
+  }
+
   const app = express()
   app.disable('x-powered-by')
   app.use(express.json())
@@ -32,7 +36,8 @@ function serve () {
   app.post('/requests', caller, async (request, response) => {
     const { kind, payload } = request.body ?? {}
     if (typeof kind !== 'string') return response.status(400).json({ detail: 'kind is missing' })
-    const job = await queue.add(kind, { user: request.user, payload })
+    const data = process.env.BENCH_TRACE ? payload : { user: request.user, payload }
+    const job = await queue(payload).add(kind, data)
     response.status(202).json({ id: job.id, kind, status: 'queued', payload })
   })
 
