@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     if asked.write_docs or asked.only_docs:
         from bench.document import write
 
-        write()
+        write(asked.quick)
     return worst
 
 

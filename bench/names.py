@@ -68,6 +68,7 @@ def groups(names: Sequence[str]) -> list[list[str]]:
     return found
 
 
-def result_of(group: Sequence[str]) -> Path:
-    """Where the result of a group is kept."""
-    return RESULTS / f"{'loads' if group[0] in COMPARED else group[0]}.json"
+def result_of(group: Sequence[str], quick: bool) -> Path:
+    """Where the result of a group is kept; a quick one never replaces another."""
+    name = "loads" if group[0] in COMPARED else group[0]
+    return (RESULTS / "quick" if quick else RESULTS) / f"{name}.json"

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         report.note(str(wrong))
     except KeyboardInterrupt:
         return 130
-    report.save(result_of(asked.name), {"names": asked.name, "quick": asked.quick})
+    report.save(result_of(asked.name, asked.quick), {"names": asked.name, "quick": asked.quick})
     report.close()
     return 1 if report.notes and not report.tables else 0
 

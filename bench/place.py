@@ -1,6 +1,7 @@
 """Where a benchmark runs: a database, a virtual host and a Redis number of its own, and real processes in them."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from scripts.servers.borrowing import borrowed
 from scripts.servers.process import Process, launch
 
 LOGS = LOCAL / "bench"
+OWN = LOGS / f"run-{os.getpid()}"  # traces and private servers' files: removed when this process is done
 
 # Limits that protect a service would only measure themselves.
 UNLIMITED = {
@@ -90,6 +92,7 @@ def place() -> Iterator[Place]:
             here.stop()
             here.sql.close()
             connection.close()
+            shutil.rmtree(OWN, ignore_errors=True)
 
 
 def wait_for(holds: Callable[[], object], what: str, seconds: float = 60, every: float = 0.01) -> float:

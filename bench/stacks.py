@@ -12,7 +12,7 @@ from bench.loads.accept import SECRET, listening, rival_tokens
 from bench.peers import make
 from bench.peers.base import Peer, Unavailable
 from bench.peers.node import script
-from bench.place import LOGS, Place, wait_for
+from bench.place import OWN, Place, wait_for
 from bench.report import Report
 from bench.trace import FOLDER, Trace
 from bench.users import users, waiting
@@ -90,7 +90,7 @@ class Stack:
 
 def stacks(here: Place, report: Report, peers: Sequence[str]) -> list[Stack]:
     """This project first; then those that are installed. The others are named."""
-    found = [Stack("this project", "/api/v1/requests", Trace(LOGS / "trace" / "stack"), here)]
+    found = [Stack("this project", "/api/v1/requests", Trace(OWN / "trace" / "stack"), here)]
     for name, title in (
         ("celery", "FastAPI + Celery + results in PostgreSQL"),
         ("bullmq-two", "Express + BullMQ, a queue a user"),

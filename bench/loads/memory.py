@@ -40,7 +40,7 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     table.add_row("an idle queue that never had a request", _kilobytes(idle), "-", "-")
     table.add_row("a queue with its first request waiting", _kilobytes(one), _kilobytes(grown), "-")
     table.add_row("each further request that waits", _kilobytes(more), "-", "-")
-    table.add_row("a worker process with 8 threads", "-", "-", _kilobytes(weight))
+    table.add_row("a worker process with 8 threads, and its parent", "-", "-", _kilobytes(weight))
     report.raw["memory"] = {"idle": idle, "first": one, "broker": grown, "further": more, "worker": weight}
     report.show(table)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.place import LOGS, Place, wait_for
+from bench.place import LOGS, OWN, Place, wait_for
 from bench.trace import FOLDER, Trace
 from scripts.place import ROOT
 from scripts.servers.process import Process, birth
@@ -41,7 +41,7 @@ class Peer:
         self.workers: list[Process] = []
         self.talk: Process | None = None
         self.users = 0
-        self.trace = Trace(LOGS / "trace" / re.sub(r"\W+", "-", self.name.lower()))
+        self.trace = Trace(OWN / "trace" / re.sub(r"\W+", "-", self.name.lower()))
 
     @property
     def running(self) -> bool:

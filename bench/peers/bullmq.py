@@ -4,7 +4,7 @@ import shutil
 
 from bench.peers.base import Peer, Unavailable
 from bench.peers.node import script
-from bench.place import LOGS, Place, wait_for
+from bench.place import OWN, Place, wait_for
 from scripts.place import free_port, port_taken
 
 FORMS = {
@@ -29,7 +29,7 @@ def synced_redis(here: Place) -> dict[str, str]:
         if not server:
             raise Unavailable("redis-server is not installed, and the borrowed one is not to be reconfigured")
         port = free_port()
-        folder = LOGS / "synced-redis"
+        folder = OWN / "synced-redis"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         command = [server, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]

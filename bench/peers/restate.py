@@ -4,7 +4,7 @@ import shutil
 
 from bench.peers.base import Peer
 from bench.peers.node import package, script
-from bench.place import LOGS, Place, wait_for
+from bench.place import OWN, Place, wait_for
 from scripts.place import free_port, port_taken
 
 
@@ -21,7 +21,7 @@ def server(here: Place) -> dict[str, str]:
     if before:
         here.stop(before[0])
     ingress, admin, service, node = free_port(), free_port(), free_port(), free_port()
-    folder = LOGS / "restate"
+    folder = OWN / "restate"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     variables = {
