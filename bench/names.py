@@ -30,6 +30,7 @@ PEERS = {
     "bullmq-two": "bullmq",
     "bullmq-fsync": "bullmq",
     "pg-boss": "pg_boss",
+    "pgmq": "pgmq_grouped",
     "groupmq": "groupmq",
     "restate": "restate",
 }
