@@ -38,10 +38,11 @@ def main(arguments: list[str]) -> int:
 
 def _measure(here: Place, report: Report, asked: argparse.Namespace) -> None:
     """What cannot be measured becomes a note in the report."""
+    here.peers = asked.peers.split(",")
     try:
         if asked.name[0] in COMPARED:
             compare = importlib.import_module("bench.compare")
-            compare.run(here, report, asked.name, asked.quick, asked.peers.split(","))
+            compare.run(here, report, asked.name, asked.quick, here.peers)
         else:
             module = importlib.import_module(f"bench.{ALONE[asked.name[0]][0]}")
             module.run(here, report, asked.name[0], asked.quick)

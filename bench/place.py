@@ -33,6 +33,7 @@ class Place:
 
     def __init__(self, variables: dict[str, str]) -> None:
         self.variables = variables
+        self.peers: list[str] = []  # those that were asked for
         self.started: list[Process] = []
         self.servers: dict[str, tuple[Process, int]] = {}  # private ones that peers started, with their ports
         self.sql = psycopg.connect(variables["DATABASE_URL"], autocommit=True)

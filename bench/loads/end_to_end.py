@@ -11,7 +11,6 @@ from typing import Any
 from bench import cpu
 from bench.load import CONNECTIONS, drive, drive_openly
 from bench.loads.round_trip import percentiles
-from bench.names import PEERS
 from bench.place import Place
 from bench.report import Report, milliseconds, rate, ratio
 from bench.stacks import Stack, stacks
@@ -29,7 +28,7 @@ class Refused(RuntimeError):
 def run(here: Place, report: Report, name: str, quick: bool) -> None:
     """Passes over all stacks in rotated order, with few users; ours also with many, at fixed rates, and its CPU."""
     few, many, passes = (32, 64, 1) if quick else (200, 5_000, 3)
-    sides = stacks(here, report, list(PEERS))
+    sides = stacks(here, report, here.peers)
     found: dict[str, list[Result]] = {side.name: [] for side in sides}
     for number in range(passes):
         for side in sides[number % len(sides) :] + sides[: number % len(sides)]:
