@@ -115,7 +115,9 @@ class MeShown(UserShown):
 
 class TokensShown(serializers.Serializer[Any]):
     access = serializers.CharField(help_text="For `Authorization: Bearer`; lives minutes.")
-    refresh = serializers.CharField(help_text="Good for one refresh; lives days.")
+    refresh = serializers.CharField(
+        required=False, help_text="Good for one refresh; lives days. Absent with `Accept-Session: cookie`."
+    )
 
 
 class SessionShown(serializers.ModelSerializer[Session]):

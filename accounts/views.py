@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import invitations, recovery
+from accounts import cookie, invitations, recovery
 from accounts.audit import Event, record, record_refusal
 from accounts.authentication import UserRequest
 from accounts.login_throttle import failed_logins_limited
@@ -85,9 +85,12 @@ class RegisterView(PublicView):
 class TokenView(PublicView):
     limited = True
 
-    @extend_schema(operation_id="login", request=LoginBody, responses={200: TokensShown})
+    problems = {"post": (403,)}
+
+    @extend_schema(operation_id="login", request=LoginBody, responses={200: TokensShown}, parameters=cookie.PARAMETERS)
     def post(self, request: Request) -> Response:
         """Opens a session: an access token and the first refresh token of its family."""
+        in_cookie = cookie.wanted(request)
         asked = self.body(request, LoginBody)
         with failed_logins_limited(
             request, asked["username"], rate_limit.LOGINS.claim(rate_limit.address_key(request))
@@ -97,22 +100,31 @@ class TokenView(PublicView):
             with transaction.atomic():
                 tokens = Session.open(user, rate_limit.client_address(request), agent)
                 record(Event.LOGIN_SUCCEEDED, user.id, request=request)
-        return Response(tokens._asdict())
+        return cookie.answer(tokens) if in_cookie else Response(tokens._asdict())
 
 
 class RefreshView(PublicView):
-    @extend_schema(operation_id="refresh", request=RefreshBody, responses={200: TokensShown}, parameters=[REFRESH_ONCE])
+    problems = {"post": (403,)}
+
+    @extend_schema(
+        operation_id="refresh",
+        request=RefreshBody,
+        responses={200: TokensShown},
+        parameters=[REFRESH_ONCE, *cookie.PARAMETERS],
+    )
     def post(self, request: Request) -> Response:
         """Spends a refresh token for a new pair. A token that was spent before ends its whole session."""
-        claims = read_refresh(self.body(request, RefreshBody)["refresh"])
+        in_cookie = cookie.wanted(request)
+        claims = read_refresh(cookie.read(request) if in_cookie else self.body(request, RefreshBody)["refresh"])
         key = request.META.get("HTTP_IDEMPOTENCY_KEY")
         if key is not None and not VISIBLE.fullmatch(key):
             raise Invalid(FieldError("Idempotency-Key", "format", "Send 1 to 255 visible ASCII characters."))
         try:
-            return Response(Session.rotate(claims, key or "")._asdict())
+            tokens = Session.rotate(claims, key or "")
         except SessionEnded as refused:
             self.tell(request, claims, spent=isinstance(refused, RefreshSpent))
             raise
+        return cookie.answer(tokens) if in_cookie else Response(tokens._asdict())
 
     def tell(self, request: Request, claims: Claims, *, spent: bool) -> None:
         """A spent token ends its session, so that line comes once; the others could be sent for ever."""
@@ -124,14 +136,17 @@ class RefreshView(PublicView):
 
 
 class LogoutView(PublicView):
-    @extend_schema(operation_id="logout", request=RefreshBody, responses={204: None})
+    problems = {"post": (403,)}
+
+    @extend_schema(operation_id="logout", request=RefreshBody, responses={204: None}, parameters=cookie.PARAMETERS)
     def post(self, request: Request) -> Response:
         """Ends the session of a refresh token, at once for its access tokens too. Repeating it changes nothing."""
-        claims = read_refresh(self.body(request, RefreshBody)["refresh"])
+        in_cookie = cookie.wanted(request)
+        claims = read_refresh(cookie.read(request) if in_cookie else self.body(request, RefreshBody)["refresh"])
         with transaction.atomic():
             if Session.of(claims).end():
                 record(Event.LOGOUT, claims.user_id, request=request)
-        return Response(status=204)
+        return cookie.drop(Response(status=204)) if in_cookie else Response(status=204)
 
 
 class LogoutAllView(StrictView):

@@ -17,6 +17,7 @@ urlpatterns = [
     path("kinds", requests.KindsView.as_view()),
     path("queue", requests.QueueView.as_view()),
     path("queue/events", events.EventsView.as_view()),
+    path("queue/events/ticket", events.TicketView.as_view()),
     path("queue/pause", control.PauseView.as_view()),
     path("queue/resume", control.ResumeView.as_view()),
     path("queue/purge", control.PurgeView.as_view()),

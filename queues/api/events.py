@@ -13,8 +13,12 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request as APIRequest
+from rest_framework.response import Response
 
+from accounts.authentication import SessionTokenAuthentication, SignedTokenAuthentication
 from queues.api.requests import OwnersView, caller
+from queues.api.serializers import StreamQuery, TicketShown
+from queues.live import tickets
 from queues.live.change_feed import Follower
 from queues.live.sse import Stream, streams
 
@@ -37,11 +41,13 @@ LAST_EVENT_ID = OpenApiParameter(
 
 class EventsView(OwnersView):
     http_method_names = ["get"]
+    authentication_classes = (tickets.TicketAuthentication, SignedTokenAuthentication)
+    query_serializer = StreamQuery
     problems = {"get": (429,)}
 
     @extend_schema(
         operation_id="events",
-        parameters=[LAST_EVENT_ID],
+        parameters=[StreamQuery, LAST_EVENT_ID],
         responses={(200, "text/event-stream"): OpenApiResponse(OpenApiTypes.STR, "Events, until the stream ends.")},
     )
     def get(self, request: APIRequest) -> StreamingHttpResponse:
@@ -58,6 +64,15 @@ class EventsView(OwnersView):
         else:
             body = ThreadsBody(streams.open(follower, settings.ENV.api_streams, settings.ENV.streams_per_user))
         return StreamingHttpResponse(cast(Any, body), content_type="text/event-stream", headers=HEADERS)
+
+
+class TicketView(OwnersView):
+    authentication_classes = (SessionTokenAuthentication,)
+
+    @extend_schema(operation_id="events_ticket", request=None, responses={200: TicketShown})
+    def post(self, request: APIRequest) -> Response:
+        """A ticket that opens one event stream within 30 seconds, for clients that can send no header."""
+        return Response({"ticket": tickets.issue(caller(request))})
 
 
 async def events(request: HttpRequest) -> HttpResponseBase:

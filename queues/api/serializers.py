@@ -163,3 +163,11 @@ class KindShown(serializers.Serializer[Any]):
     max_attempts = serializers.IntegerField()
     time_limit = serializers.FloatField(help_text="Seconds an attempt may take.")
     on_failure = serializers.ChoiceField(OnFailure.choices)
+
+
+class StreamQuery(StrictSerializer):
+    ticket = Text(required=False, max_length=100, help_text="Of POST /api/v1/queue/events/ticket; instead of a token.")
+
+
+class TicketShown(serializers.Serializer[Any]):
+    ticket = serializers.CharField(help_text="Good once, for 30 seconds: GET /api/v1/queue/events?ticket=")

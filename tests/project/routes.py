@@ -192,6 +192,7 @@ ROUTES: dict[str, dict[str, Served]] = {
     f"{SCHEDULE}/run-now": post(200, owned=schedule),
     "api/v1/queue": read(),
     "api/v1/queue/events": {"GET": Served(200)},
+    "api/v1/queue/events/ticket": post(200),
     "api/v1/queue/pause": post(200),
     "api/v1/queue/resume": post(200),
     "api/v1/queue/purge": post(200),
