@@ -288,6 +288,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "accounts",
     "queues",
+    "queues.page",
     "processing",
     "processing.schedules",
     *(OPTIONAL_KINDS[kinds] for kinds in optional_kinds(ENV)),

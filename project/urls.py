@@ -15,7 +15,7 @@ urlpatterns = [
     path("api/v1/", include("accounts.urls")),
     *(path("api/v1/", include(app.api_urls)) for app in apps.get_app_configs() if hasattr(app, "api_urls")),
     path("admin/", admin.site.urls),
-    path("", pages.home),
+    path("", include("queues.page.urls") if apps.is_installed("queues.page") else pages.home),
     path("api/v1/", pages.places),
     path("problems/<str:name>", pages.problem),
     path("account/verify-email", account_pages.verify_email),

@@ -1,0 +1,121 @@
+// Fields made from a JSON Schema: texts, numbers, choices, switches, lists, objects; anything else is written as JSON.
+
+import { h } from "./dom.js";
+import { Field } from "./fields.js";
+
+const DEEPEST = 3; // objects in objects; below, JSON
+
+/** `{ element, fields, value() }` of a payload. `value` raises SyntaxError with the field's path for broken JSON. */
+export function schemaForm(schema) {
+  const top = resolve(schema, schema);
+  if (top.type === "object" && top.properties) return objectForm(top, "payload", schema, 1);
+  const field = anyField(top, "payload", "Payload", true, schema);
+  return { element: field.element, fields: [field], value: () => field.read() };
+}
+
+function objectForm(schema, path, root, depth) {
+  const parts = Object.entries(schema.properties).map(([name, given]) => {
+    const required = (schema.required ?? []).includes(name);
+    const inner = resolve(given, root);
+    const at = `${path}.${name}`;
+    const label = title(name, inner);
+    if (inner.type === "object" && inner.properties && depth < DEEPEST && required) {
+      const form = objectForm(inner, at, root, depth + 1);
+      return { name, ...form, element: h("fieldset", {}, h("legend", {}, label), form.element) };
+    }
+    const field = anyField(inner, at, label, required, root);
+    return { name, element: field.element, fields: [field], value: () => field.read() };
+  });
+  return {
+    element: h("div", { class: "fields" }, parts.map((part) => part.element)),
+    fields: parts.flatMap((part) => part.fields),
+    value: () => Object.fromEntries(parts.map((part) => [part.name, part.value()]).filter(([, v]) => v !== undefined)),
+  };
+}
+
+/** Follows references, and takes "this or null" for an optional this. */
+function resolve(schema, root) {
+  let found = schema ?? {};
+  for (let step = 0; found.$ref && step < 10; step += 1) {
+    const target = found.$ref.replace(/^#\//, "").split("/").reduce((at, key) => at?.[key], root) ?? {};
+    found = { ...target, ...Object.fromEntries(Object.entries(found).filter(([key]) => key !== "$ref")) };
+  }
+  const either = found.anyOf ?? found.oneOf;
+  const real = either?.filter((one) => one.type !== "null");
+  if (real?.length === 1) return { ...resolve(real[0], root), ...without(found, "anyOf", "oneOf"), nullable: true };
+  if (found.allOf?.length === 1) return { ...resolve(found.allOf[0], root), ...without(found, "allOf") };
+  return found;
+}
+
+const without = (object, ...names) => Object.fromEntries(Object.entries(object).filter(([name]) => !names.includes(name)));
+
+const title = (name, schema) => schema.title && schema.title.toLowerCase() !== name.toLowerCase().replaceAll("_", " ")
+  ? schema.title : name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
+
+function anyField(schema, path, label, required, root) {
+  const kind = sort(schema, root);
+  const { control, read, inline } = MAKE[kind](schema);
+  const hint = [schema.description, limits(schema, kind)].filter(Boolean).join(" ");
+  const field = new Field(path, label, control, { hint, required, inline });
+  field.read = () => read(path);
+  return field;
+}
+
+function sort(schema, root) {
+  if (schema.enum || schema.const !== undefined) return "choice";
+  if (schema.type === "boolean") return "switch";
+  if (schema.type === "integer" || schema.type === "number") return "number";
+  if (schema.type === "string") return (schema.maxLength ?? 0) > 200 && !schema.format ? "long" : "text";
+  if (schema.type === "array" && resolve(schema.items, root).type === "string") return "lines";
+  return "json";
+}
+
+const MAKE = {
+  choice(schema) {
+    const values = schema.enum ?? [schema.const];
+    const chosen = schema.default ?? (values.length === 1 ? values[0] : undefined);
+    const control = h("select", {}, chosen === undefined ? h("option", { value: "" }, "Choose …") : null,
+      values.map((value, n) => h("option", { value: n, selected: value === chosen }, String(value))));
+    return { control, read: () => control.value === "" ? undefined : values[Number(control.value)] };
+  },
+  switch(schema) {
+    const control = h("input", { type: "checkbox", checked: schema.default === true });
+    return { control, read: () => control.checked, inline: true };
+  },
+  number(schema) {
+    const control = h("input", { type: "number", step: schema.type === "integer" ? 1 : "any", value: schema.default,
+      min: schema.minimum, max: schema.maximum, inputmode: schema.type === "integer" ? "numeric" : "decimal" });
+    return { control, read: () => control.value === "" ? undefined : Number(control.value) };
+  },
+  text(schema) {
+    const type = { uri: "url", email: "email", date: "date" }[schema.format] ?? "text";
+    const control = h("input", { type, value: schema.default, autocomplete: "off", spellcheck: "false" });
+    return { control, read: () => control.value === "" ? undefined : control.value };
+  },
+  long(schema) {
+    const control = h("textarea", { rows: 4 }, schema.default ?? "");
+    return { control, read: () => control.value === "" ? undefined : control.value };
+  },
+  lines(schema) {
+    const control = h("textarea", { rows: 4, spellcheck: "false" }, (schema.default ?? []).join("\n"));
+    return { control, read: () => control.value === "" ? undefined : control.value.split("\n").filter((line) => line) };
+  },
+  json(schema) {
+    const start = schema.default === undefined || schema.default === null ? "" : JSON.stringify(schema.default);
+    const control = h("textarea", { rows: 4, class: "code", spellcheck: "false", autocapitalize: "off" }, start);
+    return { control, read: (path) => {
+      if (!control.value.trim()) return undefined;
+      try { return JSON.parse(control.value); } catch (broken) { throw Object.assign(broken, { path }); }
+    } };
+  },
+};
+
+function limits({ minimum, maximum, minLength, maxLength, type, nullable }, kind) {
+  if (kind === "lines") return "One a line.";
+  if (kind === "json") return type === "object" ? "A JSON object." : type === "array" ? "A JSON array." : "Any JSON: {\"a\": 1}, [1, 2], \"text\", 5.";
+  if (minimum !== undefined && maximum !== undefined) return `${minimum} to ${maximum}.`;
+  if (minimum !== undefined) return `${minimum} or more.`;
+  if (maximum !== undefined) return `${maximum} or less.`;
+  if (minLength > 1 && maxLength) return `${minLength} to ${maxLength} characters.`;
+  return maxLength ? `At most ${maxLength} characters.` : "";
+}

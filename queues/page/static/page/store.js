@@ -1,0 +1,155 @@
+// What is known of one's queue. Views read it; what changes it marks it, and it is drawn once a frame at most.
+
+import { api, read, write, whose } from "./session.js";
+import { Stream } from "./stream.js";
+
+const FINAL = new Set(["succeeded", "failed", "cancelled", "expired"]);
+const RECENT = 30; // finished ones that are kept
+const LOOK = 5000; // ms between looks at the pace, which changes without an event
+const SEEN = 1000; // failed ones that are remembered as dealt with
+
+export const isFinal = (request) => FINAL.has(request.status);
+
+/** Seconds that the head still takes: by its own progress, else as long as others take. */
+function rest({ status, progress, started_at: began }, usual) {
+  if (status !== "running" || !progress?.total || !progress.current) return usual;
+  return (Date.now() - new Date(began)) / 1000 / progress.current * (progress.total - progress.current);
+}
+
+export class Store extends EventTarget {
+  queue = null; // as the API shows it
+  active = new Map(); // what is not final, by id
+  finished = new Map(); // what ended lately, the newest last
+  failed = null; // the inbox: null until it is loaded
+  kinds = null;
+  connection = { state: "connecting", until: null };
+  problem = null; // why nothing can be shown
+
+  start() {
+    this.seen = new Set(JSON.parse(read(`seen:${whose()}`) ?? "[]"));
+    this.stream = new Stream((...event) => this.hear(...event), (state, until) => this.connect(state, until));
+    this.timer = setInterval(() => this.look(), LOOK);
+    this.load();
+  }
+
+  stop() {
+    this.stream.stop();
+    clearInterval(this.timer);
+  }
+
+  /** What the stream does not tell: kinds, and what is over already. Raises nothing; `problem` says what is wrong. */
+  async load() {
+    this.problem = null;
+    this.changed();
+    try {
+      const [kinds, recent, failed, queue] = await Promise.all([
+        api("GET", "/api/v1/kinds"),
+        api("GET", `/api/v1/requests?order=desc&limit=${RECENT}`),
+        api("GET", "/api/v1/requests?status=failed&order=desc&limit=100"),
+        api("GET", "/api/v1/queue"),
+      ]);
+      this.kinds = kinds.data;
+      this.queue ??= queue.data;
+      const known = new Set(this.finished.keys());
+      const over = recent.data.results.filter((one) => isFinal(one) && !known.has(one.id)).reverse();
+      this.finished = new Map([...over.map((one) => [one.id, one]), ...this.finished]);
+      const retried = recent.data.results.map((one) => one.retry_of);
+      retried.filter(Boolean).forEach((id) => this.seen.add(id));
+      this.failed = new Map([...failed.data.results.map((one) => [one.id, one]), ...(this.failed ?? [])]);
+    } catch (error) {
+      this.problem = error;
+    }
+    this.changed();
+  }
+
+  hear(name, data, id) {
+    if (name === "queue") this.queue = data;
+    else this.take(data);
+    this.let_go(Number(id.split("-")[0]));
+    this.changed();
+  }
+
+  /** A request as the API showed it. */
+  take(request) {
+    const before = this.active.get(request.id);
+    if (!isFinal(request)) {
+      if (!this.finished.has(request.id)) this.active.set(request.id, request);
+    } else {
+      this.active.delete(request.id);
+      this.finished.delete(request.id);
+      this.finished.set(request.id, request);
+      if (this.finished.size > RECENT) this.finished.delete(this.finished.keys().next().value);
+      if (request.status === "failed" && this.failed) this.failed = new Map([[request.id, request], ...this.failed]);
+      if (before) this.dispatchEvent(new CustomEvent("final", { detail: request }));
+    }
+    if (request.retry_of) this.deal_with(request.retry_of);
+    this.changed();
+  }
+
+  /** All up to that place is final. What is still believed to be under way was missed: ask for it. */
+  let_go(done) {
+    for (const request of this.active.values()) {
+      if (request.sequence === null || request.sequence > done) continue;
+      this.active.delete(request.id);
+      api("GET", `/api/v1/requests/${request.id}`).then(({ data }) => this.take(data), () => {});
+    }
+  }
+
+  connect(state, until) {
+    this.connection = { state, until };
+    if (state === "live" && this.problem) this.load();
+    this.changed();
+  }
+
+  async look() {
+    if (document.hidden || !this.queue?.depth || this.connection.state === "offline") return;
+    try {
+      this.queue = (await api("GET", "/api/v1/queue")).data;
+      this.changed();
+    } catch { /* the stream tells of what is wrong */ }
+  }
+
+  /** A verb on one request or on the queue; what the API shows afterwards is taken. */
+  async act(path, key) {
+    const { data } = await api("POST", `/api/v1/${path}`, { key });
+    if (data.id) this.take(data);
+    else { this.queue = data; this.changed(); }
+    return data;
+  }
+
+  /** The failed ones that nobody has retried or put away, the newest first. */
+  inbox() {
+    return [...(this.failed?.values() ?? [])].filter((one) => !this.seen.has(one.id))
+      .sort((a, b) => new Date(b.finished_at) - new Date(a.finished_at));
+  }
+
+  deal_with(id) {
+    if (this.seen.has(id)) return;
+    this.seen.add(id);
+    write(`seen:${whose()}`, JSON.stringify([...this.seen].slice(-SEEN)));
+    this.changed();
+  }
+
+  /** The head of the line if it runs, waits for another attempt or blocks; those behind it; those for later. */
+  line() {
+    const all = [...this.active.values()];
+    const inLine = all.filter((one) => one.sequence !== null).sort((a, b) => a.sequence - b.sequence);
+    const scheduled = all.filter((one) => one.sequence === null)
+      .sort((a, b) => new Date(a.not_before) - new Date(b.not_before));
+    const head = inLine.length && inLine[0].status !== "queued" ? inLine[0] : null;
+    return { head, waiting: head ? inLine.slice(1) : inLine, scheduled };
+  }
+
+  /** Seconds until the request behind so many others starts; null while nobody can know. */
+  turn(index, head) {
+    const { eta_seconds: eta, depth, state, paused } = this.queue ?? {};
+    if (!eta || !depth || paused || state === "blocked") return null;
+    return (head ? rest(head, eta / depth) : 0) + index * (eta / depth);
+  }
+
+  changed() {
+    if (this.due) return;
+    this.due = true;
+    requestAnimationFrame(() => { this.due = false; this.dispatchEvent(new Event("draw")); });
+  }
+}
