@@ -69,7 +69,7 @@ NO_BODY = FieldError("", "required", "Send a body: a JSON object.")
 class OwnersView(StrictView):
     """The token is only verified; whether its session lives is asked by the statement that serves the request."""
 
-    authentication_classes = (SignedTokenAuthentication,)
+    authentication_classes: Any = (SignedTokenAuthentication,)
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(SessionEnded() if isinstance(exc, SessionOver) else exc)

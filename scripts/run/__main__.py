@@ -25,6 +25,10 @@ COMMANDS = {
         "scripts.run.clean:main",
         "gives back this working copy's database, virtual host and Redis number, and removes .venv and .local; --yes",
     ),
+    "pictures": (
+        "scripts.run.pictures:main",
+        "takes the documentation's pictures of the live page, in Chromium, into docs/pictures/",
+    ),
     "bench": ("scripts.run.commands:bench", "the measurements; what follows goes to them: ./run bench --help"),
     "chaos": (
         "scripts.chaos.command:main",
@@ -42,7 +46,7 @@ SETTINGS = {
 
 def usage() -> str:
     lines = ["./run COMMAND", ""]
-    lines += [f"  {name:7}{text}" for name, (_, text) in COMMANDS.items()]
+    lines += [f"  {name:9}{text}" for name, (_, text) in COMMANDS.items()]
     lines += ["", "Set before it, as in PORT=8123 ./run up:", ""]
     lines += [f"  {name}\n         {text}" for name, text in SETTINGS.items()]
     return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""For everybody: screen readers, both themes, phones; nothing from elsewhere; quick to show and smooth with 1,000."""
+
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from tests.page.eyes import PHONE, WIDE, Page
+from tests.page.site import Owner
+
+pytestmark = pytest.mark.django_db  # for its tables
+
+SIZES = pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+
+
+@SIZES
+def test_axe_finds_nothing_on_the_way_in(page: Page, size: tuple[int, int]) -> None:
+    found = {}
+    for dark in (False, True):
+        page.look(size, dark=dark)
+        page.open().until("document.querySelector('.way-in')")
+        page.click(".way-in .link")
+        page.click(".way-in [type=submit]")
+        page.until("document.querySelector('.way-in [aria-invalid]')")
+        found[dark] = page.found_by_axe()
+    assert found == {False: [], True: []}
+
+
+@SIZES
+def test_axe_finds_nothing_on_any_place_in_either_theme(signed_in: Page, owner: Owner, size: tuple[int, int]) -> None:
+    (failed,) = owner.submit({"method": "GET", "url": "http://10.0.0.1/"}, kind="http.call")
+    owner.submit({"steps": 600, "delay_ms": 50}, kind="demo.steps")
+    owner.submit(*({"n": n} for n in range(20)))
+    owner.submit("later", not_before=(timezone.now() + timedelta(hours=1)).isoformat())
+    signed_in.sees("of 600", ".running")
+    signed_in.sees("Waiting (20)")
+    wrong = {}
+    for place in ("#/", "#/failed", "#/history", "#/account", f"#/requests/{failed}"):
+        signed_in.js("location.hash = arguments[0]", place)
+        signed_in.until("!document.querySelector('main .skeleton')?.checkVisibility()")
+        for dark in (False, True):
+            signed_in.look(size, dark=dark)
+            wrong[f"{place} {dark}"] = signed_in.found_by_axe()
+            assert signed_in.js("return document.documentElement.scrollWidth <= innerWidth"), f"{place} is too wide"
+    signed_in.js("location.hash = '#/'")
+    signed_in.click("[data-verb=purge]")
+    wrong["a dialog"] = signed_in.found_by_axe()
+    signed_in.click("dialog [value=yes]")
+    signed_in.click(".running [data-verb=cancel]")
+    signed_in.sees("Idle", "#state")
+    owner.submit(1, kind="page.stuck")
+    signed_in.sees("blocks your queue", ".banner")
+    wrong["blocked"] = signed_in.found_by_axe()
+    assert {place: found for place, found in wrong.items() if found} == {}
+    assert signed_in.errors() == []
+
+
+def test_each_theme_has_its_own_colours(page: Page) -> None:
+    colours = []
+    for dark in (False, True):
+        page.look(dark=dark)
+        page.open().until("document.querySelector('.way-in')")
+        colours.append(page.js("return getComputedStyle(document.body).backgroundColor"))
+    assert colours == ["rgb(244, 246, 248)", "rgb(15, 20, 24)"]
+
+
+def test_nothing_comes_from_another_host_and_nothing_inline_may_run(signed_in: Page) -> None:
+    for place in ("failed", "history", "account"):
+        signed_in.go(place)
+    addresses = signed_in.addresses()
+    assert len(addresses) > 15
+    assert [address for address in addresses if not address.startswith(f"{signed_in.origin}/")] == []
+    policy = Client().get("/")["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert signed_in.js("return document.querySelectorAll('[style], [onclick], style').length") <= 1  # a row's window
+    for way in (
+        "document.body.append(tag)",
+        "tag.textContent = 'window.ran = 1'",
+        "document.body.innerHTML = '<b>x</b>'",
+    ):
+        refused = signed_in.js(
+            f"const tag = document.createElement('script'); try {{ {way} }} catch (e) {{ return e.name }}"
+        )
+        assert refused == (None if "append" in way else "TypeError")
+    assert signed_in.js("return window.ran") is None
+
+
+def test_first_paint_within_200_ms_and_less_than_100_kb(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = []
+    for _ in range(5):
+        page.browser.execute_cdp_cmd("Network.clearBrowserCache", {})
+        page.open().until(
+            "document.querySelector('.way-in') && performance.getEntriesByName('first-contentful-paint')[0]"
+        )
+        seen.append(page.js(
+            "const all = [...performance.getEntriesByType('resource'), ...performance.getEntriesByType('navigation')];"
+            "return [performance.getEntriesByName('first-contentful-paint')[0].startTime,"
+            "all.reduce((sum, one) => sum + one.transferSize, 0), all.length]"
+        ))  # fmt: skip
+    paint, size, files = min(seen)
+    with capsys.disabled():
+        each = sorted(round(one[0]) for one in seen)
+        print(f"\nfirst paint {paint:.0f} ms (of five: {each}), {size / 1000:.1f} kB in {files} files")
+    assert paint < 200
+    assert 10_000 < max(one[1] for one in seen) < 100_000
+
+
+FRAMES = """new Promise((done) => {
+    const times = [];
+    const until = performance.now() + 3000;
+    const list = document.querySelector(".window");
+    const step = (now) => {
+        times.push(now);
+        list.scrollTop += 40;
+        now < until ? requestAnimationFrame(step) : done(times);
+    };
+    requestAnimationFrame(step);
+})"""
+
+
+def test_a_thousand_waiting_scroll_at_60_frames_a_second(
+    signed_in: Page, owner: Owner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,) = owner.submit({"steps": 2000, "delay_ms": 20}, kind="demo.steps")
+    for _ in range(2):
+        owner.submit(*({"n": n} for n in range(499)))
+    signed_in.sees("Waiting (998)")
+    rows = signed_in.js("return document.querySelectorAll('.row.waiting').length")
+    times = signed_in.later(FRAMES)
+    gaps = sorted(later - earlier for earlier, later in pairwise(times))
+    drawn = draws(signed_in)
+    with capsys.disabled():
+        frames, most = len(gaps) / 3, gaps[len(gaps) * 95 // 100]
+        print(f"\n998 waiting: {rows} rows, {frames:.0f} frames/s, 95% within {most:.1f} ms, {drawn:.1f} ms a draw")
+    assert rows < 60
+    assert gaps[len(gaps) // 2] < 17.5
+    assert drawn < 8  # half a frame
+    owner.post("queue/purge")
+    owner.post(f"requests/{first}/cancel")
+    signed_in.sees("Nothing waits", "#waiting")
+
+
+def draws(page: Page) -> Any:
+    """How many ms a change takes from its event to the finished layout: the median of fifty."""
+    return page.later("""import('/static/page/store.js').then(({ Store }) => {
+        const times = [];
+        const real = EventTarget.prototype.dispatchEvent;
+        return new Promise((done) => {
+            Store.prototype.dispatchEvent = function (event) {
+                const began = performance.now();
+                const answer = real.call(this, event);
+                document.body.offsetHeight;
+                if (event.type === "draw") times.push(performance.now() - began);
+                if (times.length === 50) {
+                    delete Store.prototype.dispatchEvent;
+                    done(times.sort((a, b) => a - b)[25]);
+                }
+                return answer;
+            };
+        });
+    })""")
