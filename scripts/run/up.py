@@ -43,7 +43,8 @@ def main(_: list[str]) -> int:
         crew = Crew(table, variables, Printer())
         try:
             address = f"http://127.0.0.1:{port}"
-            print(f"API    {address}/api/v1/\ndocs   {address}/api/docs\nadmin  {address}/admin/", flush=True)
+            print(f"page   {address}/\nAPI    {address}/api/v1/", flush=True)
+            print(f"docs   {address}/api/docs\nadmin  {address}/admin/", flush=True)
             if admin:
                 print("       user {}, password {} (shown only now)".format(*admin), flush=True)
             for service in table:

@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -52,7 +51,7 @@ def test_axe_finds_nothing_on_any_place_in_either_theme(signed_in: Page, owner: 
     signed_in.click(".running [data-verb=cancel]")
     signed_in.sees("Idle", "#state")
     owner.submit(1, kind="page.stuck")
-    signed_in.sees("blocks your queue", ".banner")
+    signed_in.sees("blocks your queue", "section.banner")
     wrong["blocked"] = signed_in.found_by_axe()
     assert {place: found for place, found in wrong.items() if found} == {}
     assert signed_in.errors() == []
@@ -122,44 +121,31 @@ FRAMES = """new Promise((done) => {
 })"""
 
 
-def test_a_thousand_waiting_scroll_at_60_frames_a_second(
+def test_a_thousand_waiting_leave_time_for_60_frames_a_second(
     signed_in: Page, owner: Owner, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Counted is the main thread's own time for a frame: how many a busy machine shows says nothing about the page."""
     (first,) = owner.submit({"steps": 2000, "delay_ms": 20}, kind="demo.steps")
     for _ in range(2):
         owner.submit(*({"n": n} for n in range(499)))
     signed_in.sees("Waiting (998)")
     rows = signed_in.js("return document.querySelectorAll('.row.waiting').length")
+    signed_in.browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+    before = busy(signed_in)
     times = signed_in.later(FRAMES)
+    each = (busy(signed_in) - before) / len(times) * 1000
     gaps = sorted(later - earlier for earlier, later in pairwise(times))
-    drawn = draws(signed_in)
     with capsys.disabled():
-        frames, most = len(gaps) / 3, gaps[len(gaps) * 95 // 100]
-        print(f"\n998 waiting: {rows} rows, {frames:.0f} frames/s, 95% within {most:.1f} ms, {drawn:.1f} ms a draw")
+        print(f"\n998 waiting: {rows} rows, {each:.1f} ms of work a frame, {len(times) / 3:.0f} frames/s,", end="")
+        print(f" half of them within {gaps[len(gaps) // 2]:.1f} ms")
     assert rows < 60
-    assert gaps[len(gaps) // 2] < 17.5
-    assert drawn < 8  # half a frame
+    assert each < 1000 / 60 / 2
     owner.post("queue/purge")
     owner.post(f"requests/{first}/cancel")
     signed_in.sees("Nothing waits", "#waiting")
 
 
-def draws(page: Page) -> Any:
-    """How many ms a change takes from its event to the finished layout: the median of fifty."""
-    return page.later("""import('/static/page/store.js').then(({ Store }) => {
-        const times = [];
-        const real = EventTarget.prototype.dispatchEvent;
-        return new Promise((done) => {
-            Store.prototype.dispatchEvent = function (event) {
-                const began = performance.now();
-                const answer = real.call(this, event);
-                document.body.offsetHeight;
-                if (event.type === "draw") times.push(performance.now() - began);
-                if (times.length === 50) {
-                    delete Store.prototype.dispatchEvent;
-                    done(times.sort((a, b) => a - b)[25]);
-                }
-                return answer;
-            };
-        });
-    })""")
+def busy(page: Page) -> float:
+    """Seconds of processor time that the page's main thread has used."""
+    found = page.browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return float(next(one["value"] for one in found if one["name"] == "TaskDuration"))

@@ -8,9 +8,9 @@ const ALL = 12; // so few are shown without a window of their own
 export class WaitingList {
   /** `make(item)` gives `{ element, .. }`, `update(row, item, index)` writes what has changed. */
   constructor(label, make, update) {
-    Object.assign(this, { make, update, items: [] });
+    Object.assign(this, { label, make, update, items: [] });
     this.list = h("ul", { class: "rows", role: "list" });
-    this.element = h("div", { class: "window", "aria-label": label, onscroll: () => this.scrolled() }, this.list);
+    this.element = h("div", { class: "window", onscroll: () => this.scrolled() }, this.list);
     this.resize = new ResizeObserver(() => this.scrolled());
     this.resize.observe(this.element);
   }
@@ -31,6 +31,7 @@ export class WaitingList {
     const long = items.length > ALL;
     attribute(element, "tabindex", long ? 0 : null);
     attribute(element, "role", long ? "region" : null);
+    attribute(element, "aria-label", long ? this.label : null);
     element.classList.toggle("long", long);
     this.height ??= parseFloat(getComputedStyle(element).getPropertyValue("--row")) || 64;
     const shown = Math.ceil((element.clientHeight || 600) / this.height);
