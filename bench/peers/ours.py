@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from queues.values import Submission
 
 from bench.handlers import KIND
 from bench.peers.base import Job, Peer
@@ -15,6 +14,7 @@ from bench.users import users, waiting
 from queues.enqueue.accept import accept
 from queues.kinds import find
 from queues.notify import hints
+from queues.values import Submission
 from scripts.place import ROOT
 from scripts.servers.process import Process
 

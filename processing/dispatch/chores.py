@@ -12,13 +12,13 @@ from uuid import UUID
 import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
-from queues.exceptions import NotPossible
 
 from accounts import mail
 from accounts.models import User
 from processing.broker.rabbitmq import BrokerUnavailable
 from processing.dispatch.set_aside import SetAside
 from processing.operations.erase import erase
+from queues.exceptions import NotPossible
 
 log = structlog.get_logger()
 

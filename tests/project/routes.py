@@ -91,7 +91,7 @@ def delivered(user: User) -> Any:
     ).uid
 
 
-def address() -> Any:
+def receiver() -> Any:
     return {"url": "https://example.com/hook", "events": [Event.FAILED.value]}
 
 
@@ -196,7 +196,7 @@ ROUTES: dict[str, dict[str, Served]] = {
     "api/v1/queue/pause": post(200),
     "api/v1/queue/resume": post(200),
     "api/v1/queue/purge": post(200),
-    "api/v1/webhooks": read() | post(201, body=address),
+    "api/v1/webhooks": read() | post(201, body=receiver),
     WEBHOOK: read(owned=webhook)
     | {"PATCH": Served(200, owned=webhook, body=change), "DELETE": Served(204, owned=webhook)},
     f"{WEBHOOK}/test": post(202, owned=webhook),
