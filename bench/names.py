@@ -41,6 +41,7 @@ ALONE = {
     "accept": ("loads.accept", "submissions over HTTP, beside FastAPI + Celery and Express + BullMQ"),
     "scale": ("loads.scale", "the same with a million users and ten million finished requests, and 20,000 queues"),
     "memory": ("loads.memory", "what an idle queue, a waiting request and a worker hold"),
+    "reads": ("reads", "what is asked most often over HTTP, beside submissions"),
     "revocation": ("revocation", "what it costs to ask with each submission whether its session lives"),
     "idle": ("idle", "what a million users cost who do nothing"),
     "latency": ("latency", "from accepted to finished for a quiet user, alone and beside users who flood"),

@@ -34,9 +34,9 @@ def known_to_may_ask(user_id: UUID, kind: Kind) -> bool:
     return _known(user_id, kind) is True
 
 
-def kinds_for(user: User) -> list[Kind]:
+def kinds_for(user_id: UUID) -> list[Kind]:
     """What this user may ask for, by name and version."""
-    return [kind for kind in offered() if kind.permission is None or _asked(user, kind)]
+    return [kind for kind in offered() if may_ask(user_id, kind)]
 
 
 def check(user_id: UUID, kinds: Sequence[Kind], field: str = "kind") -> None:

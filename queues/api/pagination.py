@@ -10,18 +10,17 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Self
 from uuid import UUID
 
-from django.db.models import QuerySet
-
 from project.rest.problems import FieldError, Invalid
-from queues.models import Request, UserQueue
-from queues.representation.rows import count_given_up_between
-from queues.representation.shape import as_text
+from queues.models import UserQueue
+from queues.representation.rows import REQUEST_COLUMNS, TEXT_COLUMNS, RequestRow, count_given_up_between
+from queues.sql.statement import Statement
 from queues.states import QueueState, Status
 
-AT_A_TIME = 32
+AT_A_TIME = 51  # a usual page, and one that says whether more come
 LARGEST_PAGE_BYTES = 8 * 1024 * 1024  # of payloads and results; the page ends early, and next goes on
 CLOCK_STEP = timedelta(minutes=1)  # PostgreSQL's clock may have been set back by so much
 IN_LINE_ONLY = {Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.BLOCKED, Status.SUCCEEDED, Status.FAILED}
@@ -36,7 +35,7 @@ class Cursor:
     back: bool = False
 
     @classmethod
-    def at(cls, request: Request, *, back: bool = False) -> Self:
+    def at(cls, request: RequestRow, *, back: bool = False) -> Self:
         return cls(request.id if request.seq is None else request.seq, back)
 
     def __str__(self) -> str:
@@ -59,7 +58,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    requests: list[Request]
+    requests: list[RequestRow]
     next: Cursor | None
     previous: Cursor | None
 
@@ -72,16 +71,52 @@ class Filters:
     created_before: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a page: the requests of a queue that meet all of some conditions, in the order of one column."""
+
+    by: str
+    conditions: tuple[str, ...]
+    values: dict[str, Any]
+
+    def where(self, *conditions: str, **values: Any) -> "Part":
+        """The same, with further conditions."""
+        return Part(self.by, (*self.conditions, *conditions), {**self.values, **values})
+
+
+# What came at once has time and place in one order; so these are read from the index of times.
+LAST_BEFORE = Statement("""
+    SELECT seq FROM queues_request
+    WHERE queue_id = %(queue)s AND not_before IS NULL AND seq IS NOT NULL AND created_at < %(moment)s
+    ORDER BY created_at DESC LIMIT 1
+""")
+FIRST_AFTER = Statement("""
+    SELECT seq FROM queues_request
+    WHERE queue_id = %(queue)s AND not_before IS NULL AND seq IS NOT NULL AND created_at > %(moment)s
+    ORDER BY created_at LIMIT 1
+""")
+
+
+@lru_cache(512)
+def _statement(conditions: tuple[str, ...], by: str, downwards: bool) -> Statement:
+    """The statement that reads a part. There are as many as conditions can meet: some dozens."""
+    where = " AND ".join(("queue_id = %(queue)s", *conditions))
+    return Statement(f"""
+        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
+        WHERE {where} ORDER BY r.{by}{" DESC" if downwards else ""} LIMIT %(most)s
+    """)  # noqa: S608  (columns' names, and conditions written here)
+
+
 def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, *, newest_first: bool) -> Page:
     """The requests of a queue that pass the filters, at most `limit` and some megabytes of them, from the cursor on."""
     back = cursor is not None and cursor.back
     downwards = newest_first != back
-    found: list[Request] = []
+    found: list[RequestRow] = []
     left = LARGEST_PAGE_BYTES
     for part in _parts(queue, filters, cursor, downwards):
-        for request in _read(part, limit + 1, downwards):
+        for request in _read(queue, part, limit + 1 - len(found), downwards):
             found.append(request)
-            left -= _bytes(request)
+            left -= len(request.payload_text) + len(request.result_text or "")
             if len(found) > limit or left < 0:
                 break
         if len(found) > limit or left < 0:
@@ -99,33 +134,33 @@ def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, 
     )
 
 
-def _read(part: QuerySet[Request], most: int, downwards: bool) -> Iterator[Request]:
+def _read(queue: UserQueue, part: Part, most: int, downwards: bool) -> Iterator[RequestRow]:
     """The first requests of a part, a few at a time: a result may have a megabyte, and a page two hundred of them."""
-    step = "lt" if downwards else "gt"
+    beyond = part.where(f"{part.by} {'<' if downwards else '>'} %(beyond)s")
     while most > 0:
-        some = list(part[: min(most, AT_A_TIME)])
+        asked = min(most, AT_A_TIME)
+        rows = _statement(part.conditions, part.by, downwards).rows(queue=queue.id, most=asked, **part.values)
+        some = [RequestRow(row, queue) for row in rows]
         yield from some
-        if len(some) < AT_A_TIME:
+        if len(some) < asked:
             return
-        most -= len(some)
-        last = some[-1]
-        part = part.filter(**{f"id__{step}": last.id} if last.seq is None else {f"seq__{step}": last.seq})
+        most -= asked
+        part = Part(beyond.by, beyond.conditions, {**beyond.values, "beyond": getattr(some[-1], part.by)})
 
 
-def _bytes(request: Any) -> int:
-    return len(request.payload_text) + len(request.result_text or "")
-
-
-def _parts(queue: UserQueue, filters: Filters, cursor: Cursor | None, downwards: bool) -> Iterator[QuerySet[Request]]:
+def _parts(queue: UserQueue, filters: Filters, cursor: Cursor | None, downwards: bool) -> Iterator[Part]:
     """What the page is read from: those in line and those not (yet) in line, each in order, as far as they matter."""
-    matching = _matching(queue, filters)
-    in_line = matching.filter(seq__isnull=False).order_by("-seq" if downwards else "seq")
-    beside = matching.filter(seq=None).order_by("-id" if downwards else "id")
+    conditions, values = _matching(queue, filters)
+    if conditions is None:
+        return
+    in_line = Part("seq", (*conditions, "seq IS NOT NULL"), values)
+    beside = Part("id", (*conditions, "seq IS NULL"), values)
     place = None if cursor is None else cursor.place
+    beyond = f"{'<' if downwards else '>'} %(place)s"
     if isinstance(place, UUID):
-        beside = beside.filter(id__lt=place) if downwards else beside.filter(id__gt=place)
+        beside = beside.where(f"id {beyond}", place=place)
     elif place is not None:
-        in_line = in_line.filter(seq__lt=place) if downwards else in_line.filter(seq__gt=place)
+        in_line = in_line.where(f"seq {beyond}", place=place)
     parts = []
     if filters.status != Status.SCHEDULED and not (isinstance(place, UUID) and not downwards):
         parts += _within(in_line, queue, filters)
@@ -134,25 +169,23 @@ def _parts(queue: UserQueue, filters: Filters, cursor: Cursor | None, downwards:
     yield from reversed(parts) if downwards else parts
 
 
-def _within(in_line: QuerySet[Request], queue: UserQueue, filters: Filters) -> list[QuerySet[Request]]:
+def _within(in_line: Part, queue: UserQueue, filters: Filters) -> list[Part]:
     """Those in line, without the stretches that the times rule out, which would else be walked over one by one.
 
     Who comes gets time and place under one lock, so both grow together; only what was scheduled takes its place later.
     So nothing created after a moment stands before what came until then, and of what was created before a moment only
     scheduled requests stand behind what came from then on.
     """
-    came = Request.objects.filter(queue_id=queue.id, not_before=None, seq__isnull=False)
     if filters.created_after is not None:
-        until = came.filter(created_at__lt=_shifted(filters.created_after, -CLOCK_STEP)).order_by("-created_at")
-        last = until.values_list("seq", flat=True).first()
-        in_line = in_line if last is None else in_line.filter(seq__gt=last)
+        last = LAST_BEFORE.row(queue=queue.id, moment=_shifted(filters.created_after, -CLOCK_STEP))
+        in_line = in_line if last is None else in_line.where("seq > %(last)s", last=last.seq)
     if filters.created_before is None:
         return [in_line]
-    since = came.filter(created_at__gt=_shifted(filters.created_before, CLOCK_STEP)).order_by("created_at")
-    first = since.values_list("seq", flat=True).first()
+    first = FIRST_AFTER.row(queue=queue.id, moment=_shifted(filters.created_before, CLOCK_STEP))
     if first is None:
         return [in_line]
-    return [in_line.filter(seq__lt=first), in_line.filter(seq__gt=first, not_before__isnull=False)]
+    behind = in_line.where("seq > %(first)s", "not_before IS NOT NULL", first=first.seq)
+    return [in_line.where("seq < %(first)s", first=first.seq), behind]
 
 
 def _shifted(moment: datetime, step: timedelta) -> datetime:
@@ -163,29 +196,38 @@ def _shifted(moment: datetime, step: timedelta) -> datetime:
         return moment
 
 
-def _matching(queue: UserQueue, filters: Filters) -> QuerySet[Request]:
-    """Those that pass the filters; what is not final lies above done_seq, so the finished ones are not looked at."""
-    requests = as_text(Request.objects.filter(queue_id=queue.id))
-    wanted: dict[str, Any] = {}
+def _matching(queue: UserQueue, filters: Filters) -> tuple[list[str] | None, dict[str, Any]]:
+    """The conditions that the filters make, and their values; None: nothing passes.
+
+    What is not final lies above done_seq, so the finished ones are not looked at.
+    """
+    conditions: list[str] = []
+    values: dict[str, Any] = {}
     head = queue.done_seq + 1
     match filters.status:
         case None:
             pass
         case Status.RUNNING | Status.BLOCKED:
             if queue.state != HEAD_IN[filters.status]:
-                return requests.none()
-            wanted |= {"seq": head, "finished_at": None}
+                return None, {}
+            conditions += ["seq = %(head)s", "finished_at IS NULL"]
+            values["head"] = head
         case Status.QUEUED | Status.RETRYING:
-            first = head + (queue.state in HEAD_IN.values())
-            wanted |= {"status": filters.status, "seq__gte": first}
+            conditions += ["status = %(status)s", "seq >= %(head)s"]
+            values |= {"status": str(filters.status), "head": head + (queue.state in HEAD_IN.values())}
         case Status.FAILED | Status.CANCELLED | Status.EXPIRED:
-            wanted["given_up"] = filters.status
+            conditions.append("given_up = %(status)s")
+            values["status"] = str(filters.status)
         case _:
-            wanted["status"] = filters.status
+            conditions.append("status = %(status)s")
+            values["status"] = str(filters.status)
     if filters.kind is not None:
-        wanted["kind"] = filters.kind
+        conditions.append("kind = %(kind)s")
+        values["kind"] = filters.kind
     if filters.created_after is not None:
-        wanted["created_at__gt"] = filters.created_after
+        conditions.append("created_at > %(created_after)s")
+        values["created_after"] = filters.created_after
     if filters.created_before is not None:
-        wanted["created_at__lt"] = filters.created_before
-    return requests.filter(**wanted)
+        conditions.append("created_at < %(created_before)s")
+        values["created_before"] = filters.created_before
+    return conditions, values

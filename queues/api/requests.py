@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
@@ -53,11 +54,11 @@ from queues.enqueue.accept import accept
 from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, once
 from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooManyBytes
 from queues.live.long_poll import waiting
-from queues.models import Request
+from queues.models import Attempt
 from queues.notify import hints
 from queues.representation import shape
 from queues.representation.queue_summary import summary
-from queues.representation.rows import check_session, own_queue, own_request
+from queues.representation.rows import RequestRow, check_session, own_queue, own_request
 from queues.values import Accepted, Submission
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -171,10 +172,7 @@ class RequestView(OwnersView):
             check_session(claims.user_id, claims.session_id)
         else:
             kept = self.read(request, request_id)
-        known = parse_etags(request.META.get("HTTP_IF_NONE_MATCH", ""))
-        if "*" in known or kept.etag in (one.removeprefix("W/") for one in known):
-            return HttpResponseNotModified(headers={"ETag": kept.etag})
-        return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
+        return unless_known(request.META.get("HTTP_IF_NONE_MATCH", ""), kept)
 
     def read(self, request: APIRequest, request_id: str) -> Kept:
         """The answer from PostgreSQL; kept for the next time if the request is final."""
@@ -182,8 +180,7 @@ class RequestView(OwnersView):
         if found.finished_at is None and self.query["wait"]:
             waiting.for_final(found, self.query["wait"])
             found = own(request, request_id)
-        body = encoded(shape.one(found))
-        kept = Kept(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
+        kept = tagged(encoded(shape.one(found)))
         if found.finished_at is not None:
             response_cache.keep(caller(request).user_id, found.id, kept)
         return kept
@@ -191,23 +188,25 @@ class RequestView(OwnersView):
 
 class AttemptsView(OwnersView):
     @extend_schema(operation_id="attempts", responses={200: AttemptShown(many=True)})
-    def get(self, request: APIRequest, request_id: str) -> Response:
+    def get(self, request: APIRequest, request_id: str) -> HttpResponse:
         """Every attempt at one of your requests that has ended, the first one first."""
-        return Response(shape.attempts(own(request, request_id)))
+        mine = own(request, request_id)
+        return json(shape.attempts(mine, Attempt.objects.filter(request_id=mine.id)))
 
 
 class QueueView(OwnersView):
     @extend_schema(operation_id="queue", responses={200: QueueShown})
-    def get(self, request: APIRequest) -> Response:
+    def get(self, request: APIRequest) -> HttpResponse:
         """Your queue: how it is doing and how long it will take."""
-        return Response(summary(caller(request).user_id, caller(request).session_id))
+        return json(summary(caller(request).user_id, caller(request).session_id))
 
 
-class KindsView(StrictView):
-    @extend_schema(operation_id="kinds", responses={200: KindShown(many=True)})
-    def get(self, request: APIRequest) -> Response:
+class KindsView(OwnersView):
+    @extend_schema(operation_id="kinds", parameters=CONDITION, responses={200: KindShown(many=True), 304: NOT_MODIFIED})
+    def get(self, request: APIRequest) -> HttpResponse:
         """What you may ask for."""
-        return Response([shown(kind) for kind in permissions.kinds_for(cast(User, request.user))])
+        check_session(caller(request).user_id, caller(request).session_id)
+        return unless_known(request.META.get("HTTP_IF_NONE_MATCH", ""), kinds_shown(tuple(permissions.kinds_for(caller(request).user_id))))
 
 
 def caller(request: APIRequest) -> Claims:
@@ -241,7 +240,7 @@ def accepted(answer: Answer) -> HttpResponse:
     return HttpResponse(answer.body, "application/json", 202, headers=headers)
 
 
-def own(request: APIRequest, request_id: str) -> Request:
+def own(request: APIRequest, request_id: str) -> RequestRow:
     """The caller's request of that id, in one query, whatever is written there. Raises NotFound and SessionOver."""
     found = own_request(caller(request).user_id, caller(request).session_id, identified(request_id))
     if found is None:
@@ -280,6 +279,25 @@ def page_url(request: APIRequest, cursor: Cursor | None) -> str | None:
         return None
     query = urlencode({**request.query_params.dict(), "cursor": str(cursor)})
     return request.build_absolute_uri(f"{request.path}?{query}")
+
+
+def unless_known(if_none_match: str, kept: Kept) -> HttpResponse:
+    """The answer with its ETag; 304 and no body for who has it already."""
+    known = parse_etags(if_none_match)
+    if "*" in known or kept.etag in (one.removeprefix("W/") for one in known):
+        return HttpResponseNotModified(headers={"ETag": kept.etag})
+    return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
+
+
+def tagged(body: bytes) -> Kept:
+    """An answer with its strong ETag."""
+    return Kept(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
+
+
+@lru_cache(64)
+def kinds_shown(some: tuple[kinds.Kind, ...]) -> Kept:
+    """The answer that shows these kinds, made once: they never change while a process lives."""
+    return tagged(encoded([shown(kind) for kind in some]))
 
 
 def shown(kind: kinds.Kind) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from accounts.tokens import Claims
 from project.rest.renderers import OPTIONS
 from queues.enqueue.accept import open_queue
 from queues.exceptions import SessionOver
-from queues.models import Request, UserQueue
+from queues.models import UserQueue
 from queues.representation import shape
 from queues.representation.queue_summary import Summary, summary
 from queues.representation.rows import (
     QUEUE_COLUMNS,
     REQUEST_COLUMNS,
     TEXT_COLUMNS,
+    RequestRow,
     count_given_up_between,
     queue_of,
     request_of,
@@ -190,7 +191,7 @@ class Follower:
         self.place, self.more = place, full
         return bytes(events)
 
-    def _tell(self, place: Place, queue: UserQueue, request: Request) -> tuple[Place, bytes]:
+    def _tell(self, place: Place, queue: UserQueue, request: RequestRow) -> tuple[Place, bytes]:
         """How far it brings the client, and the event, if they do not know it yet."""
         seq, final = request.seq, request.status in FINAL
         known = False
@@ -218,7 +219,7 @@ class Follower:
             self.told.running = shown if request.running else None
         return place, event("request", place, shown)
 
-    def _known(self, place: Place, request: Request, seq: int) -> bool:
+    def _known(self, place: Place, request: RequestRow, seq: int) -> bool:
         """Whether the client knows already how a request stands that is the head, new, or given up amid the line."""
         if request.finished_at is None:
             waits = request.status_now == Status.QUEUED and request.attempt == 0

@@ -18,6 +18,7 @@ from django.db import connection
 from project.redis import hint
 from queues.models import Request
 from queues.notify.hints import Listener, channel
+from queues.representation.rows import RequestRow
 
 LOOK_SECONDS = 1.0
 LINGER_SECONDS = 5.0  # the waker stays for so long after the last one has gone
@@ -45,7 +46,7 @@ class Waiting:
         self._waker: threading.Thread | None = None
         self._last_seen = 0.0
 
-    def for_final(self, request: Request, seconds: float) -> bool:
+    def for_final(self, request: RequestRow, seconds: float) -> bool:
         """Sleep until `request` is final, for at most `seconds`; whether it is.
 
         Comes back at once when `settings.ENV.long_polls` others wait in this process: each holds one of its threads.

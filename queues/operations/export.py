@@ -5,14 +5,15 @@ Pages are read along an index, each in a statement of its own: no memory grows w
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import UUID
 
-from django.db.models import Model, prefetch_related_objects
+from django.db.models import Model
 
 from accounts.audit import SecurityEvent
 from accounts.models import Session, User
 from queues.api import pagination
 from queues.api.pagination import Cursor, Filters
-from queues.models import IdempotencyKey, UserQueue
+from queues.models import Attempt, IdempotencyKey, UserQueue
 from queues.operations.selectors import by_key
 from queues.representation import shape
 
@@ -59,10 +60,12 @@ def _requests(queue: UserQueue) -> Iterator[dict[str, Any]]:
     cursor: Cursor | None = None
     while True:
         page = pagination.page(queue, Filters(), cursor, PAGE, newest_first=False)
-        prefetch_related_objects(page.requests, "attempts")
+        tried: dict[UUID, list[Attempt]] = {}
+        for attempt in Attempt.objects.filter(request__in=[request.id for request in page.requests]):
+            tried.setdefault(attempt.request_id, []).append(attempt)
         for request in page.requests:
             told = {**shape.one(request), "request_id": request.trace}
-            yield {"record": "request", **told, "attempts": shape.attempts(request)}
+            yield {"record": "request", **told, "attempts": shape.attempts(request, tried.get(request.id, ()))}
         if page.next is None:
             return
         cursor = page.next

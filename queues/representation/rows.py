@@ -1,5 +1,6 @@
 """What an owner reads: each a single statement, which also asks whether the owner's session lives."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from django.db.models import Model
 from django.db.models.fields.generated import GeneratedField
 
 from queues.exceptions import SessionOver
-from queues.models import Request, UserQueue
+from queues.models import InLine, Request, UserQueue
 from queues.representation.shape import JSON_COLUMNS
 from queues.sql.statement import Statement
 
@@ -27,9 +28,36 @@ def _columns(model: type[Model]) -> list[str]:
 
 
 QUEUE, REQUEST = _columns(UserQueue), _columns(Request)
+SHOWN = [*REQUEST, *(f"{name}_text" for name in JSON_COLUMNS)]
 QUEUE_COLUMNS = ", ".join(f"q.{name} AS queue_{name}" for name in QUEUE)
 REQUEST_COLUMNS = ", ".join(f"r.{name} AS request_{name}" for name in REQUEST)
 TEXT_COLUMNS = ", ".join(f"r.{name}::text" for name in JSON_COLUMNS)
+
+
+class RequestRow(InLine):
+    """A request as it was read to be shown: its columns, and its JSON as `<name>_text`. A model's instance costs
+    several times as much, and a page has many.
+    """
+
+    id: UUID
+    queue_id: int
+    kind: str
+    version: int
+    max_attempts: int
+    retry_of_id: UUID | None
+    trace: str
+    cancel_asked_at: datetime | None
+    not_before: datetime | None
+    expires_at: datetime | None
+    created_at: datetime
+    payload_text: str
+    result_text: str | None
+    error_text: str | None
+
+    def __init__(self, values: Any, queue: UserQueue | None) -> None:
+        self.__dict__.update(zip(SHOWN, values, strict=True))
+        self.queue = queue
+
 
 OWN_REQUEST = Statement(f"""
     SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
@@ -63,7 +91,7 @@ def check_session(user_id: UUID, session_id: UUID) -> None:
         raise SessionOver
 
 
-def own_request(user_id: UUID, session_id: UUID, request_id: UUID) -> Request | None:
+def own_request(user_id: UUID, session_id: UUID, request_id: UUID) -> RequestRow | None:
     """The user's request with its queue, its JSON as `<name>_text`; None when it is not theirs. Raises SessionOver."""
     row = OWN_REQUEST.row(user=user_id, session=session_id, request=request_id)
     if row is None:
@@ -80,18 +108,12 @@ def own_queue(user_id: UUID, session_id: UUID) -> UserQueue | None:
     return queue_of(row)
 
 
-def request_of(values: Any, queue: UserQueue | None) -> Request | None:
+def request_of(values: Any, queue: UserQueue | None) -> RequestRow | None:
     """The request in REQUEST_COLUMNS and TEXT_COLUMNS, of that queue; None where the join found nothing."""
-    request: Any = _instance(Request, REQUEST, values[: len(REQUEST)])
-    if request is None:
-        return None
-    request.queue = queue
-    request.payload_text, request.result_text, request.error_text = values[len(REQUEST) :]
-    found: Request = request
-    return found
+    return None if values[0] is None else RequestRow(values, queue)
 
 
-def count_given_up_between(queue: UserQueue, requests: list[Request]) -> None:
+def count_given_up_between(queue: UserQueue, requests: list[RequestRow]) -> None:
     """Have requests of that queue know it, and how many ahead of each are final: in one statement, or in none."""
     for request in requests:
         request.queue = queue
@@ -105,10 +127,4 @@ def count_given_up_between(queue: UserQueue, requests: list[Request]) -> None:
 
 def queue_of(values: Any) -> UserQueue | None:
     """The queue in QUEUE_COLUMNS; None where the join found nothing."""
-    queue: UserQueue | None = _instance(UserQueue, QUEUE, values)
-    return queue
-
-
-def _instance(model: Any, names: list[str], values: Any) -> Any:
-    """A model's instance, or None where the join found nothing; columns that are not named are deferred."""
-    return None if values[0] is None else model.from_db("default", names, values)
+    return None if values[0] is None else UserQueue.from_db("default", QUEUE, values)

@@ -1,5 +1,6 @@
 """A request as the API shows it. JSON that is stored as text goes out as it is, unparsed."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import orjson
 from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast
 
-from queues.models import Request
+from queues.models import Attempt, Request
 from queues.notify import progress
 from queues.states import AttemptOutcome, Status
 from queues.values import Accepted
@@ -74,11 +75,11 @@ def one(request: Any) -> dict[str, Any]:
     }
 
 
-def attempts(request: Request) -> list[dict[str, Any]]:
+def attempts(request: Any, tried: Iterable[Attempt]) -> list[dict[str, Any]]:
     """Every attempt at it that ended. Success at the first leaves no row of its own: the request's tells it."""
     ended = [
         _attempt(attempt.number, attempt.started_at, attempt.finished_at, attempt.outcome, attempt.error)
-        for attempt in request.attempts.all()
+        for attempt in tried
     ]
     if not ended and request.status == Status.SUCCEEDED:
         ended.append(

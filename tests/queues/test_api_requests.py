@@ -93,3 +93,19 @@ def test_a_session_that_has_ended_steers_nothing(alice: Caller, verb: str) -> No
     alice.user.end_sessions()
     assert alice.post(verb.format(id=mine)).status == 401
     assert Request.objects.get().status == "queued"
+
+
+def test_kinds_that_the_caller_has_already_are_not_sent_again() -> None:
+    alice = Caller()
+    first = alice.get("kinds")
+    again = alice.get("kinds", If_None_Match=first.headers["ETag"])
+    assert (first.status, again.status, again.content) == (200, 304, b"")
+    assert again.headers["ETag"] == first.headers["ETag"]
+    assert alice.get("kinds", If_None_Match='"another"').content == first.content
+
+
+def test_kinds_are_shown_to_nobody_whose_session_has_ended() -> None:
+    alice = Caller()
+    assert alice.get("kinds").status == 200
+    assert alice.post("auth/logout-all").status == 204
+    assert alice.get("kinds").status == 401

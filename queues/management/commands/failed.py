@@ -102,4 +102,6 @@ def lines(found: QuerySet[Any], count: int) -> Iterator[str]:
     """Each as a JSON object, read `count` at a time."""
     for request in found.prefetch_related("attempts").iterator(count):
         about = {"user": request.queue.user.username, "user_id": request.queue.user_id, "queue": request.queue_id}
-        yield orjson.dumps(one(request) | about | {"attempts": attempts(request)}, option=orjson.OPT_UTC_Z).decode()
+        yield orjson.dumps(
+            one(request) | about | {"attempts": attempts(request, request.attempts.all())}, option=orjson.OPT_UTC_Z
+        ).decode()

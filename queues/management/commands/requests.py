@@ -76,7 +76,7 @@ class Command(OperatorCommand):
         about = one(found) | {"queue": found.queue_id, "user": found.queue.user.username, "request_id": found.trace}
         if not payload:
             del about["payload"], about["result"]
-        tried = attempts(found)
+        tried = attempts(found, found.attempts.all())
         if self.as_json:
             self.document(about | {"attempts": tried})
             return
