@@ -6,9 +6,9 @@ services do. signed: not at all, the signature and the clock alone.
 
 import os
 
-from project import wsgi
+from project import asgi
 
-application = wsgi.application  # sets Django up, before anything of its apps is imported
+application = asgi.application  # sets Django up, before anything of its apps is imported
 
 from accounts.models import User  # noqa: E402
 from accounts.tokens import Claims  # noqa: E402
@@ -29,10 +29,11 @@ def unchecked(text: str) -> str:
     return text.replace(JOINED, "WHERE q.user_id = asked.user_id")
 
 
-def asked_by_a_query(environ: fast_path.Environ) -> Claims | None:
+def asked_by_a_query(sent: dict[bytes, bytes]) -> Claims | None:
     """As `fast_path.verified`, after a look at the session and its user."""
-    claims = verified(environ)
+    claims = verified(sent)
     if claims is not None:
+        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"  # it waits on the event loop: a thread would be one change more
         User.objects.of_session(claims)
     return claims
 

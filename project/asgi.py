@@ -1,58 +1,71 @@
-"""The entry point of the `events` process for an ASGI server: live streams, its own health and metrics, no more."""
+"""The API's entry point for an ASGI server: what is plain or waits on the event loop, all else in threads.
 
+API_THREADS requests run at once, each thread with a connection to PostgreSQL. Health has two threads of its own: it
+answers although all others wait for a server. Streams and long polls have none.
+"""
+
+import gc
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
-from typing import Any
 
 from project.telemetry.multiprocess import share_with_siblings
 
-share_with_siblings("events")  # before anything imports prometheus_client
-
-os.environ["DJANGO_SETTINGS_MODULE"] = "project.events_settings"
+share_with_siblings("api")  # before anything imports prometheus_client
 
 from project.start import set_up  # noqa: E402
 
-set_up(set_prefix=False)
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+set_up()
 
-from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from project.postgresql.limits import play  # noqa: E402
+from project.web.threads import InThreads, Receive, Scope, Send  # noqa: E402
+from queues.api.fast_path import in_front_of  # noqa: E402
+from queues.live.long_poll import waiting  # noqa: E402
 from queues.live.sse import streams  # noqa: E402
-
-play("api")
-
-
-class EventsHandler(ASGIHandler):
-    """Django's, without a thread of its own for each request: a stream would keep it for as long as it lasts."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.handle(scope, receive, send)
+from queues.notify.changes import watched  # noqa: E402
 
 
-async def application(scope: Any, receive: Any, send: Any) -> None:
-    await (lifespan(receive, send) if scope["type"] == "lifespan" else handler(scope, receive, send))
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    with suppress(ConnectionResetError):  # the client has gone
+        if scope["path"].startswith("/health/"):
+            await health(scope, receive, send)  # never behind those who wait for a server
+        else:
+            await api(scope, receive, send)
 
 
-async def lifespan(receive: Any, send: Any) -> None:
+async def lifespan(receive: Receive, send: Send) -> None:
     await receive()
-    end_streams_on(signal.SIGTERM)
-    end_streams_on(signal.SIGINT)
+    end_what_waits_on(signal.SIGTERM)
+    end_what_waits_on(signal.SIGINT)
     await send({"type": "lifespan.startup.complete"})
     await receive()
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def end_streams_on(number: int) -> None:
+def end_what_waits_on(number: int) -> None:
     """The server waits for open answers before it stops; these would never end. What it does itself is done as well."""
     before = signal.getsignal(number)
 
     def stop(number: int, frame: FrameType | None) -> None:
         streams.stop()
+        waiting.stop()
         if callable(before):
             before(number, frame)
 
     signal.signal(number, stop)
 
 
-handler = EventsHandler()
+play("api")
+watched.listen()
+django = get_wsgi_application()
+health = InThreads(django, 2, "health")
+api = in_front_of(InThreads(django, settings.ENV.api_threads, "api"))
+gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again

@@ -100,9 +100,6 @@ class Environment(BaseSettings):
     cors_origins: str = Field("", description="Origins whose scripts may call the API, comma-separated.")
     body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of a request's body.")
     batch_body_limit: int = Field(1024 * 1024, ge=1024, description="Bytes of a batch's body.")
-    long_polls: int = Field(
-        4, ge=0, description="Threads of one API process that ?wait= may hold; more answer at once."
-    )
     api_threads: int = Field(
         8, ge=1, description="Requests one API process serves at once, each on its own connection."
     )
@@ -129,8 +126,7 @@ class Environment(BaseSettings):
         30, ge=1, description="Verifications and resets, asked for or confirmed, from one address."
     )
     exports_per_hour: int = Field(10, ge=1, description="Exports of one user's data.")
-    streams: int = Field(1000, ge=0, description="Event streams of one process of the `events` service.")
-    api_streams: int = Field(2, ge=0, description="Event streams of one API process: each holds one of its threads.")
+    streams: int = Field(5000, ge=0, description="Event streams of one API process; and as many ?wait= may wait.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
     cache_seconds: int = Field(600, ge=0, description="Answers about finished requests stay in Redis; 0: none do.")
     json_depth: int = Field(32, ge=1, le=200, description="Levels of arrays and objects in a body.")
@@ -341,7 +337,6 @@ globals().update(MAIL)  # EMAIL_BACKEND, EMAIL_HOST ..
 DEFAULT_FROM_EMAIL = ENV.default_from_email
 
 ROOT_URLCONF = "project.urls"
-WSGI_APPLICATION = "project.wsgi.application"
 APPEND_SLASH = False  # the API's paths have none; a redirect would lose a POST's body
 
 TEMPLATES = [

@@ -39,6 +39,11 @@ def kinds_for(user_id: UUID) -> list[Kind]:
     return [kind for kind in offered() if may_ask(user_id, kind)]
 
 
+def open_to_all() -> bool:
+    """Whether everybody may ask for every kind that is offered."""
+    return all(kind.permission is None for kind in offered())
+
+
 def check(user_id: UUID, kinds: Sequence[Kind], field: str = "kind") -> None:
     """Raise Forbidden, which names each kind that the user may not ask for; `{}` in `field` is its number."""
     wrong = [

@@ -2,12 +2,11 @@
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 import uuid_utils
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, MiddlewareNotUsed
 from django.core.signals import got_request_exception
@@ -18,6 +17,7 @@ from django.utils.module_loading import import_string
 from project.rest import exception_handler, problems
 from project.telemetry.metrics import NOWHERE, count_answer
 from project.web import rate_limit
+from project.web.threads import WAITED
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -27,9 +27,14 @@ HTML_UNDER = ("/admin/",)
 UNDER_ANY_HOST = re.compile(r"/health/|/metrics\Z")
 
 
+def request_id_for(sent: str) -> str:
+    """A request's id, by its X-Request-ID or a new one."""
+    return sent if ACCEPTED_ID.fullmatch(sent) else str(uuid_utils.uuid7())
+
+
 def identify(sent: str) -> str:
-    """A request's id, by its X-Request-ID or a new one; what this thread logs from now on has it."""
-    request_id = sent if ACCEPTED_ID.fullmatch(sent) else str(uuid_utils.uuid7())
+    """A request's id; what this thread logs from now on has it."""
+    request_id = request_id_for(sent)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id)
     return request_id
@@ -42,28 +47,15 @@ class Edge:
     `request.request_id`, and `request_id` in every line logged meanwhile. Pages under /admin/ keep their HTML errors.
     """
 
-    sync_capable = True
-    async_capable = True
-
     def __init__(self, get_response: GetResponse) -> None:
-        self.get_response: Any = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
+        self.get_response = get_response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self.is_async:
-            return self.answer_async(request)
-        arrived = time.perf_counter()
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        arrived = request.META.get(WAITED) or time.perf_counter()
         refusal = self.arrive(request)
         response = self.leave(request, refusal or self.get_response(request))
-        count_answer(route(request), request.method, response.status_code, arrived)
-        return response
-
-    async def answer_async(self, request: HttpRequest) -> HttpResponseBase:
-        arrived = time.perf_counter()
-        refusal = self.arrive(request)
-        response = self.leave(request, refusal or await self.get_response(request))
+        if hasattr(response, "until"):
+            return response  # it is asked for once more
         count_answer(route(request), request.method, response.status_code, arrived)
         return response
 

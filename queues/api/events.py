@@ -1,15 +1,11 @@
-"""GET /api/v1/queue/events: Server-Sent Events of one's own queue, under WSGI (a thread each) and under ASGI."""
+"""GET /api/v1/queue/events: Server-Sent Events of one's own queue. A thread opens them, the event loop sends them."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
-from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request as APIRequest
@@ -25,8 +21,6 @@ from queues.live.sse import Stream, streams
 OPENING = b"retry: 2000\n\n"
 HEARTBEAT = b":\n\n"
 HEARTBEAT_SECONDS = 15.0
-THREADS_HEARTBEAT_SECONDS = 5.0  # a thread learns only when it writes that its client has gone
-OPENING_THREADS = 8  # of a process under ASGI: streams that are being opened
 
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -58,11 +52,7 @@ class EventsView(OwnersView):
         state. A comment comes at least every 15 seconds. The stream ends with its access token or session.
         """
         follower = Follower(caller(request), request.META.get("HTTP_LAST_EVENT_ID", ""))
-        body: ThreadsBody | LoopsBody
-        if isinstance(request._request, ASGIRequest):
-            body = LoopsBody(streams.open(follower, settings.ENV.streams, settings.ENV.streams_per_user))
-        else:
-            body = ThreadsBody(streams.open(follower, settings.ENV.api_streams, settings.ENV.streams_per_user))
+        body = LoopsBody(streams.open(follower, settings.ENV.streams, settings.ENV.streams_per_user))
         return StreamingHttpResponse(cast(Any, body), content_type="text/event-stream", headers=HEADERS)
 
 
@@ -75,54 +65,12 @@ class TicketView(OwnersView):
         return Response({"ticket": tickets.issue(caller(request))})
 
 
-async def events(request: HttpRequest) -> HttpResponseBase:
-    """The same under ASGI. Its opening waits for PostgreSQL in one of a few threads; while it streams it has none."""
-    return await asyncio.get_running_loop().run_in_executor(_opening(), EventsView.as_view(), request)
-
-
-@cache
-def _opening() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(OPENING_THREADS, "opening")
-
-
-class Body:
-    """A stream's bytes: what both kinds of servers send."""
+class LoopsBody:
+    """A stream's bytes, for an event loop; one that cannot send them for long is cancelled."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.over = False
-
-    def due(self) -> bytes:
-        """What can be sent now: events, or a comment that says why the stream ends, or nothing yet."""
-        if events := streams.take(self.stream):
-            return events
-        self.over = bool(self.stream.ended)
-        return f": {self.stream.ended}\n\n".encode() if self.over else b""
-
-    def close(self) -> None:
-        streams.leave(self.stream)
-
-
-class ThreadsBody(Body):
-    """For a server that gives it a thread."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        ready = threading.Event()
-        self.stream.wake = ready.set
-        yield OPENING
-        while not self.over:
-            ready.clear()
-            if due := self.due():
-                yield due
-            elif not ready.wait(THREADS_HEARTBEAT_SECONDS):
-                yield HEARTBEAT
-
-
-class LoopsBody(Body):
-    """For an event loop; one that cannot send it for long is cancelled."""
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(stream)
         stream.abort = lambda: None  # it may never begin
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -143,6 +91,16 @@ class LoopsBody(Body):
                     yield HEARTBEAT
         finally:
             self.close()
+
+    def due(self) -> bytes:
+        """What can be sent now: events, or a comment that says why the stream ends, or nothing yet."""
+        if events := streams.take(self.stream):
+            return events
+        self.over = bool(self.stream.ended)
+        return f": {self.stream.ended}\n\n".encode() if self.over else b""
+
+    def close(self) -> None:
+        streams.leave(self.stream)
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Any) -> None:

@@ -3,13 +3,13 @@
 import hashlib
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
 import orjson
-from django.http import HttpResponse, HttpResponseNotModified
+from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request as APIRequest
@@ -31,6 +31,7 @@ from project.rest.renderers import OPTIONS
 from project.rest.views import StrictView
 from project.settings import BATCH_BODY_LIMIT
 from project.web import rate_limit
+from project.web.threads import WAITED
 from queues import kinds, permissions
 from queues.api import response_cache
 from queues.api.byte_refusals import retry_after, too_many_bytes
@@ -127,19 +128,7 @@ class RequestsView(SubmittingView):
     @extend_schema(operation_id="requests", parameters=[ListQuery], responses={200: PageShown})
     def get(self, request: APIRequest) -> HttpResponse:
         """Your requests, a page at a time."""
-        asked = self.query
-        queue = own_queue(caller(request).user_id, caller(request).session_id)
-        if queue is None:
-            return json({"results": [], "next": None, "previous": None})
-        filters = Filters(*(asked.get(name) for name in ("status", "kind", "created_after", "created_before")))
-        found = page(queue, filters, asked.get("cursor"), asked["limit"], newest_first=asked["order"] == "desc")
-        return json(
-            {
-                "results": [shape.one(one) for one in found.requests],
-                "next": page_url(request, found.next),
-                "previous": page_url(request, found.previous),
-            }
-        )
+        return HttpResponse(listed(request, caller(request), self.query), "application/json")
 
 
 class BatchView(SubmittingView):
@@ -167,23 +156,20 @@ class RequestView(OwnersView):
     def get(self, request: APIRequest, request_id: str) -> HttpResponse:
         """One of your requests as it is now, or once it is final."""
         claims = caller(request)
-        kept = response_cache.look(claims.user_id, identified(request_id))
+        kept, until = response_cache.look(claims.user_id, identified(request_id)), None
         if kept is not None:
             check_session(claims.user_id, claims.session_id)
         else:
-            kept = self.read(request, request_id)
-        return unless_known(request.META.get("HTTP_IF_NONE_MATCH", ""), kept)
-
-    def read(self, request: APIRequest, request_id: str) -> Kept:
-        """The answer from PostgreSQL; kept for the next time if the request is final."""
-        found = own(request, request_id)
-        if found.finished_at is None and self.query["wait"]:
-            waiting.for_final(found, self.query["wait"])
             found = own(request, request_id)
-        kept = tagged(encoded(shape.one(found)))
-        if found.finished_at is not None:
-            response_cache.keep(caller(request).user_id, found.id, kept)
-        return kept
+            kept = tagged(encoded(shape.one(found)))
+            if found.finished_at is not None:
+                response_cache.keep(claims.user_id, found.id, kept)
+            elif self.query["wait"] and WAITED not in request.META:
+                until = partial(waiting.for_final, found, self.query["wait"])
+        answer = unless_known(request.META.get("HTTP_IF_NONE_MATCH", ""), kept)
+        if until is not None:
+            answer.until = until  # type: ignore[attr-defined]  # what sends answers asks again then
+        return answer
 
 
 class AttemptsView(OwnersView):
@@ -273,20 +259,41 @@ def too_much(request: APIRequest, full: QueueFull, more: int) -> Invalid | TooMa
     )
 
 
-def page_url(request: APIRequest, cursor: Cursor | None) -> str | None:
+def listed(request: APIRequest | HttpRequest, claims: Claims, asked: dict[str, Any]) -> bytes:
+    """A page of the caller's requests, as they asked for it. Raises SessionOver."""
+    queue = own_queue(claims.user_id, claims.session_id)
+    if queue is None:
+        return encoded({"results": [], "next": None, "previous": None})
+    filters = Filters(*(asked.get(name) for name in ("status", "kind", "created_after", "created_before")))
+    found = page(queue, filters, asked.get("cursor"), asked["limit"], newest_first=asked["order"] == "desc")
+    return encoded(
+        {
+            "results": [shape.one(one) for one in found.requests],
+            "next": page_url(request, found.next),
+            "previous": page_url(request, found.previous),
+        }
+    )
+
+
+def page_url(request: APIRequest | HttpRequest, cursor: Cursor | None) -> str | None:
     """The address of the page at `cursor`, with everything else as it was asked."""
     if cursor is None:
         return None
-    query = urlencode({**request.query_params.dict(), "cursor": str(cursor)})
+    query = urlencode({**request.GET.dict(), "cursor": str(cursor)})
     return request.build_absolute_uri(f"{request.path}?{query}")
 
 
 def unless_known(if_none_match: str, kept: Kept) -> HttpResponse:
     """The answer with its ETag; 304 and no body for who has it already."""
-    known = parse_etags(if_none_match)
-    if "*" in known or kept.etag in (one.removeprefix("W/") for one in known):
+    if is_known(if_none_match, kept):
         return HttpResponseNotModified(headers={"ETag": kept.etag})
     return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
+
+
+def is_known(if_none_match: str, kept: Kept) -> bool:
+    """Whether who sends this If-None-Match has the answer already."""
+    known = parse_etags(if_none_match) if if_none_match else ()
+    return "*" in known or kept.etag in (one.removeprefix("W/") for one in known)
 
 
 def tagged(body: bytes) -> Kept:

@@ -1,12 +1,14 @@
-"""Long polls: threads that sleep until a request is final, and the one thread that wakes them.
+"""Long polls: tasks that sleep on an event loop until a request is final, and the one thread that wakes them.
 
-They hold no connection to the database. The waker hears from the workers through Redis (queues/notify/changes.py) and
-asks PostgreSQL about everybody's request in one query: at once when somebody begins to wait, and once a second in case
-that a hint was lost or Redis is gone. It lives only while somebody waits.
+They hold no thread and no connection to the database. The waker hears from the workers through Redis
+(queues/notify/changes.py) and asks PostgreSQL about everybody's request in one query: at once when somebody begins to
+wait, and once a second in case that a hint was lost or Redis is gone. It lives only while somebody waits.
 """
 
+import asyncio
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -34,7 +36,13 @@ class Waiter:
     queue_id: int
     seq: int | None
     looked_at: bool = False
-    final: threading.Event = field(default_factory=threading.Event)
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    final: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """From any thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits there
+            self.loop.call_soon_threadsafe(self.final.set)
 
 
 class Waiting:
@@ -45,28 +53,36 @@ class Waiting:
         self._waiters: set[Waiter] = set()
         self._waker: threading.Thread | None = None
         self._last_seen = 0.0
+        self._stopping = False
 
-    def for_final(self, request: RequestRow, seconds: float) -> bool:
-        """Sleep until `request` is final, for at most `seconds`; whether it is.
+    async def for_final(self, request: RequestRow, seconds: float) -> None:
+        """Sleep until `request` is final, or this process stops, for at most `seconds`.
 
-        Comes back at once when `settings.ENV.long_polls` others wait in this process: each holds one of its threads.
-        Closes this thread's connection to the database.
+        Comes back at once when as many wait in this process as it may have streams.
         """
         waiter = Waiter(request.id, request.queue_id, request.seq)
         if not self._enter(waiter):
-            return False
+            return
         try:
-            connection.close()
             # Workers begin to tell about this queue; our waker hears it, too, and looks what happened before they did.
-            hint(channel("watch"), str(waiter.queue_id))
-            return waiter.final.wait(seconds)
+            watch = asyncio.to_thread(hint, channel("watch"), str(waiter.queue_id))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await watch
+                    await waiter.final.wait()
         finally:
             with self._lock:
                 self._waiters.discard(waiter)
 
+    def stop(self) -> None:
+        """Have all answered now, and nobody wait any more: the process stops."""
+        self._stopping = True
+        for waiter in tuple(self._waiters):
+            waiter.wake()
+
     def _enter(self, waiter: Waiter) -> bool:
         with self._lock:
-            if len(self._waiters) >= settings.ENV.long_polls:
+            if self._stopping or len(self._waiters) >= settings.ENV.streams:
                 return False
             self._waiters.add(waiter)
             self._last_seen = time.monotonic()
@@ -115,7 +131,7 @@ class Waiting:
                 concerned = {waiter for waiter in self._waiters if not waiter.looked_at}  # somebody has just come
         passed = {w for w in concerned if done_seq and w.seq is not None and w.seq <= int(done_seq)}
         for waiter in passed:
-            waiter.final.set()
+            waiter.wake()
         if not done_seq and concerned:
             _look(concerned)
 
@@ -132,7 +148,7 @@ def _look(waiters: set[Waiter]) -> None:
     for waiter in waiters:
         waiter.looked_at = True
         if waiter.request_id in final:
-            waiter.final.set()
+            waiter.wake()
 
 
 waiting = Waiting()

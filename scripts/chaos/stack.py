@@ -173,8 +173,8 @@ class Stack:
             raise SetupError(f"migrate failed: {done.stderr[-1000:]}")
 
     def _table(self) -> Iterator[Member]:
-        granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1"]
-        granian += ["--workers", "1", "--blocking-threads", "10", "--log-level", "error", "project.wsgi:application"]
+        granian = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1"]
+        granian += ["--workers", "1", "--log-level", "error", "project.asgi:application"]
         manage = [sys.executable, str(self.manage)]
         work = [*manage, "work", "--processes", "1", "--threads", str(THREADS)]
         commands = {"dispatcher": [*manage, "dispatch"], "worker": work}

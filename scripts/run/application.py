@@ -15,8 +15,6 @@ from scripts.servers.servers import Servers
 
 USUAL_PORT = 8000
 DISPATCHER_PORT, WORKER_PORT, WEBHOOKS_PORT = 9101, 9102, 9103
-API_STREAMS = 24  # of each API process: here no other service serves the streams
-READING_ON = 2  # threads that read bodies on that were refused
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,8 @@ class Service:
 
 def services(port: int, dispatcher_port: int = 0, worker_port: int = 0, size: Size = PRODUCTION) -> list[Service]:
     """All that `./run up` runs: the API's port, and those for the others' probes and metrics (0: none)."""
-    granian = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
-    granian += [
-        "--workers",
-        str(size.api_processes),
-        "--blocking-threads",
-        str(size.api_threads + API_STREAMS + READING_ON),
-    ]
-    granian += ["--log-level", "error", "project.wsgi:application"]
+    granian = [sys.executable, "-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port)]
+    granian += ["--workers", str(size.api_processes), "--log-level", "error", "project.asgi:application"]
     manage = [sys.executable, str(ROOT / "manage.py")]
     return [
         Service("api", granian, "cyan", port),
@@ -84,7 +76,7 @@ def extras(webhooks_port: int) -> list[Service]:
 def environment(servers: Servers, size: Size = PRODUCTION) -> dict[str, str]:
     """The variables that every process of the project gets: the caller's, and what development needs beside them."""
     development = {"DEBUG": "1", "SECRET_KEY": secret("secret_key")}
-    threads = {"API_THREADS": str(size.api_threads), "API_STREAMS": str(API_STREAMS)}
+    threads = {"API_THREADS": str(size.api_threads)}
     ours = {"DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONUNBUFFERED": "1"}
     return {**development, **threads, **os.environ, **servers.environment(), **ours}
 

@@ -9,15 +9,14 @@ from typing import Any
 import orjson
 import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
-from django.core.wsgi import get_wsgi_application
 from django.test import RequestFactory
 
 from accounts import hashers
 from accounts.models import User
 from project.web import rate_limit
-from project.web.concurrency import Slots
 from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
+from tests.asgi import as_wsgi, in_threads
 
 LOGIN = "auth/token"
 
@@ -162,7 +161,7 @@ def test_while_every_hashing_place_is_taken_others_are_answered_and_more_logins_
     held: threading.Event, settings: Any, until: Any
 ) -> None:
     api = Api.of(make_user())
-    line = Slots(get_wsgi_application(), settings.ENV.api_threads)
+    line = as_wsgi(in_threads(settings.ENV.api_threads))
     refused: list[Any] = []
 
     def one_of(number: int) -> int:
@@ -189,12 +188,10 @@ def test_while_every_hashing_place_is_taken_others_are_answered_and_more_logins_
     assert {status for status in statuses if status != 503} <= {401, 201}
     assert all(1 <= int(headers["Retry-After"]) <= 3 for headers in refused)
     assert {headers["Content-Type"] for headers in refused} == {"application/problem+json"}
-    while not line.free.empty():
-        line.free.get().close()
 
 
 def ask(application: Any, path: str, body: Any, **environ: Any) -> tuple[int, dict[str, str]]:
-    """What the API's WSGI application, its slots included, answers: status and headers."""
+    """What the API answers from its threads: status and headers."""
     factory = RequestFactory()
     sent = {"content_type": "application/json", **environ}
     data = b"" if body is None else orjson.dumps(body)

@@ -17,7 +17,6 @@ from django.core.management import get_commands, load_command_class
 from granian.cli import cli as granian
 
 from project.settings import Environment
-from project.web.unread_body import THREADS
 from scripts.place import ROOT
 from tests.docker import compose
 from tests.docker.compose import by_default, composition, image_command, image_environment, instruction, ours, services
@@ -57,12 +56,6 @@ def test_every_variable_is_a_setting(name: str) -> None:
 
 def test_the_images_own_variables_are_settings_or_pythons() -> None:
     assert {name for name in image_environment() if not name.startswith("PYTHON")} - {"PATH"} <= VARIABLES
-
-
-def test_the_api_has_a_thread_for_all_that_it_takes_on() -> None:
-    parsed = granian.make_context("granian", image_command()[1:]).params
-    streams = int(image_environment()["API_STREAMS"])
-    assert parsed["blocking_threads"] == Environment.model_fields["api_threads"].default + streams + THREADS
 
 
 def test_the_secrets_that_are_made_are_settings_that_fit(secrets: Path) -> None:

@@ -9,7 +9,7 @@ from granian.cli import cli as granian
 
 from project.settings import Environment
 from scripts.place import ROOT
-from tests.docker.compose import image_command, image_environment, ours
+from tests.docker.compose import image_command, ours
 
 VARIABLES = {name.upper() for name in Environment.model_fields}
 FOLDER = ROOT / "docs" / "systemd"
@@ -54,7 +54,6 @@ def test_every_variable_is_a_setting_and_every_port_somebody_s_own() -> None:
     assert len(set(ports)) == len(ports)
     operations = (ROOT / "docs" / "operations.md").read_text()
     assert all(re.search(rf"(?m)^\|.*\b{port}\b.*\|$", operations) for port in ports)
-    assert variables("api")["API_STREAMS"] == image_environment()["API_STREAMS"]
 
 
 @pytest.mark.parametrize("name", ["dispatcher", "worker"])

@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from accounts.tokens import read_access
 from project.rest.problems import ServiceUnavailable
 from queues.api import events as stream_views
-from queues.api.events import LoopsBody, ThreadsBody
+from queues.api.events import LoopsBody
 from queues.exceptions import SessionOver
 from queues.live import sse as module
 from queues.live.change_feed import Follower
@@ -125,26 +125,8 @@ def test_a_stream_that_never_began_is_let_go_as_well(
     until(lambda: len(streams) == 0, "it is let go")
 
 
-def test_a_threads_client_counts_for_as_long_as_it_has_its_thread(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
-) -> None:
-    monkeypatch.setattr(module, "SLOW_SECONDS", 0.0)
-    body = ThreadsBody(open_for(streams, alice))
-    until(lambda: body.stream.ended == "too slow", "it is too slow")
-    assert len(streams) == 1
-    body.close()
-    assert len(streams) == 0
-
-
 def test_an_idle_stream_gives_signs_of_life(alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_views, "THREADS_HEARTBEAT_SECONDS", 0.01)
     monkeypatch.setattr(stream_views, "HEARTBEAT_SECONDS", 0.01)
-    body = ThreadsBody(open_for(streams, alice))
-    parts = iter(body)
-    assert next(parts) == stream_views.OPENING
-    assert read(next(parts))[0].name == "queue"
-    assert next(parts) == next(parts) == stream_views.HEARTBEAT
-    body.close()
 
     async def beats() -> list[bytes]:
         parts = aiter(LoopsBody(await asyncio.to_thread(open_for, streams, alice)))

@@ -1,4 +1,4 @@
-"""GET /api/v1/queue/events of the real processes: the API's own, with a thread each, and the events process."""
+"""GET /api/v1/queue/events of the real processes."""
 
 import os
 import signal
@@ -21,6 +21,7 @@ from queues.lifecycle import control
 from scripts.place import ROOT, free_port
 from tests.processing.crew import Hand, new_user, queue_of, submit
 from tests.queues.events import Event, events
+from tests.queues.threads import holding, in_thread, wait_for_a_lock
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -28,11 +29,7 @@ Until = Callable[..., None]
 Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
 
 PATH = "/api/v1/queue/events"
-INTERFACES = {
-    "api": ["wsgi", "--blocking-threads", "20", "project.wsgi:application"],
-    "events": ["asgi", "project.asgi:application"],
-}
-LIMITS = {"STREAMS": "4", "API_STREAMS": "4", "STREAMS_PER_USER": "3"}
+LIMITS = {"STREAMS": "4", "STREAMS_PER_USER": "3", "API_THREADS": "3"}
 
 
 @dataclass
@@ -55,11 +52,11 @@ class Server:
 
 
 @contextmanager
-def serving(name: str) -> Iterator[Server]:
+def serving() -> Iterator[Server]:
     port = free_port()
-    interface, *rest = INTERFACES[name]
     command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    process = subprocess.Popen([*command, "--interface", interface, *rest], cwd=ROOT, env=os.environ | LIMITS)
+    command += ["--interface", "asgi", "project.asgi:application"]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | LIMITS)
     try:
         yield Server(port, process)
     finally:
@@ -72,20 +69,20 @@ def serving(name: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def both(django_db_setup: None) -> Iterator[dict[str, Server]]:
-    """One process of each sort, started side by side."""
+def both(django_db_setup: None) -> Iterator[list[Server]]:
+    """Two processes, started side by side."""
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(serving(name)) for name in INTERFACES}
+        servers = [stack.enter_context(serving()) for _ in range(2)]
         deadline = time.monotonic() + 90
-        while not all(server.answers() for server in servers.values()):
+        while not all(server.answers() for server in servers):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         yield servers
 
 
-@pytest.fixture(params=INTERFACES)
-def server(request: pytest.FixtureRequest, both: dict[str, Server]) -> Server:
-    return both[request.param]
+@pytest.fixture
+def server(both: list[Server]) -> Server:
+    return both[0]
 
 
 @dataclass
@@ -200,17 +197,17 @@ def test_who_streams_sees_each_step_as_it_happens(
 
 
 def test_a_stream_goes_on_elsewhere_with_nothing_missed(
-    both: dict[str, Server], hand: Hand, script: Script, until: Until
+    both: list[Server], hand: Hand, script: Script, until: Until
 ) -> None:
     script(answer)
     alice = new_user()
     token = Session.open(alice).access
-    first = opening(both["api"], token)
+    first = opening(both[0], token)
     submit(alice, "answer", "answer")
     until(lambda: first.knows(2, "queued", None), "both are told to be accepted")
     first.close()
     hand.settle(60)
-    second = opening(both["events"], token, last_id=first.events[-1].id)
+    second = opening(both[1], token, last_id=first.events[-1].id)
     until(lambda: second.knows(1, "succeeded", None) and second.knows(2, "succeeded", None), "what was missed is told")
     second.close()
 
@@ -294,11 +291,11 @@ def test_who_may_not_stream_is_told_why(transactional_db: None, connect: Callabl
 
 
 def test_waiting_streams_leave_the_api_its_threads_and_postgresql_its_connections(
-    transactional_db: None, both: dict[str, Server], until: Until
+    transactional_db: None, both: list[Server], until: Until
 ) -> None:
-    streams = [opening(both["api"], Session.open(new_user()).access) for _ in range(4)]
+    streams = [opening(both[0], Session.open(new_user()).access) for _ in range(4)]
     until(lambda: all(stream.events for stream in streams), "all have begun")
-    connections = [HTTPConnection("127.0.0.1", both["api"].port, timeout=30) for _ in range(16)]
+    connections = [HTTPConnection("127.0.0.1", both[0].port, timeout=30) for _ in range(16)]
     for connection in connections:
         connection.request("GET", "/api/v1/kinds", headers={"Authorization": f"Bearer {streams[0].token}"})
     assert {connection.getresponse().status for connection in connections} == {200}
@@ -306,9 +303,23 @@ def test_waiting_streams_leave_the_api_its_threads_and_postgresql_its_connection
         one.close()
 
 
-@pytest.mark.parametrize("name", INTERFACES)
-def test_a_process_that_stops_ends_its_streams_first(transactional_db: None, name: str, until: Until) -> None:
-    with serving(name) as server:
+def test_health_is_answered_while_every_thread_waits_for_postgresql(
+    transactional_db: None, server: Server, until: Until
+) -> None:
+    token = Session.open(new_user()).access
+    with holding("LOCK TABLE accounts_user IN ACCESS EXCLUSIVE MODE"):
+        stuck = [HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in range(6)]  # of three threads
+        for connection in stuck:
+            connection.request("GET", "/api/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+        in_thread(wait_for_a_lock)()
+        assert server.answers()
+    assert {connection.getresponse().status for connection in stuck} <= {200, 503}
+    for connection in stuck:
+        connection.close()
+
+
+def test_a_process_that_stops_ends_its_streams_first(transactional_db: None, until: Until) -> None:
+    with serving() as server:
         until(server.answers, "it is up", 90)
         client = Client(server.port, Session.open(new_user()).access)
         until(lambda: client.events, "the stream has begun")

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from django.conf import settings as django_settings
 from django.http import HttpResponse
-from django.test import AsyncClient, Client
+from django.test import Client
 from django.utils.module_loading import import_string
 
 from project.telemetry import health
@@ -47,18 +47,6 @@ def test_the_id_is_in_every_line_logged_meanwhile_and_in_none_after(monkeypatch:
     for request_id in ("one", "two"):
         Edge(view)(RequestFactory().get("/", HTTP_X_REQUEST_ID=request_id, HTTP_HOST="localhost"))
     assert seen == [{"request_id": one, "on_request": one} for one in ("one", "two")]
-
-
-async def answer_to_async(path: str) -> Any:
-    return await AsyncClient().get(path)
-
-
-def test_asynchronous_servers_get_the_same() -> None:
-    from asgiref.sync import async_to_sync
-
-    answer = async_to_sync(answer_to_async)("/nowhere")
-    assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
-    assert answer.json()["request_id"] == answer["X-Request-ID"]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/auth/me", "/nowhere", "/health/live", "/api/schema"])

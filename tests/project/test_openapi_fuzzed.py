@@ -7,7 +7,7 @@ SCHEMA_EXAMPLES=10000 ./run test tests/project/test_openapi_fuzzed.py -s
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -25,8 +25,7 @@ from accounts.hashers import OrderlyArgon2
 from accounts.models import Session, User
 from project.web import rate_limit
 from project.web.rate_limit import Limit
-from queues.api.events import OPENING, ThreadsBody
-from queues.api.fast_path import FastPath
+from queues.api.events import OPENING, LoopsBody
 from tests.accounts.people import make_user
 from tests.project.routes import ABSENT, ROUTES, Served
 from tests.queues.rows import queue_of
@@ -39,9 +38,13 @@ PROMISES = [
     checks.response_headers_conformance,
     checks.response_schema_conformance,
 ]
-API = FastPath(get_wsgi_application())
+API = get_wsgi_application()
 SCHEMA = schemathesis.openapi.from_wsgi("/api/schema", API)
 OPERATIONS = [found.ok() for found in SCHEMA.get_all_operations()]
+
+
+async def opened(_: LoopsBody) -> AsyncIterator[bytes]:
+    yield OPENING
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +59,9 @@ def world() -> Iterator[Counter[tuple[str, int]]]:
             patch.setattr(OrderlyArgon2, cost, least)
         for name in ("SUBMIT", "FAILED_LOGINS", "LOGINS", "REGISTRATIONS", "ACCOUNT_CALLS", "MAILS", "EXPORTS"):
             patch.setattr(rate_limit, name, Limit(f"fuzzed-{name.lower()}", 10**9))
-        patch.setattr("queues.api.requests.waiting.for_final", lambda *_: False)
-        patch.setattr(ThreadsBody, "__iter__", lambda _: iter([OPENING]))  # what comes then comes for ever
+        patch.setattr(LoopsBody, "__aiter__", opened)  # what comes then comes for ever
         patch.setattr("queues.live.sse.LINGER_SECONDS", 0.0)
         yield answered
-    API.close()
     for signal in each_request:
         signal.connect(close_old_connections)
     print(

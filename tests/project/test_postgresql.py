@@ -17,7 +17,6 @@ from project.postgresql import base
 from project.postgresql.base import DatabaseWrapper, Server
 from project.postgresql.limits import Limits
 from project.settings import database
-from project.web.concurrency import Slots
 from scripts.place import ROOT, free_port
 from scripts.servers.postgresql import Postgresql
 
@@ -181,12 +180,6 @@ def test_limits_never_change_inside_a_transaction(connect: Callable[..., Databas
                 assert cursor.fetchone() == ("1s",)
     finally:
         del connections["private"]
-
-
-def test_health_is_answered_while_every_slot_waits_for_a_server() -> None:
-    slots = Slots(lambda environ, _: [environ["PATH_INFO"].encode()], 1)
-    slots.free.get()
-    assert slots({"PATH_INFO": "/health/live"}, None) == [b"/health/live"]
 
 
 def test_while_postgresql_is_away_one_thread_tries_and_the_others_are_refused_at_once(

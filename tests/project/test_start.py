@@ -52,10 +52,9 @@ def test_every_command_refuses_a_wrong_handler_with_its_place(tmp_path: Path, co
     assert (refused.returncode, refused.stderr, refused.stdout) == (1, SENTENCE.format(folder=tmp_path), "")
 
 
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
-def test_the_api_and_the_events_refuse_a_wrong_handler_with_its_place(tmp_path: Path, interface: str) -> None:
-    granian = [sys.executable, "-m", "granian", "--port", str(free_port()), "--interface", interface]
-    refused = start(app(tmp_path, BARE), *granian, f"project.{interface}:application")
+def test_the_api_refuses_a_wrong_handler_with_its_place(tmp_path: Path) -> None:
+    granian = [sys.executable, "-m", "granian", "--port", str(free_port()), "--interface", "asgi"]
+    refused = start(app(tmp_path, BARE), *granian, "project.asgi:application")
     assert refused.returncode != 0
     assert SENTENCE.format(folder=tmp_path) in refused.stderr
     assert "Traceback" not in refused.stderr + refused.stdout
@@ -137,12 +136,11 @@ def test_a_setting_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     )
     refused = start(tmp_path, *DJANGO, "work", LEASE_SECONDS="soon")
     assert (refused.returncode, refused.stderr) == (1, told)
-    for interface in ("wsgi", "asgi"):
-        granian = [sys.executable, "-m", "granian", "--port", str(free_port()), "--interface", interface]
-        refused = start(tmp_path, *granian, f"project.{interface}:application", LEASE_SECONDS="soon")
-        assert refused.returncode != 0
-        assert told in refused.stderr
-        assert "Traceback" not in refused.stderr
+    granian = [sys.executable, "-m", "granian", "--port", str(free_port()), "--interface", "asgi"]
+    refused = start(tmp_path, *granian, "project.asgi:application", LEASE_SECONDS="soon")
+    assert refused.returncode != 0
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def test_run_says_the_sentence_too(tmp_path: Path) -> None:

@@ -10,8 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-import structlog
-from django.core.wsgi import get_wsgi_application
 from django.db import DatabaseError, OperationalError, connection
 from django.utils import timezone
 
@@ -19,11 +17,13 @@ from accounts.models import Session, User
 from project import redis
 from project.web import rate_limit
 from project.web.rate_limit import Limit
+from queues import together
 from queues.api import fast_path
 from queues.api.fast_path import FastPath
 from queues.enqueue import group_commit
 from queues.enqueue.accept import accept_together
 from queues.models import Request, UserQueue
+from tests.asgi import as_wsgi, in_threads
 from tests.metrics import counted
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of, until
@@ -49,16 +49,25 @@ class Recorded:
     """Django, and how many requests came as far as there."""
 
     def __init__(self) -> None:
-        self.django = get_wsgi_application()
+        self.django = in_threads(2)
         self.asked = 0
 
-    def __call__(self, environ: Any, start_response: Any) -> Any:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.asked += 1
-        return self.django(environ, start_response)
+        await self.django(scope, receive, send)
+
+    async def run(self, do: Any, *values: Any) -> Any:
+        def closing() -> Any:
+            try:
+                return do(*values)
+            finally:
+                connection.close()
+
+        return await self.django.run(closing)
 
 
 def call(application: Any, token: str | None, body: Any = BODY, **environ: Any) -> Answer:
-    """What a WSGI application answers to a submission, with `environ` beside or instead of the usual."""
+    """What an application answers to a submission, with `environ` beside or instead of the usual."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     asked = {
         "REQUEST_METHOD": "POST", "PATH_INFO": "/api/v1/requests", "SCRIPT_NAME": "", "QUERY_STRING": "",
@@ -71,7 +80,7 @@ def call(application: Any, token: str | None, body: Any = BODY, **environ: Any) 
     if token is None:
         del asked["HTTP_AUTHORIZATION"]
     started: list[Any] = []
-    response = application({**asked, **environ}, lambda status, headers, *_: started.append((status, headers)))
+    response = as_wsgi(application)({**asked, **environ}, lambda status, headers, *_: started.append((status, headers)))
     content = b"".join(response)
     getattr(response, "close", lambda: None)()
     (start,) = started
@@ -155,7 +164,6 @@ def test_what_is_plain_gets_the_answer_and_the_row_that_django_makes(
     if sent := environ.get("HTTP_X_REQUEST_ID"):
         assert quick.headers["X-Request-ID"] == slow.headers["X-Request-ID"] == sent
     assert Request.objects.get(id=quick.json["id"]).trace == quick.headers["X-Request-ID"]
-    assert structlog.contextvars.get_contextvars() == {"request_id": quick.headers["X-Request-ID"]}
     told = [{name: value for name, value in answer.json.items() if name not in OWN} for answer in (quick, slow)]
     assert told[0] == told[1]
     assert (slow.json["sequence"], quick.json["sequence"], quick.json["position"]) == (1, 2, 1)
@@ -328,7 +336,7 @@ def test_what_was_not_refused_by_postgresql_itself_is_never_asked_again(
 def test_a_restart_of_postgresql_while_nobody_asks_costs_nobody_anything(
     fast: FastPath, user: User, token: str, django: Recorded, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(group_commit, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(together, "QUIET_SECONDS", 0.0)
     assert call(fast, token).status == 202
     with connection.cursor() as cursor:
         cursor.execute(
@@ -365,17 +373,21 @@ class Unread(io.BytesIO):
 @pytest.mark.parametrize(
     "environ", [{"HTTP_AUTHORIZATION": "Bearer x"}, {"HTTP_AUTHORIZATION": ""}, {"HTTP_HOST": "evil.example"}]
 )
-def test_the_body_of_somebody_who_may_not_ask_is_not_read(environ: dict[str, str], fast: FastPath, token: str) -> None:
-    assert call(fast, token, **environ, **{"wsgi.input": Unread()}).status in (400, 401)
+def test_the_body_of_somebody_who_may_not_ask_is_not_read(environ: dict[str, str], token: str) -> None:
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    assert call(FastPath(refusing), token, **environ, **{"wsgi.input": Unread()}).status == 401
 
 
 def test_after_a_fork_it_accepts_as_before(fast: FastPath, user: User, token: str, django: Recorded) -> None:
     assert call(fast, token).status == 202
-    parents, thread = fast.together._waiting, fast.together._thread
-    fast.together._process += 1  # as in a child, which has no such thread
+    parents, thread = fast.commits._waiting, fast.commits._thread
+    fast.commits._process += 1  # as in a child, which has no such thread
     assert call(fast, token).json["sequence"] == 2
     assert django.asked == 0
-    assert fast.together._thread is not thread
+    assert fast.commits._thread is not thread
     parents.put(None)
     thread.join()
 
@@ -389,7 +401,7 @@ def test_a_connection_that_cannot_even_be_closed_keeps_nobody_waiting(
     looks = {"close_if_unusable_or_obsolete": lambda: None, "close_if_health_check_failed": lambda: None}
     with monkeypatch.context() as patch:
         patch.setattr(group_commit, "accept_together", broken)
-        patch.setattr(group_commit, "connection", SimpleNamespace(close=broken, **looks))
+        patch.setattr(together, "connection", SimpleNamespace(close=broken, **looks))
         assert call(fast, token).status == 503
     assert call(fast, token).status == 202
 
@@ -447,3 +459,55 @@ def test_a_middleware_that_it_does_not_know_turns_it_off(django: Recorded, setti
     application.close()
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "somebody.elses.Tracing"]
     assert fast_path.in_front_of(django) is django
+
+
+def read(application: Any, token: str, path: str, **environ: Any) -> Answer:
+    asked = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "CONTENT_TYPE": "", "CONTENT_LENGTH": ""}
+    return call(application, token, b"", **asked, **environ)
+
+
+@pytest.mark.parametrize("path", ["kinds", "queue", "requests", "requests/{id}"])
+def test_what_is_read_the_short_way_is_what_django_shows(
+    path: str, fast: FastPath, django: Recorded, token: str
+) -> None:
+    place = f"/api/v1/{path}".replace("{id}", call(fast, token).json["id"])
+    both = [read(application, token, place, HTTP_X_REQUEST_ID="mine") for application in (fast, Recorded())]
+    assert django.asked == 0
+    quick, slow = both
+    assert (quick.status, quick.headers, quick.body) == (200, slow.headers, slow.body)
+    if etag := quick.headers.get("ETag"):
+        known = [read(app, token, place, HTTP_IF_NONE_MATCH=etag, HTTP_X_REQUEST_ID="mine") for app in (fast, django)]
+        assert [(answer.status, answer.body) for answer in known] == [(304, b"")] * 2
+        assert known[0].headers == known[1].headers
+
+
+@pytest.mark.parametrize("path", ["kinds", "queue", "requests", "requests/{id}"])
+def test_who_may_not_read_is_refused_as_by_django(path: str, fast: FastPath, token: str) -> None:
+    place = f"/api/v1/{path}".replace("{id}", call(fast, token).json["id"])
+    other = Session.open(new_user()).access
+    if path.endswith("{id}"):
+        assert read(fast, other, place).status == 404
+    Session.objects.all().update(ended_at=timezone.now())
+    refused = read(fast, token, place)
+    assert (refused.status, refused.json["type"]) == (401, "/problems/session-ended")
+
+
+def test_what_one_asks_for_shows_nobody_else_anything(fast: FastPath) -> None:
+    """Many callers' requests are read in one statement."""
+    tokens = [Session.open(user).access for user in with_queues(6)]
+    own = [call(fast, token).json["id"] for token in tokens]
+
+    def ask(n: int) -> list[Answer]:
+        return [read(fast, tokens[n], f"/api/v1/requests/{own[(n + m) % 6]}") for m in range(6)]
+
+    for n, answers in enumerate(at_once(6, ask)):
+        assert [answer.status for answer in answers] == [200] + [404] * 5
+        assert answers[0].json["id"] == own[n]
+
+
+def test_a_schema_that_takes_long_is_asked_in_a_thread_from_then_on(
+    fast: FastPath, django: Recorded, token: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(fast_path, "SLOW_SECONDS", 0.0)
+    assert [call(fast, token).status for _ in range(2)] == [202, 202]
+    assert django.asked == 1

@@ -1,5 +1,6 @@
 """What many ask for at the same time is accepted together, and each has only their own fate."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -67,9 +68,9 @@ def together(monkeypatch: Any) -> Iterator[Callable[..., list[Any]]]:
     def bring(brought: list[Ask], counted: int = 0) -> list[Any]:
         (first,) = asks(*with_queues(1))
         with holding(NOTHING_IS_ACCEPTED):
-            waiting = in_thread(lambda: group.accept(first))
+            waiting = in_thread(lambda: asyncio.run(group.accept(first)))
             in_thread(wait_for_a_lock)()
-            rest = [in_thread(lambda ask=ask: group.accept(ask)) for ask in brought]
+            rest = [in_thread(lambda ask=ask: asyncio.run(group.accept(ask))) for ask in brought]
             until(lambda: group._queue().qsize() == len(brought))
         assert waiting() is not None
         outcomes = [join() for join in rest]
@@ -135,7 +136,7 @@ def test_a_queue_that_is_locked_is_tried_once_more(released: bool, monkeypatch: 
     group = GroupCommit()
     holder = in_thread(hold)
     assert held.wait(30)
-    outcome = in_thread(lambda: group.accept(ask))()
+    outcome = in_thread(lambda: asyncio.run(group.accept(ask)))()
     over.set()
     holder()
     group.close()
@@ -151,7 +152,7 @@ def test_it_ends_after_those_who_came_before_have_their_answers() -> None:
     group = GroupCommit()
     (ask,) = asks(*with_queues(1))
     with holding(NOTHING_IS_ACCEPTED):
-        waiting = in_thread(lambda: group.accept(ask))
+        waiting = in_thread(lambda: asyncio.run(group.accept(ask)))
         in_thread(wait_for_a_lock)()
         ending = in_thread(group.close)
     assert waiting() is not None
@@ -170,6 +171,6 @@ def test_who_was_to_be_tried_once_more_when_it_ends_is_told(monkeypatch: Any) ->
         return {}
 
     monkeypatch.setattr(group_commit, "accept_together", closing)
-    assert in_thread(lambda: group.accept(ask))() is None
+    assert in_thread(lambda: asyncio.run(group.accept(ask)))() is None
     ending[0]()
     assert not group._thread.is_alive()

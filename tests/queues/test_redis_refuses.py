@@ -26,6 +26,7 @@ from tests.accounts.people import PASSWORD, Api
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.queues.api import Caller
 from tests.queues.rows import with_queues
+from tests.queues.test_api_waiting import ask
 from tests.queues.test_fast_path import Recorded, call
 from tests.queues.threads import in_thread
 
@@ -220,7 +221,7 @@ def test_guessing_stays_limited_while_redis_refuses(
 def test_who_waits_for_a_request_hears_of_its_end_while_redis_refuses(refusing: Callable[[], None]) -> None:
     alice = Caller(with_queues(1)[0])
     mine = alice.submit()["id"]
-    polled = in_thread(lambda: (Caller(alice.user, alice.token).get(f"requests/{mine}?wait=20"), time.monotonic()))
+    polled = in_thread(lambda: (ask(alice, f"requests/{mine}?wait=20"), time.monotonic()))
     deadline = time.monotonic() + 20
     while not long_poll.waiting._waiters:
         assert time.monotonic() < deadline

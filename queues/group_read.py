@@ -1,0 +1,67 @@
+"""Reading together what many ask for at the same time: their sessions, and a request each, in one statement."""
+
+from typing import NamedTuple
+from uuid import UUID
+
+import orjson
+
+from queues.representation.rows import (
+    QUEUE,
+    QUEUE_COLUMNS,
+    REQUEST_COLUMNS,
+    TEXT_COLUMNS,
+    RequestRow,
+    queue_of,
+    request_of,
+)
+from queues.sql.statement import Statement
+from queues.together import Together, Waiting
+
+MOST_BYTES = 64 * 1024  # of a request's texts: a larger one is read by itself
+
+# The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one.
+OWN_REQUESTS = Statement(f"""
+    SELECT ask.n, found.*
+    FROM json_to_recordset(%(asks)s::json) AS ask(n int, u uuid, s uuid, r uuid)
+    CROSS JOIN LATERAL (
+        SELECT FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id AND u.is_active
+        WHERE s.id = ask.s AND s.user_id = ask.u AND s.ended_at IS NULL LIMIT 1) living
+    LEFT JOIN LATERAL (
+        SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
+        FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id AND q.user_id = ask.u
+        WHERE r.id = ask.r AND r.bytes <= {MOST_BYTES} LIMIT 1) found ON true
+""")  # noqa: S608  (columns' names)
+
+
+class Asked(NamedTuple):
+    """Who asks, and for which of their requests; None: whether their session lives is all."""
+
+    user_id: UUID
+    session_id: UUID
+    request_id: UUID | None
+
+
+class Found(NamedTuple):
+    """The caller's session lives. Their request, if it is theirs and not too large."""
+
+    request: RequestRow | None
+
+
+class GroupRead(Together[Asked]):
+    """Where the requests of a process bring what they want to read."""
+
+    name = "group-read"
+
+    async def find(self, user_id: UUID, session_id: UUID, request_id: UUID | None = None) -> Found | None:
+        """What there is; None: the session has ended. Raises django.db.Error."""
+        answer: Found | None = await self.bring(Waiting(Asked(user_id, session_id, request_id)))
+        return answer
+
+    def serve(self, group: list[Waiting[Asked]]) -> None:
+        asks = [
+            {"n": n, "u": one.ask.user_id, "s": one.ask.session_id, "r": one.ask.request_id}
+            for n, one in enumerate(group)
+        ]
+        at = len(QUEUE) + 1
+        for row in OWN_REQUESTS.rows(asks=orjson.dumps(asks).decode()):
+            group[row.n].answer = Found(request_of(row[at:], queue_of(row[1:at])))
