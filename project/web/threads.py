@@ -144,7 +144,7 @@ async def _stream(answer: _Answer, send: Send) -> None:
 
 
 async def _unless_gone(receive: Receive, doing: Coroutine[Any, Any, Any]) -> bool:
-    """Whether it came to its end before its client left, which cancels it."""
+    """Whether it came to its end before its client left, which cancels it. Raises what it raises."""
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -153,6 +153,8 @@ async def _unless_gone(receive: Receive, doing: Coroutine[Any, Any, Any]) -> boo
     task, leaving = asyncio.ensure_future(doing), asyncio.ensure_future(gone())
     try:
         await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done() and not task.cancelled():
+            task.result()  # what it raises is raised here
         return task.done()
     finally:
         for one in (task, leaving):

@@ -25,7 +25,7 @@ VARIABLE = "DATABASE_URL"
 EXAMPLE = "postgres://user:password@host:5432/ordered_work"
 
 
-WANTED = 22  # connections that the processes of one `./run up` hold at most
+WANTED = 23  # connections that the processes of one `./run up` hold at most
 FULL = (
     f"PostgreSQL is there but has no free connection, and ./run up wants up to {WANTED}. End what else is connected "
     "(./run stop in other working copies), or raise max_connections."
