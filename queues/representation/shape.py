@@ -51,18 +51,19 @@ def new(accepted: Accepted) -> dict[str, Any]:
 
 def one(request: Any) -> dict[str, Any]:
     """A request with its queue and its JSON as text. If it runs, its progress is asked for: at most one of a queue."""
+    live = request.finished_at is None  # most of a page are final, and the queue has nothing to say of them
     return {
         "id": request.id,
         "kind": request.kind,
         "version": request.version,
-        "status": request.status_now.value,
+        "status": request.status_now.value if live else request.status,
         "sequence": request.seq,
-        "position": request.position,
-        "eta_seconds": request.eta_seconds,
+        "position": request.position if live else None,
+        "eta_seconds": request.eta_seconds if live else None,
         "payload": orjson.Fragment(request.payload_text),
-        "attempt": request.attempt_now,
+        "attempt": request.attempt_now if live else request.attempt,
         "max_attempts": request.max_attempts,
-        "progress": progress.look([request.id])[0] if request.running else None,
+        "progress": progress.look([request.id])[0] if live and request.running else None,
         "result": None if request.result_text is None else orjson.Fragment(request.result_text),
         "error": None if request.error_text is None else _error(orjson.loads(request.error_text)),
         "retry_of": request.retry_of_id,
@@ -70,7 +71,7 @@ def one(request: Any) -> dict[str, Any]:
         "created_at": request.created_at,
         "not_before": request.not_before,
         "expires_at": request.expires_at,
-        "started_at": request.started,
+        "started_at": request.started if live else request.started_at,
         "finished_at": request.finished_at,
     }
 
