@@ -14,9 +14,9 @@ from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from accounts import mail
 from accounts.audit import Event, SecurityEvent, record
-from accounts.mail import Purpose
+from accounts.mail import outbox as mail
+from accounts.mail.outbox import Purpose
 from accounts.models import Invitation, Session, User
 from project.admin.base import FastAdmin, ReadOnlyAdmin
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from accounts.audit import Event, SecurityEvent, printable, record
 from accounts.invitations import Invitation
-from accounts.mail import Mail
+from accounts.mail.outbox import Mail
 from accounts.tokens import AccessToken, Claims, RefreshToken
 from project.rest.problems import Unauthenticated
 

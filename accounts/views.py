@@ -12,11 +12,12 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import cookie, invitations, recovery
+from accounts import cookie, invitations
 from accounts.audit import Event, record, record_refusal
 from accounts.authentication import UserRequest
 from accounts.login_throttle import failed_logins_limited
-from accounts.mail import Purpose
+from accounts.mail import recovery
+from accounts.mail.outbox import Purpose
 from accounts.models import RefreshSpent, Session, SessionEnded, User, WrongCredentials
 from accounts.serializers import (
     EraseBody,

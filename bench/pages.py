@@ -155,7 +155,7 @@ def api_pages() -> list[str]:
     pages += [f"{requests}?kind={kind}" for kind in ("demo.echo", "demo.flaky", "http.call")]
     pages += [f"{requests}?created_after={old}", f"{requests}?created_before={old}", f"{requests}?created_after={new}"]
     pages += [f"{requests}?created_before={new}&order=asc", f"{requests}?status=failed&kind=demo.flaky"]
-    from queues.api.pagination import Cursor
+    from queues.representation.pagination import Cursor
 
     for place in (DEEP // 2, 10):
         pages += [f"{requests}?cursor={Cursor(place)}", f"{requests}?cursor={Cursor(place)}&status=failed"]

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from itertools import cycle, islice
 from statistics import median
 
-from queues.values import Submission
-
 from accounts.models import Session, User
 from bench.accept import BODY, listening
 from bench.load import Load, drive, post
@@ -20,6 +18,7 @@ from bench.users import users
 from queues.enqueue.accept import accept
 from queues.kinds import find
 from queues.models import Request
+from queues.values import Submission
 from scripts.place import free_port
 from scripts.run.application import services
 

@@ -331,7 +331,7 @@ LOGGING = {
     "style": ENV.log_format if ENV.log_format != "auto" else "console" if DEBUG or sys.stderr.isatty() else "json",
 }
 
-# Mails wait in PostgreSQL and leave from the dispatcher (accounts/mail.py).
+# Mails wait in PostgreSQL and leave from the dispatcher (accounts/mail/outbox.py).
 MAIL = email_url.parse(ENV.email_url or ("console:" if DEBUG else ""))
 globals().update(MAIL)  # EMAIL_BACKEND, EMAIL_HOST ..
 DEFAULT_FROM_EMAIL = ENV.default_from_email

@@ -4,7 +4,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.urls import include, path
 
-from accounts import pages as account_pages
+from accounts.mail import pages as account_pages
 from accounts.views import jwks
 from project.rest import docs, pages
 from project.telemetry import health

@@ -13,7 +13,7 @@ import structlog
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from accounts import mail
+from accounts.mail import delivery as mail
 from accounts.models import User
 from processing.broker.rabbitmq import BrokerUnavailable
 from processing.dispatch.set_aside import SetAside

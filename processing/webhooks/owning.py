@@ -12,8 +12,8 @@ from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from processing.webhooks.delivery.signing import new_secret
 from processing.webhooks.models import Delivery, DeliveryState, Event, Webhook
-from processing.webhooks.signing import new_secret
 from queues.enqueue.accept import open_queue
 
 log = structlog.get_logger()

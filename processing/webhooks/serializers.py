@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiExample, extend_schema_field
 from rest_framework import serializers
 
-from processing.webhooks import addresses
+from processing.webhooks.delivery import addresses
 from processing.webhooks.models import CHOSEN, DeliveryState, Event
 from project.rest.serializers import StrictSerializer, Text
 from queues.api.serializers import CursorField

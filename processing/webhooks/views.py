@@ -28,8 +28,8 @@ from processing.webhooks.showing import shown, shown_delivery
 from project.rest.problems import Conflict, FieldError, Invalid, NotFound
 from project.rest.views import StrictView
 from project.web import rate_limit
-from queues.api.pagination import Cursor
 from queues.api.requests import identified
+from queues.representation.pagination import Cursor
 
 LOCATION = OpenApiParameter("Location", str, OpenApiParameter.HEADER, response=[201], description="Where it is.")
 CALLS = rate_limit.Limit("webhooks", settings.ENV.webhook_calls_per_minute)

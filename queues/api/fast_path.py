@@ -32,14 +32,14 @@ from project.web.middleware import Edge, request_id_for
 from project.web.threads import Receive, Scope, Send
 from queues import kinds
 from queues.api.requests import NOBODYS, UUID_TEXT, encoded, identified, is_known, kinds_shown, listed, tagged
-from queues.api.response_cache import Kept
 from queues.enqueue.group_commit import GroupCommit
 from queues.enqueue.parsing import read_one
 from queues.exceptions import SessionOver
-from queues.group_read import GroupRead
 from queues.permissions import known_to_may_ask, open_to_all
 from queues.representation import shape
+from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary
+from queues.representation.response_cache import Kept
 from queues.representation.rows import RequestRow
 from queues.values import Ask, Submission
 

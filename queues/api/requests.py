@@ -16,7 +16,6 @@ from rest_framework.request import Request as APIRequest
 from rest_framework.response import Response
 
 from accounts.authentication import SessionEnded, SignedTokenAuthentication
-from accounts.models import User
 from accounts.tokens import Claims
 from project.rest.problems import (
     Conflict,
@@ -33,11 +32,8 @@ from project.settings import BATCH_BODY_LIMIT
 from project.web import rate_limit
 from project.web.threads import WAITED
 from queues import kinds, permissions
-from queues.api import response_cache
 from queues.api.byte_refusals import retry_after, too_many_bytes
 from queues.api.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
-from queues.api.pagination import Cursor, Filters, page
-from queues.api.response_cache import Kept
 from queues.api.serializers import (
     AttemptShown,
     BatchBody,
@@ -57,8 +53,10 @@ from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooMa
 from queues.live.long_poll import waiting
 from queues.models import Attempt
 from queues.notify import hints
-from queues.representation import shape
+from queues.representation import response_cache, shape
+from queues.representation.pagination import Cursor, Filters, page
 from queues.representation.queue_summary import summary
+from queues.representation.response_cache import Kept
 from queues.representation.rows import RequestRow, check_session, own_queue, own_request
 from queues.values import Accepted, Submission
 
@@ -192,7 +190,10 @@ class KindsView(OwnersView):
     def get(self, request: APIRequest) -> HttpResponse:
         """What you may ask for."""
         check_session(caller(request).user_id, caller(request).session_id)
-        return unless_known(request.META.get("HTTP_IF_NONE_MATCH", ""), kinds_shown(tuple(permissions.kinds_for(caller(request).user_id))))
+        return unless_known(
+            request.META.get("HTTP_IF_NONE_MATCH", ""),
+            kinds_shown(tuple(permissions.kinds_for(caller(request).user_id))),
+        )
 
 
 def caller(request: APIRequest) -> Claims:

@@ -8,8 +8,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from project.rest.serializers import StrictSerializer, Text
-from queues.api.pagination import Cursor
 from queues.enqueue.parsing import LARGEST_BATCH, read_time
+from queues.representation.pagination import Cursor
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
 
 LARGEST_PAGE = 200

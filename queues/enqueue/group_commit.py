@@ -9,10 +9,10 @@ import structlog
 from django.db import DatabaseError, OperationalError
 
 from project.web import rate_limit
+from project.web.together import Together, Waiting
 from queues.enqueue.accept import accept_together
 from queues.notify import hints
 from queues.notify.changes import changed
-from queues.together import Together, Waiting
 from queues.values import Accepted, Ask
 
 TRIES = 2  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds

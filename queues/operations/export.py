@@ -11,11 +11,10 @@ from django.db.models import Model
 
 from accounts.audit import SecurityEvent
 from accounts.models import Session, User
-from queues.api import pagination
-from queues.api.pagination import Cursor, Filters
 from queues.models import Attempt, IdempotencyKey, UserQueue
 from queues.operations.selectors import by_key
-from queues.representation import shape
+from queues.representation import pagination, shape
+from queues.representation.pagination import Cursor, Filters
 
 PAGE = 200
 

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
-from queues.api import response_cache
+from queues.representation import response_cache
 from queues.sql.statement import Statement, left_out, wait_at_most
 from queues.states import FINAL, Status
 

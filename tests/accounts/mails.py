@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from django.core import mail as outbox
 
-from accounts.mail import send_next
+from accounts.mail.delivery import send_next
 
 
 def delivered() -> list[outbox.EmailMessage]:

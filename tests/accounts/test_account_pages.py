@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from accounts.mail_tokens import RESET, VERIFY
+from accounts.mail.links import RESET, VERIFY
 from accounts.models import User
 from project.web import rate_limit
 from project.web.rate_limit import Limit

@@ -14,9 +14,10 @@ from django.utils import timezone
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from accounts import mail
 from accounts.audit import SecurityEvent
-from accounts.mail import Mail, Purpose, put, send_next
+from accounts.mail import delivery as mail
+from accounts.mail.delivery import send_next
+from accounts.mail.outbox import Mail, Purpose, put
 from accounts.models import User
 from processing.dispatch.chores import Chore
 from project import email_url

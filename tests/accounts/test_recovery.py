@@ -10,10 +10,10 @@ from django.core import signing
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from accounts import mail_tokens
 from accounts.audit import SecurityEvent
-from accounts.mail import Mail
-from accounts.mail_tokens import RESET, VERIFY
+from accounts.mail import links as mail_tokens
+from accounts.mail.links import RESET, VERIFY
+from accounts.mail.outbox import Mail
 from accounts.models import Session, User
 from project.web import rate_limit
 from project.web.rate_limit import Limit

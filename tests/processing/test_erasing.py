@@ -21,10 +21,10 @@ from processing.operations import erase
 from project import redis
 from project.redis import call
 from project.web.rate_limit import SUBMIT
-from queues.api import response_cache
 from queues.management.command_base import OperatorCommand
 from queues.models import Attempt, IdempotencyKey, OperatorAction, Request, UserQueue
 from queues.notify import progress
+from queues.representation import response_cache
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit, until

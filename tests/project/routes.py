@@ -8,17 +8,16 @@ from uuid import uuid4
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
-from accounts.mail_tokens import RESET, VERIFY
+from accounts.mail.links import RESET, VERIFY
 from accounts.models import Session, User
 from accounts.tokens import read_refresh
 from processing.schedules import writing
+from processing.webhooks.delivery.signing import new_secret
 from processing.webhooks.models import Delivery, Event, Webhook
-from processing.webhooks.signing import new_secret
-from queues.api import response_cache
 from queues.api.requests import encoded
-from queues.api.response_cache import Kept
 from queues.models import Request
-from queues.representation import shape
+from queues.representation import response_cache, shape
+from queues.representation.response_cache import Kept
 from queues.states import QueueState, Status
 from tests.accounts.people import PASSWORD, make_user
 from tests.queues.rows import queue_of, request_in

@@ -8,8 +8,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from queues.api import pagination
 from queues.models import Request
+from queues.representation import pagination
 from queues.states import QueueState, Status
 from tests.queues.api import Caller
 from tests.queues.rows import NOW, a_long_story, queue_of, request_in

@@ -9,12 +9,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from project import redis
-from queues.api import response_cache
 from queues.metrics import CACHE_ASKED
 from queues.models import Request
 from queues.operations import retention
 from queues.operations.retention import Retention
-from queues.representation import rows
+from queues.representation import response_cache, rows
 from queues.states import Status
 from tests.queues.api import Caller
 

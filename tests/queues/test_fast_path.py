@@ -15,9 +15,8 @@ from django.utils import timezone
 
 from accounts.models import Session, User
 from project import redis
-from project.web import rate_limit
+from project.web import rate_limit, together
 from project.web.rate_limit import Limit
-from queues import together
 from queues.api import fast_path
 from queues.api.fast_path import FastPath
 from queues.enqueue import group_commit

@@ -6,9 +6,9 @@ from django.conf import settings
 
 from accounts.models import User
 from processing.http_call import transport
-from processing.webhooks import deliverer as module
 from processing.webhooks import owning
-from processing.webhooks.deliverer import Deliverer
+from processing.webhooks.delivery import deliverer as module
+from processing.webhooks.delivery.deliverer import Deliverer
 from processing.webhooks.models import CHOSEN, Webhook
 from tests.processing.crew import new_user
 from tests.processing.webhooks.receiver import Receiver, make_authority, receiving

@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from accounts.models import User
 from processing.handlers import HandlerRequest, Reject
-from processing.webhooks import owning, retention, signing
-from processing.webhooks.deliverer import Deliverer, backoff
+from processing.webhooks import owning, retention
+from processing.webhooks.delivery import signing
+from processing.webhooks.delivery.deliverer import Deliverer, backoff
 from processing.webhooks.models import Delivery, Webhook
 from queues.lifecycle import control
 from queues.lifecycle.expiry import expire

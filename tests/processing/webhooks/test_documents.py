@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from processing.webhooks import owning, signing
+from processing.webhooks import owning
+from processing.webhooks.delivery import signing
 from scripts.place import ROOT
 from tests.processing.crew import new_user
 from tests.processing.webhooks.receiver import Got, Receiver

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from processing.webhooks.deliverer import Deliverer
+from processing.webhooks.delivery.deliverer import Deliverer
 from processing.worker.process import stop_on_signals
 from project.postgresql.limits import play
 from project.telemetry import health

@@ -1,7 +1,7 @@
 """What users do by mail: confirm their address, and get back in with a new password.
 
 Who asks learns nothing about who exists. Asking stores what was asked, the same row for every address; the dispatcher
-looks whose address it is (accounts/mail.py). So the answer and its time are the same for all.
+looks whose address it is (accounts/mail/outbox.py). So the answer and its time are the same for all.
 """
 
 import hashlib
@@ -11,10 +11,10 @@ from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.db import transaction
 
-from accounts import mail
 from accounts.audit import Event, record
-from accounts.mail import Purpose
-from accounts.mail_tokens import RESET, VERIFY, LinkInvalid
+from accounts.mail import outbox as mail
+from accounts.mail.links import RESET, VERIFY, LinkInvalid
+from accounts.mail.outbox import Purpose
 from accounts.models import User
 from project.rest.problems import ServiceUnavailable
 from project.web import rate_limit

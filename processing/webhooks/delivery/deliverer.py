@@ -24,10 +24,10 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from processing.webhooks import metrics
+from processing.webhooks.delivery.sending import Answer, Message, send
 from processing.webhooks.messages import bodies
 from processing.webhooks.models import DeliveryState
 from processing.webhooks.retention import prune
-from processing.webhooks.sending import Answer, Message, send
 from processing.webhooks.statements import ANNOUNCE, DUE, FRESH, HELD, LAG, LEASE, NEXT, RECORD, RELEASE
 
 LOOK_SECONDS = 0.2  # between two looks for what is due

@@ -1,26 +1,26 @@
-"""Mails: put down in PostgreSQL by who asks, sent by the dispatcher, one at a time, until one try succeeds.
+"""The dispatcher sends the mails that were put down, one at a time, until one try succeeds.
 
-A row says what was asked, not what is sent: whose address it is, and which link they get, is found out when it leaves.
 Killed between sending and deleting the row, it sends a mail twice.
 """
 
 import smtplib
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
 
 import structlog
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import models
-from django.db.models.functions import Lower, Now
+from django.db.models.functions import Lower
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.http import urlencode
 from prometheus_client import Counter
 
 from accounts.audit import Event, record
-from project.web import rate_limit
+from accounts.invitations import Invitation
+from accounts.mail.links import RESET, VERIFY
+from accounts.mail.outbox import Mail, Purpose
+from accounts.models import User
 
 MOST_ACCOUNTS = 10  # of one address, in one mail
 GIVEN_UP_AFTER = timedelta(days=1)
@@ -39,50 +39,7 @@ for _outcome in ("sent", "failed", "given_up"):
 
 log = structlog.get_logger(__name__)
 
-
-class Purpose(models.TextChoices):
-    VERIFY = "verify"  # confirm the address
-    RESET = "reset"  # set a new password
-    INVITE = "invite"  # an invitation's code
-
-
 SENT = {Purpose.VERIFY: Event.VERIFICATION_MAILED, Purpose.RESET: Event.RESET_MAILED}
-
-
-class Mail(models.Model):
-    """One that is to be sent. The dispatcher deletes it when it has left, or was tried for a day."""
-
-    purpose = models.CharField(max_length=10, choices=Purpose)
-    address = models.CharField(max_length=254, help_text="Where to; whether somebody has it is not known yet.")
-    user_id = models.UUIDField(null=True, help_text="Only for this one of the users with the address.")
-    invitation = models.ForeignKey("accounts.Invitation", models.CASCADE, null=True, db_index=False)
-    asked_from = models.GenericIPAddressField(null=True)
-    request_id = models.CharField(max_length=64, db_default="")
-    created_at = models.DateTimeField(db_default=Now())
-    due_at = models.DateTimeField(db_default=Now(), help_text="When it is tried, or tried again.")
-    attempts = models.IntegerField(default=0, db_default=0)
-
-    class Meta:
-        indexes = [models.Index("due_at", name="mail_due")]
-
-    def __str__(self) -> str:
-        return f"{self.purpose} {self.pk}"
-
-
-def put(
-    purpose: Purpose,
-    address: str,
-    *,
-    request: Any = None,
-    user_id: UUID | None = None,
-    invitation_id: int | None = None,
-) -> None:
-    """Have it sent, in the caller's transaction if there is one."""
-    mail = Mail(purpose=purpose, address=address, user_id=user_id, invitation_id=invitation_id)
-    if request is not None:
-        mail.asked_from = rate_limit.client_address(request) or None
-        mail.request_id = getattr(request, "request_id", "")
-    mail.save(force_insert=True)
 
 
 def send_next() -> bool:
@@ -113,10 +70,8 @@ def send(mail: Mail) -> None:
     log.info("mail_sent", purpose=mail.purpose, mail=mail.id, attempts=mail.attempts)
 
 
-def users_of(mail: Mail) -> list[Any]:
+def users_of(mail: Mail) -> list[User]:
     """Who has this address, and what the mail is for still to do."""
-    from accounts.models import User
-
     users = User.objects.alias(lower=Lower("email")).filter(lower=mail.address.lower(), is_active=True).order_by("id")
     if mail.user_id:
         users = users.filter(id=mail.user_id)
@@ -127,10 +82,8 @@ def users_of(mail: Mail) -> list[Any]:
     return []
 
 
-def links_for(mail: Mail, users: list[Any]) -> str:
+def links_for(mail: Mail, users: list[User]) -> str:
     """The text with a link for each of them, the subject first; empty where there is nobody."""
-    from accounts.mail_tokens import RESET, VERIFY
-
     if not users:
         return ""
     token, page = {"verify": (VERIFY, "verify-email"), "reset": (RESET, "password-reset/confirm")}[mail.purpose]
@@ -145,8 +98,6 @@ def links_for(mail: Mail, users: list[Any]) -> str:
 
 def invitation(mail: Mail) -> str:
     """The text with the code of one that can still be used; empty if it cannot."""
-    from accounts.invitations import Invitation
-
     usable = Invitation.objects.filter(used_at=None, expires_at__gt=timezone.now())
     found = usable.filter(id=mail.invitation_id).first() if mail.invitation_id else None
     return (

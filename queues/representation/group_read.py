@@ -5,6 +5,7 @@ from uuid import UUID
 
 import orjson
 
+from project.web.together import Together, Waiting
 from queues.representation.rows import (
     QUEUE,
     QUEUE_COLUMNS,
@@ -15,7 +16,6 @@ from queues.representation.rows import (
     request_of,
 )
 from queues.sql.statement import Statement
-from queues.together import Together, Waiting
 
 MOST_BYTES = 64 * 1024  # of a request's texts: a larger one is read by itself
 

@@ -14,8 +14,8 @@ from accounts.audit import printable
 from processing.handlers import Reject
 from processing.http_call.client import REDIRECTS, Hop, ask
 from processing.http_call.transport import Budget, CallFailed, GivenUp
-from processing.webhooks import signing
-from processing.webhooks.addresses import WEBHOOKS, read
+from processing.webhooks.delivery import signing
+from processing.webhooks.delivery.addresses import WEBHOOKS, read
 from processing.webhooks.showing import message_id
 
 BODY_KEPT = 1024  # bytes of the answer
