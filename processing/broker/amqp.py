@@ -148,16 +148,21 @@ class Link:
             raise Blocked("an alarm of RabbitMQ keeps publishers waiting")
         raise NoAnswer(f"no answer for {seconds:.1f} s")
 
-    def wait_for_some_time(self, channel: Channel, done: Callable[[], bool], seconds: float) -> bool:
-        """Whether it was `done` within `seconds`; nothing is wrong if not. Raises what closed the channel."""
+    def new_channel(self, opened: Callable[[Channel], None], closed: Callable[[Channel, BaseException], None]) -> None:
+        """Ask for a channel: `opened` is told once it is there, and `closed` when RabbitMQ has closed it."""
+        self._must_be_open()
+        self._connection.channel(on_open_callback=opened).add_on_close_callback(closed)
+
+    def serve(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Whether it was `done` within `seconds`; nothing is wrong if not. Raises what ended the connection."""
+        self._must_be_open()
         timer = self._loop.call_later(seconds, _nothing)
         try:
-            moved = self._move(lambda: done() or channel.is_closed, seconds)
+            moved = self._move(done, seconds)
         finally:
-            self._loop.remove_timeout(timer)
+            if self._loop is not None:
+                self._loop.remove_timeout(timer)
         self._must_be_open()
-        if moved and not done():
-            raise self._closed.pop(channel.channel_number)
         return moved
 
     def flush(self, seconds: float) -> None:

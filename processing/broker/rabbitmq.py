@@ -107,29 +107,26 @@ def ping(timeout: float = 2) -> None:
         Link(settings.ENV.rabbitmq_url, timeout).close()
 
 
-class Channel:
-    """One connection with one channel, for one thread; opened when needed and again after a failure."""
+class Connection:
+    """One connection, for one thread; opened when needed and again after a failure."""
 
     heartbeat = 60  # seconds; a thread that runs a long handler serves none meanwhile
 
     def __init__(self) -> None:
         self._link: Link | None = None
-        self._channel: Any = None
         self._used = time.monotonic()
 
-    def open(self) -> Any:
-        """The live channel. Raises BrokerUnavailable."""
+    def open(self) -> Link:
+        """The live connection. Raises BrokerUnavailable."""
         now = time.monotonic()
         if now - self._used > STALE_SECONDS:
             self._look_whether_alive()
         self._used = now
-        if self._channel is None or not self._channel.is_open or self._link is None or not self._link.is_open:
+        if self._link is None or not self._link.is_open:
             self.close()
             with as_unavailable():
                 self._link = Link(settings.ENV.rabbitmq_url, heartbeat=self.heartbeat)
-                self._channel = self._link.channel(ANSWER_SECONDS)
-                self._prepare(self._link, self._channel)
-        return self._channel
+        return self._link
 
     def _look_whether_alive(self) -> None:
         """After a long silence: the broker may have closed the connection, and only reading from it tells."""
@@ -138,24 +135,45 @@ class Channel:
         except BrokerUnavailable:
             self.close()
 
-    def _prepare(self, link: Link, channel: Any) -> None:
-        """What a fresh channel is told first."""
-
     def keep_alive(self) -> None:
-        """Answer the broker's heartbeats; to be called at least every half minute by one who keeps a channel."""
+        """Answer the broker's heartbeats; to be called at least every half minute by one who keeps a connection."""
         if self._link is not None:
             with as_unavailable():
                 self._link.look()
 
     def close(self) -> None:
         """Let go of the connection; what was not acked goes back to its place in its queue."""
-        link, self._link, self._channel = self._link, None, None
+        link, self._link = self._link, None
         if link is not None:
             link.close()
 
+
+class Channel(Connection):
+    """A connection with one channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._channel: Any = None
+
+    def channel(self) -> Any:
+        """The live channel. Raises BrokerUnavailable."""
+        link = self.open()
+        if self._channel is None or not self._channel.is_open:
+            with as_unavailable():
+                self._channel = link.channel(ANSWER_SECONDS)
+                self._prepare(link, self._channel)
+        return self._channel
+
+    def _prepare(self, link: Link, channel: Any) -> None:
+        """What a fresh channel is told first."""
+
+    def close(self) -> None:
+        self._channel = None
+        super().close()
+
     def _ask(self, question: Callable[[Any, Answered], object], seconds: float = ANSWER_SECONDS) -> Any:
         """RabbitMQ's answer. Raises pika's errors."""
-        channel = self.open()
+        channel = self.channel()
         assert self._link is not None  # noqa: S101  (opened)
         return self._link.ask(channel, partial(question, channel), seconds)
 
@@ -191,7 +209,7 @@ class Publisher(Channel):
         gives its messages back (mandatory): it is declared again and gets all of them.
         """
         batch = list(queues)
-        self.open()  # where that fails it is no queue's fault
+        self.channel()  # where that fails it is no queue's fault
         try:
             for _ in range(3):
                 if not batch:
@@ -205,7 +223,7 @@ class Publisher(Channel):
 
     def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
         """Publish; the part of the batch whose queues were gone."""
-        channel = self.open()
+        channel = self.channel()
         with as_unavailable():
             self._returned.clear()
             for name, pointers in batch:
@@ -238,7 +256,7 @@ class Publisher(Channel):
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
         """Publish ready-made messages to the queue `name`. Raises BrokerUnavailable."""
-        channel = self.open()
+        channel = self.channel()
         with as_unavailable():
             for body in bodies:
                 channel.basic_publish("", name, body, pika.BasicProperties(**properties))
@@ -284,7 +302,7 @@ class TokenSender(Channel):
     def send(self, name: str, body: bytes, properties: dict[str, Any]) -> None:
         """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable."""
         with as_unavailable():
-            self.open().basic_publish("", name, body, pika.BasicProperties(**properties))
+            self.channel().basic_publish("", name, body, pika.BasicProperties(**properties))
             assert self._link is not None  # noqa: S101  (opened)
             self._link.flush(ANSWER_SECONDS)
 

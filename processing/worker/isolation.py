@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 import structlog
@@ -84,14 +85,13 @@ class Alone:
         if time.monotonic() - self.began > START_SECONDS:
             self.process.kill()
 
-    def renewal(self) -> Renewal | None:
+    def renewals(self) -> Iterator[Renewal]:
         """The lease, until the process has taken it over."""
-        if self.gone or not self.recording.is_to_renew():
-            return None
-        lease = self.recording.lease
-        return Renewal(lease.queue_id, lease.fence, lease.done_seq + 1, lambda: None)
+        if not self.gone and self.recording.is_to_renew():
+            lease = self.recording.lease
+            yield Renewal(lease.queue_id, lease.fence, lease.done_seq + 1, lambda: None)
 
-    def fenced_out(self) -> None:
+    def fenced_out(self, queue_id: int) -> None:
         """The process has it; it is still to be told to stop."""
         self.gone = True
 

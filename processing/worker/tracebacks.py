@@ -94,7 +94,13 @@ def _below_call(frames: Iterator[tuple[FrameType, int]]) -> Iterator[tuple[Frame
         yield frame, line
 
 
-OURS = ("processing.worker.turn", "processing.worker.recorder", "processing.results")
+OURS = (
+    "processing.worker.attempt",
+    "processing.worker.turn",
+    "processing.worker.token_run",
+    "processing.worker.recorder",
+    "processing.results",
+)
 
 
 def _told(stack: traceback.StackSummary, error: str) -> str:

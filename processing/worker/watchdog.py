@@ -6,7 +6,7 @@ import ctypes
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol, cast
 
@@ -40,15 +40,15 @@ class Renewal(NamedTuple):
 
 
 class Watched(Protocol):
-    """What goes on in another thread: a turn, the rest of a bundle of turns, a process of one request."""
+    """What goes on in another thread: the run of a token, a process of one request."""
 
     def look_after(self) -> None:
         """Called every few milliseconds. Raises FencedOut: there is nothing to look after any more."""
 
-    def renewal(self) -> Renewal | None:
-        """Its lease, if it is time to renew it."""
+    def renewals(self) -> Iterable[Renewal]:
+        """Its leases whose time has come to be renewed."""
 
-    def fenced_out(self) -> None:
+    def fenced_out(self, queue_id: int) -> None:
         """The lease that was to be renewed is somebody else's by now."""
 
     def abandon(self) -> None:
@@ -190,12 +190,11 @@ class Watch:
 
     def _look(self) -> None:
         """Look after each, and renew all leases whose time has come in one statement."""
-        wanted = []
+        wanted: list[tuple[Watched, Renewal]] = []
         for turn in tuple(self._turns):
             try:
                 turn.look_after()
-                if (renewal := turn.renewal()) is not None:
-                    wanted.append((turn, renewal))
+                wanted.extend((turn, renewal) for renewal in turn.renewals())
             except FencedOut:
                 log.warning("the watch was fenced out", of=str(turn))
                 self.remove(turn)
@@ -212,7 +211,7 @@ class Watch:
         renewed = renew([renewal[:3] for _, renewal in wanted])
         for turn, renewal in wanted:
             if renewal.queue_id not in renewed:
-                turn.fenced_out()
+                turn.fenced_out(renewal.queue_id)
             elif renewed[renewal.queue_id]:
                 renewal.ask_to_stop()
 

@@ -45,7 +45,7 @@ def _limits(role: Role) -> Limits:
     if role == "dispatcher":
         return Limits(env.background_statement_seconds, 1.0, 5.0)
     if role == "worker":
-        return Limits(env.background_statement_seconds, 2.0, 10.0)
+        return Limits(env.background_statement_seconds, 0.1, 10.0)  # a row that is locked is tried again, by itself
     return Limits(env.command_statement_seconds, 60.0, 3600.0)
 
 

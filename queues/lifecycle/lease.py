@@ -1,9 +1,12 @@
-"""A worker's right to run one user's queue, for a time: taken, used and given back here and nowhere else."""
+"""A worker's right to run users' queues, for a time: taken, used and given back here and nowhere else.
+
+Many are taken with one statement, and what came of many is recorded with one: each row keeps its own fence.
+"""
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
-from typing import Any, Self
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import orjson
@@ -16,9 +19,10 @@ from queues.sql.protocol import (
     HELD,
     KEEP_BEGINNING,
     LEASE,
+    LEASE_TOGETHER,
     LEASED,
     RECORD,
-    RECORD_AND_LEASE,
+    RECORD_TOGETHER,
     RENEW,
     REPUBLISH,
 )
@@ -33,9 +37,8 @@ YOUNG_SECONDS = 2.0  # .. and the lease, once it is as old as this, is given bac
 class Lease:
     """Held by one worker thread; every write names its fence, so that a holder who lost it writes nothing."""
 
-    def __init__(self, row: Any, holder: int, asked: float) -> None:
+    def __init__(self, row: Any, asked: float) -> None:
         self.asked = asked  # when, on the monotonic clock
-        self.holder = holder
         self.queue_id: int = row.queue_id
         self.user_id: UUID = row.user_id
         self.generation: int = row.generation
@@ -48,7 +51,7 @@ class Lease:
         self.since = self.taken_at  # when the head was claimed: its attempt begins with that
         self.state = QueueState.DRAINING
         self.paused = False
-        self.head = None if row.id is None else _work(row)
+        self.head = None if row.seq is None else _work(row)
 
     @classmethod
     def take(cls, queue_id: int, holder: int, left: int | None = None) -> Self | None:
@@ -57,18 +60,27 @@ class Lease:
         `left` is the fence of a lease whose holder leaves the queue to this one.
         """
         asked = time.monotonic()
-        row = LEASE.row(queue=queue_id, holder=holder, seconds=settings.ENV.lease_seconds, left=left)
-        return None if row is None else cls(row, holder, asked)
+        (row,) = LEASE.rows(**_asked_for([queue_id], holder), left=left)
+        return None if row.queue_id is None else cls(row, asked)
 
     @property
     def came_in_time(self) -> bool:
         """Whether its answer is no older than one may be that nobody gives back. Asked once its holder knows it."""
         return time.monotonic() - self.asked <= ANSWER_SECONDS
 
+    def now(self) -> datetime:
+        """The database's clock, carried on by this machine's monotonic one: a wrong clock here changes nothing."""
+        return self.taken_at + timedelta(seconds=time.monotonic() - self.received)
+
     @property
     def careful(self) -> bool:
         """Whether a worker died here lately: run one request, record it, then the next."""
         return self.done_seq < self.careful_to
+
+    @property
+    def waiting(self) -> int:
+        """How many requests without an outcome RabbitMQ has, as far as is known here."""
+        return self.published_seq - self.done_seq
 
     @property
     def last_chance(self) -> bool:
@@ -79,14 +91,8 @@ class Lease:
         )
 
     def claimed(self, count: int) -> list[Work]:
-        """The first `count` requests without an outcome, in order, of those that RabbitMQ has.
-
-        They were claimed by `record` before. What is not published yet is left alone: waiting for it would hold up the
-        recording of the others.
-        """
-        count = min(count, self.published_seq - self.done_seq)
-        rows = CLAIMED.rows(queue=self.queue_id, done=self.done_seq, count=count)
-        return [_work(row) for row in rows]
+        """The first `count` requests without an outcome; as `claimed`."""
+        return claimed([(self, count)])[self.queue_id]
 
     def record(
         self,
@@ -95,46 +101,25 @@ class Lease:
         then: Next,
         claim: int = 0,
         delay: float | None = None,
-        follow: int | None = None,
         began: datetime | None = None,
-    ) -> "Lease | None":
-        """Write `outcomes`, move done_seq on by `passed` and say how the queue goes on, in one transaction.
-
-        `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left
-        goes idle when `then` is draining or ready; `state` tells. `began` is when the attempt began that runs already,
-        of what is the head then; None: it begins now. Unless it goes on, the queue `follow` is taken in the same
-        transaction: its lease; None where it is not ready, or locked, or a worker died there. Raises FencedOut.
-        """
-        values = {
-            "queue": self.queue_id,
-            "fence": self.fence,
-            "done": self.done_seq,
-            "passed": passed,
-            "final": passed - sum(outcome.status != Status.RETRYING for outcome in outcomes),
-            "then": then.value,
-            "claim": claim,
-            "began": began,
-            "delay": delay,
-            "seconds": settings.ENV.lease_seconds,
-            "bytes": sum(len(outcome.result.encode()) for outcome in outcomes if outcome.result is not None),
-            "outcomes": orjson.dumps([_told(outcome) for outcome in outcomes]).decode(),
-        }
-        asked = time.monotonic()
-        if follow is None:
-            row = RECORD.row(**values)
-        else:
-            row = RECORD_AND_LEASE.row(**values, next=follow, holder=self.holder, left=None)
-        if row is None:
+    ) -> None:
+        """Record by itself, and wait for the row if somebody has locked it; as `Record` says. Raises FencedOut."""
+        record = Record(self, passed, outcomes, then, claim, delay, began)
+        (row,) = RECORD.rows(**_told_of([record]))
+        if not row.recorded:
             raise FencedOut
-        self.done_seq += passed
+        self.recorded(record, row)
+
+    def recorded(self, record: "Record", row: Any) -> None:
+        """Where the queue stands after that."""
+        self.done_seq += record.passed
         self.published_seq = row.published
         self.state = QueueState(row.state)
         self.paused = row.paused
         self.since = row.since
-        if began is None:
+        if record.began is None:
             # Both clocks meet here anew, or what begins after the head would seem to have begun before it.
             self.taken_at, self.received = row.since, time.monotonic()
-        return None if follow is None or row.queue_id is None else Lease(row, self.holder, asked)
 
     def catch_up(self) -> int:
         """After a record whose answer was lost: how far done_seq moved, had it been committed. Raises FencedOut."""
@@ -154,6 +139,67 @@ class Lease:
     def renew(self, seq: int) -> bool:
         """Keep the lease; whether its owner wants the request at `seq` cancelled. Raises FencedOut."""
         return renew([(self.queue_id, self.fence, seq)])[self.queue_id]
+
+
+class Record(NamedTuple):
+    """What is to be written under a lease: `outcomes`, done_seq moved on by `passed`, and how the queue goes on.
+
+    `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left goes
+    idle when `then` is draining or ready; the lease's state tells. `began` is when the attempt began that runs already,
+    of what is the head then; None: it begins now.
+    """
+
+    lease: Lease
+    passed: int
+    outcomes: Sequence[Outcome]
+    then: Next
+    claim: int = 0
+    delay: float | None = None
+    began: datetime | None = None
+
+
+class Recorded(NamedTuple):
+    """Whose records were not written: fenced out for good, or left out because somebody has locked the row."""
+
+    fenced_out: list[Record]
+    left_out: list[Record]
+
+
+def take_together(queue_ids: Iterable[int], holder: int) -> tuple[list[Lease], list[int]]:
+    """The leases of those that are ready, in one commit that waits for no lock; and which of the others may be had by
+    `Lease.take`: their row is locked, or a worker died there.
+    """
+    asked = time.monotonic()
+    rows = LEASE_TOGETHER.rows(**_asked_for(queue_ids, holder))
+    return [Lease(row, asked) for row in rows if row.queue_id is not None], [row.asked for row in rows if row.left_out]
+
+
+def record_together(records: Sequence[Record]) -> Recorded:
+    """Record all in one commit that waits for no queue's lock; the leases tell where each queue stands."""
+    by_queue = {record.lease.queue_id: record for record in records}
+    found = Recorded([], [])
+    for row in RECORD_TOGETHER.rows(**_told_of(sorted(records, key=_queue_id))):
+        record = by_queue[row.queue]
+        if row.recorded:
+            record.lease.recorded(record, row)
+        else:
+            (found.left_out if row.left_out else found.fenced_out).append(record)
+    return found
+
+
+def claimed(claims: Sequence[tuple[Lease, int]]) -> dict[int, list[Work]]:
+    """By queue, the first so many requests without an outcome, in order, of those that RabbitMQ has.
+
+    They were claimed by a record before. What is not published yet is left alone: waiting for it would hold up the
+    recording of the others.
+    """
+    asked = [
+        {"queue": lease.queue_id, "done": lease.done_seq, "count": min(count, lease.waiting)} for lease, count in claims
+    ]
+    found: dict[int, list[Work]] = {lease.queue_id: [] for lease, _ in claims}
+    for row in CLAIMED.rows(claims=orjson.dumps(asked).decode()):
+        found[row.queue].append(_work(row))
+    return found
 
 
 class Renewals(dict[int, bool]):
@@ -196,14 +242,53 @@ def keep_beginning(request_id: UUID, began: datetime) -> None:
     KEEP_BEGINNING.rows(request=request_id, began=began)
 
 
+def _asked_for(queue_ids: Iterable[int], holder: int) -> dict[str, Any]:
+    """What LEASE and LEASE_TOGETHER are asked with."""
+    return {
+        "asked": orjson.dumps([{"id": id_} for id_ in queue_ids]).decode(),
+        "holder": holder,
+        "seconds": settings.ENV.lease_seconds,
+    }
+
+
 def _work(row: Any) -> Work:
     """What the last columns of LEASE and CLAIMED are."""
     return Work._make(row[-len(Work._fields) :])
 
 
-def _told(outcome: Outcome) -> dict[str, Any]:
+def _queue_id(record: Record) -> int:
+    return record.lease.queue_id
+
+
+def _told_of(records: Sequence[Record]) -> dict[str, Any]:
+    """What RECORD and RECORD_TOGETHER are told."""
+    return {
+        "records": orjson.dumps(
+            [
+                {
+                    "queue": record.lease.queue_id,
+                    "fence": record.lease.fence,
+                    "done": record.lease.done_seq,
+                    "passed": record.passed,
+                    "final": record.passed - sum(one.status != Status.RETRYING for one in record.outcomes),
+                    "next": record.then,
+                    "claim": record.claim,
+                    "began": record.began,
+                    "delay": record.delay,
+                    "bytes": sum(len(one.result.encode()) for one in record.outcomes if one.result is not None),
+                }
+                for record in records
+            ]
+        ).decode(),
+        "outcomes": orjson.dumps([_told(record, one) for record in records for one in record.outcomes]).decode(),
+        "seconds": settings.ENV.lease_seconds,
+    }
+
+
+def _told(record: Record, outcome: Outcome) -> dict[str, Any]:
     """An outcome as RECORD reads it; JSON inside is text, so that PostgreSQL stores it as it is."""
     told = {
+        "queue": record.lease.queue_id,
         "seq": outcome.seq,
         "status": outcome.status,
         "result": outcome.result,

@@ -145,105 +145,126 @@ RENAME_TOKENS = Statement("""
     INSERT INTO queues_tokenqueue (generation) VALUES (%(generation)s + 1) ON CONFLICT DO NOTHING RETURNING generation
 """)
 
-# ready -> draining, and the head with it. The head is locked so that it is read as it is now, not as it was when the
-# statement began to wait for the queue's lock: a cancel may have come in between. Where a worker died lately, the head
-# is not claimed yet: its holder may leave it to another process (`left`), and a crash until then costs no attempt.
+# ready -> draining, for many queues, and the head of each with it. The head is locked so that it is read as it is now,
+# not as it was when the statement began: a cancel may have come in between. One that somebody else has locked is read
+# with the claim instead. Where a worker died lately, a queue is leased by itself and its head is not claimed yet: its
+# holder may leave it to another process (`left`), and a crash until then costs no attempt.
 _LEASE = """
-    lease AS (
+    WITH asked AS MATERIALIZED (
+        SELECT DISTINCT id FROM json_to_recordset(%(asked)s::json) AS v (id bigint) ORDER BY id
+    ), free AS MATERIALIZED (
+        SELECT q.id FROM asked CROSS JOIN LATERAL (
+            SELECT id FROM queues_userqueue WHERE id = asked.id AND NOT paused AND {guard}
+            FOR NO KEY UPDATE {wait}) q
+    ), lease AS (
         UPDATE queues_userqueue SET
             state = 'draining', state_since = now(), fence = fence + 1, holder = %(holder)s,
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
             claimed = CASE WHEN done_seq < careful_to THEN 0 ELSE 1 END, claimed_at = clock_timestamp()
-        WHERE id = {queue} AND NOT paused AND (state = 'ready' OR state = 'draining' AND fence = %(left)s)
+        WHERE id = ANY (ARRAY (SELECT id FROM free))
         RETURNING id AS queue_id, user_id, generation, fence, done_seq, published_seq, careful_to, claimed_at
-    ), head AS (
+    )
+    SELECT asked.id AS asked, q.left_out, lease.*, head.* FROM asked
+    LEFT JOIN lease ON lease.queue_id = asked.id
+    LEFT JOIN LATERAL (
+        SELECT true AS left_out FROM queues_userqueue
+        WHERE id = asked.id AND lease.queue_id IS NULL AND state = 'ready' AND NOT paused LIMIT 1) q ON true
+    LEFT JOIN LATERAL (
         SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
                coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
                r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace,
                extract(epoch FROM greatest(r.created_at, r.not_before))::float8 AS ready_at,
                extract(epoch FROM r.started_at)::float8 AS began_at
-        FROM queues_request r JOIN lease ON r.queue_id = lease.queue_id AND r.seq = lease.done_seq + 1
-        FOR NO KEY UPDATE OF r {wait}
-    )
+        FROM queues_request r WHERE r.queue_id = lease.queue_id AND r.seq = lease.done_seq + 1
+        FOR NO KEY UPDATE OF r SKIP LOCKED) head ON true
 """
 
-LEASE = Statement(f"""
-    WITH {_LEASE.format(queue="%(queue)s", wait="")}
-    SELECT lease.*, head.* FROM lease LEFT JOIN head ON true
-""")  # noqa: S608  # of constants
+LEASE = Statement(_LEASE.format(wait="", guard="(state = 'ready' OR state = 'draining' AND fence = %(left)s)"))
 
-# The requests of a claim that was recorded before: what is cancelled from now on is asked for, not taken away.
+# It waits for nobody's lock, so one user's queue never holds up another's: what is locked is `left_out`.
+LEASE_TOGETHER = Statement(_LEASE.format(wait="SKIP LOCKED", guard="state = 'ready' AND done_seq >= careful_to"))
+
+# The requests of claims that were recorded before: what is cancelled from now on is asked for, not taken away.
 CLAIMED = Statement("""
-    SELECT id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
-           coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
-           cancel_asked_at IS NOT NULL AS cancel_asked, trace,
-           extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
-           extract(epoch FROM started_at)::float8 AS began_at
-    FROM queues_request WHERE queue_id = %(queue)s AND seq > %(done)s AND seq <= %(done)s + %(count)s ORDER BY seq
+    SELECT claim.queue, r.* FROM json_to_recordset(%(claims)s::json) AS claim (queue bigint, done bigint, count int)
+    CROSS JOIN LATERAL (
+        SELECT id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
+               coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
+               cancel_asked_at IS NOT NULL AS cancel_asked, trace,
+               extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
+               extract(epoch FROM started_at)::float8 AS began_at
+        FROM queues_request WHERE queue_id = claim.queue AND seq > claim.done AND seq <= claim.done + claim.count
+        ORDER BY seq LIMIT claim.count) r
 """)
 
-# Outcomes, done_seq, and where the queue goes from here. No row: the fence has moved on, and nothing was written.
-# `final` of those that are passed were given up before their turn. A wrong count must not hold up a queue: it is kept
-# within what is ahead. The head that is claimed began at `began`, or begins now.
+# Of many queues the outcomes, done_seq, and where each goes from here. Each row names its own fence: one that has moved
+# on is not `recorded`, nothing of it is written, and the others' are. `final` of those that are passed were given up
+# before their turn. A wrong count must not hold up a queue: it is kept within what is ahead. The head that is claimed
+# began at `began`, or begins now.
 _RECORD = """
-    queue AS (
+    WITH told AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(records)s::json) AS v (
+            queue bigint, fence bigint, done bigint, passed bigint, final bigint, next text, claim int,
+            began timestamptz, delay float8, bytes bigint)
+    ), mine AS MATERIALIZED (
+        SELECT q.id FROM told CROSS JOIN LATERAL (
+            SELECT id FROM queues_userqueue
+            WHERE id = told.queue AND fence = told.fence AND state = 'draining' AND done_seq = told.done
+            FOR NO KEY UPDATE {wait}) q
+    ), queue AS (
         UPDATE queues_userqueue SET
-            done_seq = done_seq + %(passed)s, bytes_stored = bytes_stored + %(bytes)s,
-            given_up_ahead = greatest(0, least(given_up_ahead - %(final)s, last_seq - done_seq - %(passed)s)),
-            published_seq = greatest(published_seq, done_seq + %(passed)s),
-            state = CASE WHEN %(then)s::text IN ('waiting', 'blocked') THEN %(then)s
-                         WHEN published_seq <= done_seq + %(passed)s THEN 'idle'
-                         ELSE %(then)s END,
-            state_since = CASE WHEN %(then)s = 'draining' AND published_seq > done_seq + %(passed)s
+            done_seq = done_seq + passed, bytes_stored = bytes_stored + bytes,
+            given_up_ahead = greatest(0, least(given_up_ahead - final, last_seq - done_seq - passed)),
+            published_seq = greatest(published_seq, done_seq + passed),
+            state = CASE WHEN v.next IN ('waiting', 'blocked') THEN v.next
+                         WHEN published_seq <= done_seq + passed THEN 'idle'
+                         ELSE v.next END,
+            state_since = CASE WHEN v.next = 'draining' AND published_seq > done_seq + passed
                                THEN state_since ELSE now() END,
-            idle_since = CASE WHEN %(then)s IN ('draining', 'ready') AND published_seq <= done_seq + %(passed)s
+            idle_since = CASE WHEN v.next IN ('draining', 'ready') AND published_seq <= done_seq + passed
                               THEN now() END,
-            wake_at = clock_timestamp() + make_interval(secs => %(delay)s),
-            claimed = %(claim)s, claimed_at = coalesce(%(began)s::timestamptz, clock_timestamp()),
+            wake_at = clock_timestamp() + make_interval(secs => delay),
+            claimed = claim, claimed_at = coalesce(began, clock_timestamp()),
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
-            seconds_each = CASE WHEN %(passed)s = 0 THEN seconds_each ELSE
-                (SELECT coalesce(seconds_each + (1 - power(0.9, least(%(passed)s, 100))) * (pace - seconds_each), pace)
-                 FROM (SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 / %(passed)s AS pace) p) END,
-            moved_at = CASE WHEN %(passed)s = 0 THEN moved_at ELSE clock_timestamp() END
-        WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND done_seq = %(done)s
+            seconds_each = CASE WHEN passed = 0 THEN seconds_each ELSE
+                (SELECT coalesce(seconds_each + (1 - power(0.9, least(passed, 100))) * (pace - seconds_each), pace)
+                 FROM (SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 / passed AS pace) p) END,
+            moved_at = CASE WHEN passed = 0 THEN moved_at ELSE clock_timestamp() END
+        FROM told v WHERE id = v.queue AND id = ANY (ARRAY (SELECT id FROM mine))
         RETURNING id, published_seq, state, paused, claimed_at
-    ), outcome AS (
-        SELECT v.* FROM queue, json_to_recordset(%(outcomes)s::json) AS v (
-            seq bigint, status text, result text, error text, attempt int, outcome text,
+    ), outcome AS MATERIALIZED (
+        SELECT r.id, v.* FROM json_to_recordset(%(outcomes)s::json) AS v (
+            queue bigint, seq bigint, status text, result text, error text, attempt int, outcome text,
             started_at timestamptz, finished_at timestamptz, traceback text)
+        CROSS JOIN LATERAL (SELECT id FROM queues_request WHERE queue_id = v.queue AND seq = v.seq LIMIT 1) r
+        WHERE v.queue = ANY (ARRAY (SELECT id FROM queue))
     ), recorded AS (
         UPDATE queues_request r SET
             status = v.status, result = v.result::json, error = v.error::json, attempt = v.attempt,
             bytes = r.bytes + coalesce(octet_length(v.result), 0), started_at = coalesce(r.started_at, v.started_at),
             finished_at = CASE WHEN v.status = 'retrying' THEN NULL ELSE v.finished_at END
-        FROM outcome v WHERE r.queue_id = %(queue)s AND r.seq = v.seq AND r.finished_at IS NULL
-          AND r.seq > %(done)s AND r.seq <= %(done)s + %(passed)s + 1 -- bounds the scan, whatever join is planned
-        RETURNING r.id, r.seq
+        FROM outcome v WHERE r.id = v.id AND r.finished_at IS NULL
+          AND r.id = ANY (ARRAY (SELECT id FROM outcome)) -- bounds the scan, whatever join is planned
+        RETURNING r.id
     ), attempt AS (
         INSERT INTO queues_attempt (request_id, number, started_at, finished_at, outcome, error, traceback)
         SELECT recorded.id, v.attempt, v.started_at, v.finished_at, v.outcome, v.error::json, v.traceback
-        FROM outcome v JOIN recorded USING (seq)
+        FROM outcome v JOIN recorded USING (id)
         WHERE v.outcome IS NOT NULL AND (v.attempt > 1 OR v.outcome <> 'succeeded')
     )
+    SELECT told.queue, queue.published_seq AS published, queue.state, queue.paused, queue.claimed_at AS since,
+           queue.id IS NOT NULL AS recorded, q.left_out
+    FROM told LEFT JOIN queue ON queue.id = told.queue
+    LEFT JOIN LATERAL (
+        SELECT true AS left_out FROM queues_userqueue
+        WHERE id = told.queue AND queue.id IS NULL AND fence = told.fence AND state = 'draining'
+          AND done_seq = told.done LIMIT 1) q ON true
 """
 
-RECORD = Statement(f"""
-    WITH {_RECORD} SELECT published_seq AS published, state, paused, claimed_at AS since FROM queue
-""")  # noqa: S608  # of constants
+RECORD = Statement(_RECORD.format(wait=""))
 
-# The same, and, unless this queue goes on, the lease of the next one: in one commit. It waits for no lock of the next:
-# who has it may be waiting for one of this queue's. A head that is locked is read with the claim that is recorded here.
-RECORD_AND_LEASE = Statement(f"""
-    WITH {_RECORD}, next AS (
-        SELECT id FROM queues_userqueue
-        WHERE id = %(next)s AND state = 'ready' AND done_seq >= careful_to
-          AND EXISTS (SELECT FROM queue WHERE state <> 'draining')
-          AND (SELECT count(*) FROM recorded) >= 0 -- waits, if need be, before anything else is locked
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), {_LEASE.format(queue="(SELECT id FROM next)", wait="SKIP LOCKED")}
-    SELECT queue.published_seq AS published, queue.state, queue.paused, queue.claimed_at AS since, lease.*, head.*
-    FROM queue LEFT JOIN lease ON true LEFT JOIN head ON true
-""")  # noqa: S608  # of constants
+# It waits for no queue's lock: nothing is written of one that is `left_out`, and the others' are.
+RECORD_TOGETHER = Statement(_RECORD.format(wait="SKIP LOCKED"))
 
 # The leases in a process's name, with their age. Reads only the partial index of active queues.
 HELD = Statement("""

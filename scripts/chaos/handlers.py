@@ -10,7 +10,7 @@ from django.db import connection
 from pydantic import BaseModel
 
 from processing.handlers import HandlerRequest, Reject, handler
-from processing.worker.turn import Turn
+from processing.worker.attempt import Attempt
 from scripts.chaos import journal
 
 
@@ -45,9 +45,9 @@ def fence() -> int:
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
-        turn = frame.f_locals.get("self")
-        if isinstance(turn, Turn):
-            return turn.lease.fence
+        attempt = frame.f_locals.get("self")
+        if isinstance(attempt, Attempt):
+            return attempt.turn.lease.fence
     raise LookupError("a handler runs outside of a turn")
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 FENCE = "fence = %(fence)s"
+FENCE_OF_EACH = "fence = told.fence"
 
 
 def main() -> None:
@@ -32,9 +33,11 @@ def without_fence() -> None:
     protocol.RENEW.text = protocol.RENEW.text.replace(" AND q.fence = held.fence", "").replace(
         " AND fence = held.fence", ""
     )
-    for statement in (protocol.RECORD, protocol.LEASED):
-        assert FENCE in statement.text
-        statement.text = statement.text.replace(FENCE, "%(fence)s::bigint IS NOT NULL").replace("q.%(", "%(")
+    for statement in (protocol.RECORD, protocol.RECORD_TOGETHER):
+        assert FENCE_OF_EACH in statement.text
+        statement.text = statement.text.replace(FENCE_OF_EACH, "true")
+    assert FENCE in protocol.LEASED.text
+    protocol.LEASED.text = protocol.LEASED.text.replace(FENCE, "%(fence)s::bigint IS NOT NULL")
 
 
 def without_recheck() -> None:

@@ -23,7 +23,7 @@ from processing import actors
 from processing.broker import tokens as broker
 from processing.broker.rabbitmq import CLASSIC, queue_name
 from processing.dispatch.dispatcher import Dispatcher
-from processing.worker import drain
+from processing.worker import drain, tokens
 from project.rabbitmq_addresses import amqp_urls
 from queues import kinds
 from queues.enqueue.accept import accept
@@ -187,8 +187,9 @@ class Hand:
 
 def forget_reader() -> None:
     """Close this thread's connections to RabbitMQ."""
-    for name in tuple(drain._thread.__dict__):
-        drain._thread.__dict__.pop(name).close()
+    for mine in (drain._thread, tokens.thread):
+        for name in tuple(mine.__dict__):
+            mine.__dict__.pop(name).close()
 
 
 class Crew:

@@ -13,12 +13,12 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueGone, queue_name
-from processing.broker.reader import Reader
+from processing.broker.rabbitmq import BrokerUnavailable, Delivery, Pointer, Publisher, QueueGone, queue_name
 from processing.dispatch import dispatcher
 from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import drain, recorder
+from processing.worker.fetcher import Fetcher, Source
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue
@@ -112,42 +112,72 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     assert ran == [1, 1, 2]
 
 
-def test_a_consumed_queue_that_goes_leaves_a_reader_that_works(wire: Wire) -> None:
-    reader, publisher = Reader(), Publisher()
+def taken(fetcher: Fetcher, source: Source, count: int) -> list[Delivery]:
+    """The next so many messages, or as many as there are."""
+    found: list[Delivery] = []
+
+    def enough() -> bool:
+        fetcher.wait([source], 0.05)
+        while len(found) < count and (delivery := source.take()) is not None:
+            found.append(delivery)
+        return len(found) == count or source.empty
+
+    until(enough)
+    return found
+
+
+def test_a_queue_that_goes_while_it_streams_leaves_a_fetcher_that_works(wire: Wire) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
     pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
     publisher.publish([(queue_name(NOBODYS), pointers), (queue_name(NOBODYS + 1), pointers)])
-    assert reader.consume(queue_name(NOBODYS), 10) is not None
+    gone, other = fetcher.open_sources([(queue_name(NOBODYS), 10), (queue_name(NOBODYS + 1), 1)])
+    assert [delivery.seq for delivery in taken(fetcher, gone, 1)] == [1]
     wire.delete(queue_name(NOBODYS))
-    while reader.consume(queue_name(NOBODYS), 10) is not None:
-        continue
     with pytest.raises(QueueGone):
-        reader.get(queue_name(NOBODYS))
-    reader.give_back()
-    first = reader.get(queue_name(NOBODYS + 1))
-    assert first is not None
+        taken(fetcher, gone, 100)
+    (first,) = taken(fetcher, other, 1)
     assert first.seq == 1
-    reader.done(first.tag)
-    reader.settle()
-    reader.give_back()
+    other.done(first.tag)
+    for source in (gone, other):
+        source.close()
+    fetcher.settle()
+    assert wire.depth(queue_name(NOBODYS + 1)) == 4
     wire.delete(queue_name(NOBODYS + 1))
-    reader.close()
+    fetcher.close()
     publisher.close()
 
 
-def test_what_a_reader_gives_back_keeps_its_place(wire: Wire) -> None:
-    reader, publisher = Reader(), Publisher()
+@pytest.mark.parametrize("ahead", [1, 100], ids=["asked for one by one", "streaming"])
+def test_what_a_fetcher_gives_back_keeps_its_place(wire: Wire, ahead: int) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
     publisher.publish([(queue_name(NOBODYS), [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
-    read = [reader.consume(queue_name(NOBODYS), 100) for _ in range(8)]
-    assert read[4] is not None
-    reader.done(read[4].tag)
-    reader.settle()
-    reader.give_back()
-    rest = []
-    while (pointer := reader.get(queue_name(NOBODYS))) is not None:
-        rest.append(pointer.seq)
-    assert rest == list(range(6, 21))
+    (source,) = fetcher.open_sources([(queue_name(NOBODYS), ahead)])
+    read = taken(fetcher, source, 8)
+    source.done(read[4].tag)
+    source.close()
+    fetcher.settle()
+    (again,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
+    assert [delivery.seq for delivery in taken(fetcher, again, 100)] == list(range(6, 21))
     wire.delete(queue_name(NOBODYS))
-    reader.close()
+    fetcher.close()
+    publisher.close()
+
+
+def test_many_queues_are_asked_at_once_on_channels_that_are_used_again(wire: Wire) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
+    names = [queue_name(NOBODYS + n) for n in range(20)]
+    for _ in range(3):
+        publisher.publish([(name, [Pointer(1, UUID(int=1))]) for name in names])
+        sources = fetcher.open_sources([(name, 1) for name in names])
+        for source in sources:
+            (delivery,) = taken(fetcher, source, 1)
+            source.done(delivery.tag)
+            source.close()
+        fetcher.settle()
+        assert [wire.depth(name) for name in names] == [0] * 20
+    assert len(fetcher._free) == 20
+    publisher.delete(names)
+    fetcher.close()
     publisher.close()
 
 
@@ -205,7 +235,7 @@ def test_a_connection_to_rabbitmq_that_breaks_in_a_turn_costs_no_attempt(hand: H
     def note(request: HandlerRequest) -> None:
         ran.append(request.sequence)
         if request.sequence == 9 and request.attempt == 1:
-            drain._thread.reader._link.close()
+            drain._thread.fetcher._link.close()
 
     user = new_user()
     submit(user, *["note"] * 20)

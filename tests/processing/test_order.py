@@ -141,9 +141,10 @@ def test_the_journal_finds_what_a_lease_without_its_guard_does(
     watch: Watch, wire: Wire, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same world with leases given to everybody who asks: the test above can fail."""
-    guard = "(state = 'ready' OR "
-    assert guard in protocol.LEASE.text
-    monkeypatch.setattr(lease, "LEASE", Statement(protocol.LEASE.text.replace(guard, "(true OR ")))
+    guard = "state = 'ready' AND done_seq"
+    assert guard in protocol.LEASE_TOGETHER.text
+    unguarded = Statement(protocol.LEASE_TOGETHER.text.replace(guard, "done_seq"))
+    monkeypatch.setattr(lease, "LEASE_TOGETHER", unguarded)
     world = {
         "users": [[[(4, 0)] * 12, [(4, 0)] * 12]],
         "troubles": [(0, "token"), (0, "all again")] * 10,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
@@ -14,14 +15,14 @@ from psycopg.errors import LockNotAvailable
 
 from processing.broker import tokens
 from processing.handlers import HandlerRequest
-from processing.worker import drain
+from processing.worker import drain, token_run
 from processing.worker.watchdog import Watch
 from project.postgresql.limits import WATCH, of_role
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease, reconcile, renew
 from queues.models import UserQueue
-from queues.sql.protocol import LEASE
+from queues.sql.protocol import LEASE_TOGETHER
 from queues.states import QueueState
 from tests.processing.crew import Hand, forget_reader, new_user, queue_of, requests_of, submit, until
 
@@ -64,7 +65,8 @@ def locked(queue_id: int) -> Iterator[None]:
 
 def test_a_lease_whose_answer_was_lost_is_given_back_and_counts_no_attempt(hand: Hand, fine: None) -> None:
     queue_id = ready(hand)
-    assert LEASE.row(queue=queue_id, holder=MINE, seconds=15, left=None) is not None
+    asked = orjson.dumps([{"id": queue_id}]).decode()
+    assert LEASE_TOGETHER.row(asked=asked, holder=MINE, seconds=15).queue_id == queue_id
     began = time.monotonic()
     assert reconcile(MINE, set) == [], "its answer may be on its way"
     until(lambda: reconcile(MINE, set) == [queue_id], 10)
@@ -198,14 +200,14 @@ def test_a_token_whose_turn_could_not_begin_is_tried_again_and_then_goes_back(
 ) -> None:
     queue_id = ready(hand)
     hand.wire.purge(tokens.TOKEN_QUEUE)
-    left, take = iter(range(failures)), Lease.take
+    left, take = iter(range(failures)), leases.take_together
 
     def failing(*values: Any) -> Any:
         for _ in left:
             raise OperationalError("the connection was lost")
         return take(*values)
 
-    monkeypatch.setattr(Lease, "take", failing)
+    monkeypatch.setattr(leases, "take_together", failing)
     drain.drain_queue(queue_id)
     assert state(queue_id)[0] == ("idle" if failures == 1 else "ready")
     hand.work()
@@ -223,7 +225,7 @@ def test_a_process_that_has_no_postgresql_passes_its_tokens_on_soon(
     with monkeypatch.context() as away:
         away.setattr(Watch, "wait_until_known", lambda _, timeout: bool(waited.append(timeout)))
         drain.drain_queue(queue_id)
-    assert waited == [drain.KNOWN_SECONDS]
-    assert drain.KNOWN_SECONDS < 1
+    assert waited == [token_run.KNOWN_SECONDS]
+    assert token_run.KNOWN_SECONDS < 1
     hand.work()
     assert state(queue_id)[0] == "idle"

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from accounts.models import Session, User
 from processing.handlers import HandlerRequest
-from processing.worker import drain
+from processing.worker.turn import Turn
 from tests.processing.crew import Hand, attempts_of, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
 
 Script = Callable[..., Any]
@@ -188,7 +188,7 @@ def test_what_runs_beside_an_atomic_handler_in_its_claim_cannot_be_taken_away(
 ) -> None:
     """Recording an atomic request shrinks what is claimed to one: what was claimed with it has to wait."""
     taken: list[bool] = []
-    monkeypatch.setattr(drain.Turn, "_next_size", lambda *_: 8)
+    monkeypatch.setattr(Turn, "_next_size", lambda *_: 8)
 
     @script
     def cancelled_meanwhile(request: HandlerRequest) -> int:

@@ -13,18 +13,18 @@ from django.conf import settings
 from django.db import connection, connections
 from django.utils import timezone
 
-from processing.broker.rabbitmq import Delivery, queue_name
-from processing.broker.reader import Reader
+from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest, Reject, RetryLater
-from processing.worker import drain, turn
-from processing.worker import recorder as recording
+from processing.worker import attempt, drain, recorder
+from processing.worker import turn as turns
 from processing.worker.drain import drain_queue
-from processing.worker.recorder import Recording
+from processing.worker.fetcher import Source
+from processing.worker.turn import Turn
 from project.postgresql.limits import Limits, of_role
 from queues.lifecycle import control
-from queues.lifecycle.lease import WORKERS, Lease
+from queues.lifecycle import lease as leases
+from queues.lifecycle.lease import WORKERS
 from queues.models import Attempt, UserQueue
-from queues.values import Next
 from tests.processing.crew import (
     Hand,
     attempts_of,
@@ -332,7 +332,7 @@ def test_a_handlers_own_statements_have_its_kinds_time_and_no_less(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     short = Limits(0.3, 0.3, 0.3)
-    monkeypatch.setattr(turn, "of_role", lambda: short)
+    monkeypatch.setattr(attempt, "of_role", lambda: short)
     monkeypatch.setattr(connections["default"], "wanted", short)
 
     @script
@@ -395,18 +395,18 @@ def test_claims_follow_what_ran_not_what_was_claimed(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    next_size = drain.Turn._next_size
+    next_size = Turn._next_size
 
     @script
     def slow(request: HandlerRequest) -> int:
         until(lambda: elsewhere(lambda: queue_of(user).claimed) == 1, 5)
         return 1
 
-    def noted(turn: drain.Turn, ran: int) -> int:
-        sizes.append(next_size(turn, ran))
+    def noted(turn: Turn) -> int:
+        sizes.append(next_size(turn))
         return sizes[-1]
 
-    monkeypatch.setattr(drain.Turn, "_next_size", noted)
+    monkeypatch.setattr(Turn, "_next_size", noted)
     user = new_user()
     submit(user, "fine", "slow", *["fine"] * 30)
     hand.dispatch()
@@ -418,7 +418,7 @@ def test_claims_follow_what_ran_not_what_was_claimed(
 def test_an_owner_who_gives_up_is_heard_by_the_running_handler(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(recorder, "RENEW_SECONDS", 0.05)
 
     @script
     def patient(request: HandlerRequest) -> str:
@@ -524,30 +524,29 @@ def test_a_turn_receives_no_message_that_it_will_not_run(
 
 @pytest.mark.usefixtures("fine")
 def test_more_than_was_ahead_streams_on_without_a_pause(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turn, "ACK_DUPLICATES", 5)
+    monkeypatch.setattr(turns, "ACK_DUPLICATES", 5)
+    monkeypatch.setattr(settings.ENV, "turn_seconds", 60)
+    monkeypatch.setattr("processing.worker.fetcher.STREAM_SECONDS", 10)  # however busy RabbitMQ is
     user = new_user()
+    ran: list[int] = []
+    get, run_one = Source._get, Turn._run_one
     asked: list[str] = []
-    get, consume = Reader.get, Reader.consume
 
-    def got(reader: Reader, queue_id: int) -> Delivery | None:
-        asked.append("get")
-        return get(reader, queue_id)
-
-    def consumed(reader: Reader, queue_id: int, ahead: int) -> Delivery | None:
-        asked.append("consume")
-        if len(asked) == 5:
+    def more(turn: Turn, work: Any) -> Any:
+        ran.append(work.seq)
+        if work.seq == 5:
             submit(user, *["fine"] * 300)
             while hand.dispatcher.dispatch_next():
                 continue
-        return consume(reader, queue_id, ahead, patience=10)  # however busy RabbitMQ is
+        return run_one(turn, work)
 
-    monkeypatch.setattr(Reader, "get", got)
-    monkeypatch.setattr(Reader, "consume", consumed)
+    monkeypatch.setattr(Turn, "_run_one", more)
+    monkeypatch.setattr(Source, "_get", lambda source: asked.append(source.name) or get(source))
     submit(user, *["fine"] * 20)
     hand.dispatch()
     assert hand.work(turns=1) == 1
     assert queue_of(user).done_seq == 320
-    assert asked.count("get") == 1, "nothing came for a while"
+    assert asked == [], "nothing came for a while"
 
 
 def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, script: Script) -> None:
@@ -619,7 +618,8 @@ def test_a_turn_is_watched_at_once_whenever_it_begins(watch: Any) -> None:
         def looked(self, often: int) -> bool:
             return self.looks >= often
 
-        def renewal(self) -> None: ...
+        def renewals(self) -> list[Any]:
+            return []
 
         def abandon(self) -> None: ...
 
@@ -638,7 +638,8 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
         def look_after(self) -> None:
             raise TypeError("a defect")
 
-        def renewal(self) -> None: ...
+        def renewals(self) -> list[Any]:
+            return []
 
         def abandon(self) -> None: ...
 
@@ -648,7 +649,8 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
         def look_after(self) -> None:
             self.looks += 1
 
-        def renewal(self) -> None: ...
+        def renewals(self) -> list[Any]:
+            return []
 
         def abandon(self) -> None: ...
 
@@ -681,14 +683,14 @@ def test_a_turn_with_a_defect_leaves_nothing_to_the_next_one(hand: Hand, monkeyp
     submit(alice, *["fine"] * 40)
     submit(bob, *["fine"] * 40)
     hand.dispatch()
-    real = drain.Turn._next_size
+    real = Turn._run_one
 
-    def defective(turn: drain.Turn, ran: int) -> int:
-        if turn.lease.user_id == alice.id and ran >= 8:
+    def defective(turn: Turn, work: Any) -> Any:
+        if turn.lease.user_id == alice.id and work.seq == 8:
             raise ZeroDivisionError("a defect")
-        return real(turn, ran)
+        return real(turn, work)
 
-    monkeypatch.setattr(drain.Turn, "_next_size", defective)
+    monkeypatch.setattr(Turn, "_run_one", defective)
     with pytest.raises(ZeroDivisionError):
         hand.work(1)
     assert hand.work(1) == 1
@@ -741,39 +743,40 @@ def test_claims_grow_while_handlers_are_fast_however_slow_rabbitmq_is(
 ) -> None:
     """On a busy machine everything takes long; to record one by one then would make it busier still."""
 
+    monkeypatch.setattr(settings.ENV, "turn_seconds", 60)
     user = new_user()
     submit(user, *["fine"] * 60)
     hand.dispatch()
-    claims: list[int] = []
-    record, message_of = Recording.record, drain.Turn._message_of
+    sizes: list[int] = []
+    next_size, has_message = Turn._next_size, Turn._has_message
 
-    def noted(recording: Recording, then: Next, claim: int = 0, *rest: Any) -> None:
-        claims.append(claim)
-        record(recording, then, claim, *rest)
+    def noted(turn: Turn) -> int:
+        sizes.append(next_size(turn))
+        return sizes[-1]
 
-    def slowly(turn: drain.Turn, seq: int, streaming: bool) -> Delivery | None:
+    def slowly(turn: Turn, seq: int) -> bool:
         time.sleep(0.006)  # RabbitMQ's share of a request; handlers that took so long would not be fast
-        return message_of(turn, seq, streaming)
+        return has_message(turn, seq)
 
-    monkeypatch.setattr(Recording, "record", noted)
-    monkeypatch.setattr(drain.Turn, "_message_of", slowly)
+    monkeypatch.setattr(Turn, "_next_size", noted)
+    monkeypatch.setattr(Turn, "_has_message", slowly)
     hand.work(1)
     assert queue_of(user).done_seq == 60
-    assert max(claims) > 16, claims
+    assert max(sizes) > 16, sizes
 
 
 def test_requests_begin_one_after_another_however_late_the_answer_to_the_lease_was(
     hand: Hand, fine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Lease.take
+    take = leases.take_together
 
     def late(*values: Any) -> Any:
-        lease = take(*values)
-        if lease is not None:
+        taken, left_out = take(*values)
+        for lease in taken:
             lease.received += 0.5  # as if the answer had been so long on its way
-        return lease
+        return taken, left_out
 
-    monkeypatch.setattr(Lease, "take", late)
+    monkeypatch.setattr(leases, "take_together", late)
     user = new_user()
     submit(user, *["fine"] * 20)
     hand.settle()

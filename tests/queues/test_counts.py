@@ -16,6 +16,7 @@ from queues.enqueue.accept import accept_together
 from queues.exceptions import NotPossible, QueueFull
 from queues.kinds import find
 from queues.lifecycle import control
+from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
@@ -160,7 +161,7 @@ class Life:
                 break
         lost = self.random.random() < 0.2
         if lost:
-            self.lose_the_answer(lease)
+            self.lose_the_answer()
         delay = 60 if then == QueueState.WAITING else None
         self.recording.record(then, 0 if then != QueueState.DRAINING else self.random.randint(1, 5), delay)
         self.left()
@@ -171,17 +172,18 @@ class Life:
         return Outcome(seq, status, attempt, how, "1", None, now, now)
 
     @staticmethod
-    def lose_the_answer(lease: Lease) -> None:
-        record = lease.record
-        done = lease.done_seq
+    def lose_the_answer() -> None:
+        record = leases.record_together
 
-        def committed_and_lost(*args: Any) -> Any:
-            lease.record = record  # type: ignore[method-assign]
-            record(*args)
-            lease.done_seq, lease.state = done, QueueState.DRAINING
+        def committed_and_lost(records: Any) -> Any:
+            leases.record_together = record
+            before = [(one.lease, one.lease.done_seq) for one in records]
+            record(records)
+            for lease, done in before:
+                lease.done_seq, lease.state = done, QueueState.DRAINING
             raise OperationalError("the connection broke")
 
-        lease.record = committed_and_lost  # type: ignore[method-assign]
+        leases.record_together = committed_and_lost  # type: ignore[assignment]
 
     def cancel(self) -> None:
         if request := self.one("queued", "retrying"):

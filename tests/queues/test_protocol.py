@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 from processing.broker.rabbitmq import Pointer, Publisher, queue_name
-from processing.broker.reader import Reader
+from processing.worker.fetcher import Fetcher, Source
 from queues.exceptions import FencedOut, NotPossible
 from queues.lifecycle import control, outbox
 from queues.lifecycle import lease as lease_module
@@ -86,7 +86,8 @@ class Rabbit:
     def __init__(self, queue_id: int) -> None:
         self.queue_id = queue_id
         self.publisher = Publisher()
-        self.workers = Reader(), Reader()
+        self.workers = Fetcher(), Fetcher()
+        self.sources: list[Source | None] = [None, None]
         self.tags = [0, 0]
         self.publisher.publish([(queue_name(queue_id), [])])
 
@@ -94,22 +95,32 @@ class Rabbit:
         self.publisher.publish([(queue_name(self.queue_id), [pointer])])
 
     def get(self, worker: int) -> int | None:
-        delivery = self.workers[worker].get(queue_name(self.queue_id))
+        source = self.sources[worker]
+        if source is None or source.error:
+            (source,) = self.workers[worker].open_sources([(queue_name(self.queue_id), 1)])
+            self.sources[worker] = source
+        source.look_again()
+        while (delivery := source.take()) is None and not source.empty:
+            self.workers[worker].wait([source], 1)
         if delivery is None:
             return None
         self.tags[worker] = delivery.tag
         return delivery.seq
 
     def ack(self, worker: int) -> None:
-        self.workers[worker].done(self.tags[worker])
-        self.workers[worker].settle()
+        source = self.sources[worker]
+        if source is not None:
+            source.done(self.tags[worker])
+            source.settle()
+            self.workers[worker].settle()
 
     def disconnect(self, worker: int) -> None:
         self.workers[worker].close()
+        self.sources[worker] = None
 
     def lose(self) -> None:
-        for worker in self.workers:
-            worker.close()
+        for worker in (0, 1):
+            self.disconnect(worker)
         self.publisher.delete([queue_name(self.queue_id)])
         self.publisher.publish([(queue_name(self.queue_id), [])])
 
@@ -405,8 +416,8 @@ def test_going_idle_without_a_second_look_is_refused_by_the_database() -> None:
 @pytest.mark.parametrize("fenced", [True, False])
 def test_without_the_fence_one_records_who_has_lost_the_lease(monkeypatch: pytest.MonkeyPatch, fenced: bool) -> None:
     if not fenced:
-        guard = "fence = %(fence)s AND "
-        assert protocol.RECORD.text.count(guard) == 1
+        guard = "fence = told.fence AND "
+        assert protocol.RECORD.text.count(guard) == 2
         monkeypatch.setattr(lease_module, "RECORD", Statement(protocol.RECORD.text.replace(guard, "")))
     world = Protocol()
     publish_and_wake(world)

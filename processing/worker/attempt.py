@@ -1,0 +1,137 @@
+"""One attempt of one request: its handler is called, within its time, and what came of it is told."""
+
+import threading
+import time
+from contextlib import suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+
+from processing import handlers
+from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
+from processing.worker.outcomes import Verdict, raised, returned
+from processing.worker.watchdog import raise_in
+from project.postgresql.base import DatabaseWrapper
+from project.postgresql.limits import of_handler, of_role
+from queues import event_log
+from queues.exceptions import FencedOut
+from queues.kinds import Kind
+from queues.sql.statement import drop_open_transaction
+from queues.states import QueueState
+from queues.values import Work
+
+if TYPE_CHECKING:
+    from processing.worker.turn import Turn
+
+RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
+
+
+class Attempt:
+    """The attempt under way in a worker thread; the watch looks in from its own. `began` is on the monotonic clock."""
+
+    def __init__(self, turn: "Turn", work: Work, kind: Kind, function: handlers.Function) -> None:
+        self.turn = turn
+        self.work = work
+        self.kind = kind
+        self.function = function
+        self.request = HandlerRequest(
+            work.id, turn.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
+            queue_id=turn.lease.queue_id,
+        )  # fmt: skip
+        self.thread_id = threading.get_ident()
+        self.began = 0.0
+        self.started_at: datetime = turn.lease.since
+        self.interrupted = False
+
+    def run(self) -> Verdict:
+        """Call the handler. What it raises is in the verdict; raises FencedOut alone."""
+        turn = self.turn
+        event_log.started(turn.lease, self.work)
+        run = self._run_alone
+        mine = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
+        if self.kind.atomic:
+            run = self._run_atomic
+            turn.claim.clear()  # recording it by itself leaves nothing else claimed
+            turn.recording.record(QueueState.DRAINING, 1)
+        self.started_at = turn.began_at(self.work)
+        try:
+            self.began = time.monotonic()
+            mine.wanted = of_handler(self.kind.time_limit)
+            try:
+                turn.run.running = self
+                return run()
+            finally:
+                self.end()
+                mine.wanted = of_role()
+                turn.handling += time.monotonic() - self.began
+        except FencedOut:
+            raise
+        except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread
+            self.end()  # once more: a time limit may have come in the middle of it
+            drop_open_transaction()
+            given_up = self.request.cancelled
+            return raised(self.work, self.kind, given_up, error, self.started_at, turn.lease.now())
+
+    def _run_alone(self) -> Verdict:
+        """Run the handler; a transaction that it leaves open would swallow every record after it."""
+        verdict = self._run_handler()
+        self.end()
+        if drop_open_transaction():
+            raise TransactionLeftOpen
+        return self._record_with_next(verdict) if self.request.next_requests else verdict
+
+    def _record_with_next(self, verdict: Verdict) -> Verdict:
+        """Accept what the handler submitted in the transaction that records it: exactly once."""
+        recording = self.turn.recording
+        self.turn.claim.clear()  # recording it by itself leaves nothing else claimed
+        recording.record(QueueState.DRAINING, 1)
+        with recording.atomically():
+            self.request.accept_next()
+            recording.over(verdict)
+        return RECORDED
+
+    def _run_atomic(self) -> Verdict:
+        """Run the handler inside the transaction that records it: its own writes happen exactly once."""
+        recording = self.turn.recording
+        with recording.atomically():
+            try:
+                verdict = self._run_handler()
+            finally:
+                self.end()
+            if connection.needs_rollback:
+                raise TransactionLeftBroken
+            self.request.accept_next()
+            recording.over(verdict)
+        return RECORDED
+
+    def _run_handler(self) -> Verdict:
+        result = handlers.call(self.function, self.kind, self.request, self.work.payload)
+        return returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
+
+    def end(self) -> None:
+        """The handler is over; a time limit's exception that has not arrived yet arrives here, and harms nobody."""
+        with self.turn.run.lock:
+            self.turn.run.running = None
+        if self.interrupted:
+            # Not taken back: CPython 3.11 would go on looking for it, for ever where a tracer is on.
+            with suppress(TimeLimitExceeded):
+                for _ in range(10):  # it arrives at the latest when a loop begins again
+                    continue
+
+    # What the watch asks, in its own thread.
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self.began
+
+    @property
+    def overrun(self) -> float:
+        """Seconds beyond its kind's time limit; negative before."""
+        return self.seconds - self.kind.time_limit
+
+    def interrupt(self) -> None:
+        """Its time is over."""
+        self.interrupted = True
+        raise_in(self.thread_id, TimeLimitExceeded)

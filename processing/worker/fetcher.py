@@ -1,0 +1,290 @@
+"""A worker thread's way to read many users' queues at once, each on a channel of its own of one connection.
+
+What is asked of one queue waits for no other: all questions are put at once, and what comes is run while the rest is on
+its way. A queue that is silent or refused concerns nobody else. Errors are those of processing/broker/rabbitmq.py.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from pika import spec
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from processing.broker.rabbitmq import (
+    ANSWER_SECONDS,
+    NOT_FOUND,
+    BrokerUnavailable,
+    Connection,
+    Delivery,
+    QueueGone,
+    QueueUnavailable,
+    as_unavailable,
+)
+
+WORTH_CONSUMING = 4  # of a queue with fewer messages each is asked for by itself
+STREAM_SECONDS = 0.2  # a stream that brings nothing for so long is asked whether there is more
+MOST_AHEAD = 1000
+
+
+class Source:
+    """What RabbitMQ has for one user's queue, as it comes. Many messages stream in; a few are asked for one by one.
+
+    What was taken and is done with is acked by `settle`, all at once; the rest goes back to its place with `close`.
+    While messages stream in that waits for the end: RabbitMQ would send others for those that are acked.
+    """
+
+    def __init__(self, fetcher: "Fetcher", name: str, ahead: int) -> None:
+        self.name = name
+        self.ahead = max(1, min(ahead, MOST_AHEAD))  # how many that are not acked RabbitMQ sends
+        self.come: deque[Delivery] = deque()
+        self.empty = False  # RabbitMQ said so
+        self.error: BaseException | None = None
+        self.channel: Any = None
+        self._fetcher = fetcher
+        self._streams = False
+        self._consumer = ""
+        self._asked = time.monotonic()  # since when RabbitMQ owes an answer to a question; 0: to none
+        self._came = 0.0  # when something last streamed in
+        self._last = self._done = self._acked = 0  # delivery tags
+        self.closed = False
+
+    def begin(self, channel: Any) -> None:
+        """From now on it is read over this channel."""
+        self.channel, self._asked = channel, 0.0
+        if self.ahead >= WORTH_CONSUMING:
+            self._streams, self._came = True, time.monotonic()
+            channel.basic_qos(prefetch_count=self.ahead)
+            self._consumer = channel.basic_consume(self.name, self.note)
+        else:
+            self._get()
+
+    def take(self) -> Delivery | None:
+        """The next message, if one has come; if not, it is on its way, or the queue is `empty`.
+
+        Raises QueueGone and QueueUnavailable.
+        """
+        if self.come:
+            return self.come.popleft()
+        if self.error is not None:
+            raise self.error
+        if self.channel is not None and not self._asked and not self.empty:
+            if not self._streams:
+                self._get()
+            elif self._last - self._acked >= self.ahead:
+                self._ack()
+        return None
+
+    def done(self, tag: int) -> None:
+        """All up to this delivery is done with."""
+        self._done = max(self._done, tag)
+
+    def settle(self) -> None:
+        """Ack what is done, unless messages stream in."""
+        if not self._streams:
+            self._ack()
+
+    def close(self) -> None:
+        """Read no more of it: what is not done goes back to its place."""
+        self._fetcher.close_source(self)
+
+    # What its fetcher asks, and RabbitMQ answers.
+
+    def look_again(self) -> None:
+        """It was empty, but that may have changed."""
+        self.empty = False
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether RabbitMQ owes an answer for too long. A stream that is silent is asked whether there is more."""
+        if self.error is not None:
+            return False
+        if self._streams and not self._asked and not self.empty and now - self._came > STREAM_SECONDS:
+            self._get()
+        return self._asked > 0 and now - self._asked > ANSWER_SECONDS
+
+    @property
+    def moved(self) -> bool:
+        """Whether there is something new."""
+        return bool(self.come) or self.empty or self.error is not None
+
+    def note(self, _channel: Any, method: Any, _properties: Any, body: bytes) -> None:
+        """A message has come."""
+        if not self._last:
+            self._acked = method.delivery_tag - 1  # those before it were another source's
+        self._last = method.delivery_tag
+        self._came = time.monotonic()
+        if method.INDEX == spec.Basic.GetOk.INDEX:
+            self._asked = 0.0
+        self.come.append(Delivery.decode(body, method.delivery_tag))
+        if self.closed and not self._streams:
+            self.let_go()
+
+    def note_empty(self) -> None:
+        """The queue has no message."""
+        self._asked, self.empty = 0.0, True
+        if self.closed and not self._streams:
+            self.let_go()
+
+    def note_cancelled(self) -> None:
+        """The queue was deleted, or its node died: RabbitMQ sends no more."""
+        self._streams, self._consumer = False, ""
+
+    def note_error(self, reason: BaseException) -> None:
+        """The channel is closed, and with it went every tag."""
+        self.channel, self._asked = None, 0.0
+        if isinstance(reason, ChannelClosedByBroker) and reason.reply_code == NOT_FOUND:
+            self.error = QueueGone(self.name)
+        else:
+            self.error = QueueUnavailable(str(reason), getattr(reason, "reply_code", 0))
+
+    def end(self) -> bool:
+        """Whether nothing of it is under way: then `let_go` may follow. Else it does by itself, after the answer."""
+        if self._streams:
+            consumer, self._consumer = self._consumer, ""
+            if consumer:
+                self._asked = time.monotonic()
+                self.channel.basic_cancel(consumer, callback=lambda _: self.let_go())
+            return False
+        return not self._asked
+
+    def let_go(self) -> None:
+        """Ack what is done, give the rest back, and the channel to whoever needs one."""
+        if self.channel is None:
+            return
+        self._streams, self._asked = False, 0.0
+        self._ack()
+        if self._last > self._acked:
+            self.channel.basic_nack(0, multiple=True, requeue=True)
+        self.come.clear()
+        channel, self.channel = self.channel, None
+        self._fetcher.free(self, channel)
+
+    def _get(self) -> None:
+        self._asked = time.monotonic()
+        self.channel.basic_get(self.name, self.note)
+
+    def _ack(self) -> None:
+        if self._done > self._acked:
+            self._acked = self._done
+            self.channel.basic_ack(self._done, multiple=True)
+
+
+class Fetcher(Connection):
+    """The connection, for one thread; while that runs a handler another may close sources of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.RLock()
+        self._free: list[Any] = []
+        self._sources: dict[int, Source] = {}  # by the number of the channel
+        self._closing: set[Source] = set()
+        self._silent = False  # RabbitMQ owes one of its channels an answer for ever
+
+    def open_sources(self, wanted: Iterable[tuple[str, int]]) -> list[Source]:
+        """Begin to read these queues, at most so many messages ahead. Raises BrokerUnavailable."""
+        with self.lock, as_unavailable():
+            link = self.open()
+            sources = [Source(self, name, ahead) for name, ahead in wanted]
+            for source in sources:
+                if self._free:
+                    self._give(source, self._free.pop())
+                else:
+                    link.new_channel(partial(self._prepare, source), self._note_closed)
+            return sources
+
+    def wait(self, sources: Sequence[Source], seconds: float) -> None:
+        """Until one of them has `moved`, for `seconds` at the most. Raises BrokerUnavailable.
+
+        One of which RabbitMQ has no word in time has an error then.
+        """
+        with self.lock:
+            self._serve(lambda: any(source.moved for source in sources), seconds)
+            now = time.monotonic()
+            for source in sources:
+                if source.is_overdue(now):
+                    self._give_up(source)
+
+    def settle(self) -> None:
+        """Until RabbitMQ has heard what is done, and nothing is under way. Raises BrokerUnavailable."""
+        with self.lock:
+            if self._link is None:
+                return
+            self._serve(lambda: not self._closing, ANSWER_SECONDS)
+            if self._closing:
+                self.close()  # all that is not acked goes back to its place
+                return
+            with as_unavailable():
+                self._link.flush(ANSWER_SECONDS)
+            if self._silent and not self._sources:
+                self.close()
+
+    def close(self) -> None:
+        with self.lock:
+            for source in self._sources.values():
+                source.channel, source.error = None, BrokerUnavailable("the connection was closed")
+            self._free.clear()
+            self._sources.clear()
+            self._closing.clear()
+            self._silent = False
+            super().close()
+
+    def close_source(self, source: Source) -> None:
+        """Called by the source."""
+        with self.lock:
+            source.closed = True
+            if source.channel is not None and self._sources.get(source.channel.channel_number) is source:
+                self._closing.add(source)
+                with as_unavailable():
+                    if source.end():
+                        source.let_go()
+
+    def free(self, source: Source, channel: Any) -> None:
+        """Called by the source, which is done with the channel."""
+        self._closing.discard(source)
+        self._sources.pop(channel.channel_number, None)
+        self._free.append(channel)
+
+    def _prepare(self, source: Source, channel: Any) -> None:
+        channel.add_callback(partial(self._note_empty, channel.channel_number), [spec.Basic.GetEmpty], one_shot=False)
+        channel.add_on_cancel_callback(partial(self._note_cancelled, channel.channel_number))
+        if source.closed:
+            self._free.append(channel)
+        else:
+            self._give(source, channel)
+
+    def _give(self, source: Source, channel: Any) -> None:
+        self._sources[channel.channel_number] = source
+        source.begin(channel)
+
+    def _serve(self, done: Callable[[], bool], seconds: float) -> None:
+        with as_unavailable():
+            if self._link is None:
+                raise BrokerUnavailable("the connection was closed")
+            self._link.serve(done, seconds)
+
+    def _give_up(self, source: Source) -> None:
+        """RabbitMQ has no word of it. If it has none of a new channel either, it is not the queue's fault."""
+        assert self._link is not None  # noqa: S101  (served)
+        with as_unavailable():
+            self._link.channel(ANSWER_SECONDS).close()
+        if source.channel is not None:
+            self._sources.pop(source.channel.channel_number, None)
+        self._silent = True
+        source.note_error(AMQPError(f"no answer for {ANSWER_SECONDS:.1f} s"))
+
+    def _note_closed(self, channel: Any, reason: BaseException) -> None:
+        source = self._sources.pop(channel.channel_number, None)
+        if source is not None:
+            self._closing.discard(source)
+            source.note_error(reason)
+
+    def _note_empty(self, number: int, _frame: Any) -> None:
+        if (source := self._sources.get(number)) is not None:
+            source.note_empty()
+
+    def _note_cancelled(self, number: int, _frame: Any) -> None:
+        if (source := self._sources.get(number)) is not None:
+            source.note_cancelled()

@@ -1,0 +1,64 @@
+"""The tokens that a worker sends: for what is to go on after others, or in another process."""
+
+import threading
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+
+import structlog
+
+from processing import metrics
+from processing.broker import tokens
+from processing.broker.rabbitmq import BrokerUnavailable, TokenSender
+
+log = structlog.get_logger()
+
+TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
+thread = threading.local()
+
+
+def send(queue_id: int) -> None:
+    """Have somebody drain the queue, after those who wait already. Raises BrokerUnavailable."""
+    if not hasattr(thread, "tokens"):
+        thread.tokens = TokenSender()
+    thread.tokens.send(tokens.token_queue(), tokens.token(queue_id), tokens.TOKEN_PROPERTIES)
+    TOKENS_SENT.inc()
+
+
+def pass_on(queue_ids: Iterable[int]) -> None:
+    """Have workers drain these queues. A token that does not get through is sent again by the sweep."""
+    try:
+        for queue_id in queue_ids:
+            send(queue_id)
+    except BrokerUnavailable as error:
+        log.warning("tokens could not be passed on", error=str(error))
+
+
+def pass_on_later(queue_ids: Iterable[int]) -> None:
+    """The same, without waiting for RabbitMQ."""
+    _later.put(lambda: pass_on(queue_ids))
+
+
+class Later:
+    """A thread that talks to RabbitMQ for those who must not wait for it; it is made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Never waits. Called by the watch alone."""
+        self._jobs.put(job)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="passing on", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._jobs.get()()
+            except BrokerUnavailable as error:
+                log.warning("RabbitMQ was not told", error=str(error))
+
+
+_later = Later()
+later = _later.put
