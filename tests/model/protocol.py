@@ -3,7 +3,8 @@
     PostgreSQL  a row for each user: last >= pub >= done, a state, the holder of its lease, the generation of its queue
     RabbitMQ    a queue for each user and generation: its pointers, and whether it is silent for ever
     dispatcher  reads what is unpublished, publishes, marks; only the leader begins, but one who was leader may go on
-    worker      leases many queues in one statement, runs each one's head, records many in one statement
+    worker      leases many queues in one statement, runs their heads one after another, records many in one statement;
+                beside a handler that hangs its watch gives back what it leased and has not begun
 
 Fences have no numbers here: of each lease it is only known whether it is still the newest. Tokens are not modelled, as
 the sweep replaces any. `Rules` names every rule of the protocol; a model with one of them taken out must break.
@@ -39,6 +40,9 @@ class Rules:
     sweep_dead_leases: bool = True
     wake_the_waiting: bool = True
     recheck_before_idle: bool = True
+    each_row_its_own_guard: bool = True  # of many records in one statement one that is refused fails no other
+    give_back_beside_a_slow_one: bool = True  # what has not begun in a run does not wait for a handler that is slow ..
+    begin_nothing_that_may_be_given_back: bool = True  # .. and does not begin any more, if the answer to that was lost
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,11 @@ class Hold(NamedTuple):
     newest: bool
     gen: int
     done: int
-    message: int = 0  # received and not acked
+    message: int = 0  # received and not acked ..
+    begun: bool = False  # .. and its handler was called
     outcome: str = ""  # of that message, not recorded yet
     seen: int = -1  # pub at the last look into an empty queue
+    leaving: bool = False  # nothing of it begins any more: it is given back
 
 
 class Worker(NamedTuple):
@@ -96,6 +102,7 @@ class State(NamedTuple):
     rows: tuple[Row, ...]
     queues: tuple[tuple[tuple[int, ...], ...], ...]  # user, generation: pointers
     silent: tuple[int, ...]  # users whose queue of generation 0 never answers
+    hung: tuple[int, ...]  # users whose handler does not return
     leader: int
     dispatchers: tuple[Dispatcher, ...]
     workers: tuple[Worker, ...]
@@ -132,6 +139,7 @@ class Protocol:
             rows=(Row(),) * size.users,
             queues=(((), ()),) * size.users,
             silent=(),
+            hung=(),
             leader=0,
             dispatchers=(Dispatcher(),) * size.dispatchers,
             workers=(Worker(holds=nothing),) * size.workers,
@@ -154,7 +162,10 @@ class Protocol:
 
     def finished(self, state: State) -> bool:
         """Whether every user is served whose row can be had."""
-        return all(row.locked or row.done == row.last == self.size.requests for row in state.rows)
+        return all(
+            row.locked or user in state.hung or row.done == row.last == self.size.requests
+            for user, row in enumerate(state.rows)
+        )
 
     # Whoever asks, and whoever operates.
 
@@ -242,6 +253,11 @@ class Protocol:
                 yield Step(f"w{index} hears nothing and gives up", self.at(lost, index, self.nothing()), True)
         elif me.step == "unsure":
             yield from self.catch_up(state, index, me)
+        elif hanging := self.hanging(state, index):
+            yield Step(f"the handler of {hanging} returns", state._replace(hung=()), True)
+            yield from self.give_back(state, index, me)
+            if self.rules.give_back_beside_a_slow_one:
+                yield from self.give_rest_back(state, index, me, hanging)
         else:
             yield from self.run(state, index, me)
             yield from self.record(state, index, me)
@@ -264,9 +280,55 @@ class Protocol:
         if not self.rules.reconcile:
             return
         for user, row in enumerate(state.rows):
-            if row.state == "draining" and row.holder == index and row.alive and not row.locked:
+            known = me.step != "asking" and me.holds[user] is not None
+            if row.state == "draining" and row.holder == index and row.alive and not row.locked and not known:
                 given = self.row(state, user, state="ready", holder=-1, alive=False)
                 yield Step(f"w{index} gives back {user}, which it does not know", given)
+
+    def hanging(self, state: State, index: int) -> list[int]:
+        """Users whose handler hangs in this worker; one at a time does."""
+
+        def begun(worker: Worker, user: int) -> bool:
+            hold = worker.holds[user]
+            return hold is not None and hold.begun and not hold.outcome and worker.step == "working"
+
+        return [
+            user
+            for user in state.hung
+            if begun(state.workers[index], user) and not any(begun(w, user) for w in state.workers[:index])
+        ]
+
+    def give_rest_back(self, state: State, index: int, me: Worker, hanging: list[int]) -> Iterator[Step]:
+        """What the watch does beside a handler that hangs: the others' outcomes are recorded, and they may go on."""
+        rest = [
+            u for u, h in enumerate(me.holds) if h and u not in hanging and not h.leaving and not state.rows[u].locked
+        ]
+        if not rest:
+            return
+        given, told = state, state
+        for user in rest:
+            hold = me.holds[user]
+            assert hold is not None
+            if self.mine(state, user, hold):
+                given = self.recorded(given, user, hold) if hold.outcome else given
+                if given.rows[user].state == "draining":
+                    given = self.row(given, user, state="ready", holder=-1, alive=False)
+        told = given
+        for user in rest:
+            hold = me.holds[user]
+            assert hold is not None
+            told = self.hold(told, index, user, None)
+            if hold.outcome != "succeeded" or not self.mine(state, user, hold):
+                told = self.unacked(told, user, hold)
+        yield Step(f"w{index} gives back {rest} beside {hanging}", told)
+        if state.faults:
+            lost = given._replace(faults=state.faults - 1)
+            if self.rules.begin_nothing_that_may_be_given_back:
+                for user in rest:
+                    hold = me.holds[user]
+                    assert hold is not None
+                    lost = self.hold(lost, index, user, hold._replace(leaving=True))
+            yield Step(f"w{index} gives back {rest} beside {hanging}, answer lost", lost, True)
 
     def mine(self, state: State, user: int, hold: Hold) -> bool:
         return state.rows[user].state == "draining" and (hold.newest or not self.rules.record_names_fence)
@@ -279,13 +341,21 @@ class Protocol:
             if state.rows[user].locked and self.rules.skip_locked:  # its lease will run out; the thread is free
                 given_up = self.unacked(self.hold(state, index, user, None), user, hold)
                 yield Step(f"w{index} gives up {user}, whose row is locked", given_up)
-            if hold.outcome:
-                continue
             row, queue = state.rows[user], state.queues[user][hold.gen]
             name = f"w{index}: {user}"
-            if hold.message:
+            if hold.leaving:  # it makes sure, and leaves
+                if not row.locked:
+                    after = self.leave(state, index, user, hold, "ready")
+                    yield Step(f"{name} is left", self.unacked(after, user, hold))
+                continue
+            if hold.outcome:
+                continue
+            if hold.message and not hold.begun:
+                if not any(h and h.begun and not h.outcome for h in me.holds):  # one thread
+                    yield Step(f"{name} begins", self.hold(state, index, user, hold._replace(begun=True)))
+            elif hold.message:
                 others = (w.holds[user] for i, w in enumerate(state.workers) if i != index and w.step != "asking")
-                if not state.ran_out and any(other and other.message and not other.outcome for other in others):
+                if not state.ran_out and any(other and other.begun and not other.outcome for other in others):
                     raise Violation(f"S2: two handlers of user {user} run at once")
                 yield Step(f"{name} succeeds", self.hold(state, index, user, hold._replace(outcome="succeeded")))
                 if state.failures:
@@ -310,9 +380,13 @@ class Protocol:
 
     def record(self, state: State, index: int, me: Worker) -> Iterator[Step]:
         """All that is over, in one statement; what is locked is left out, and the holder goes on with the rest."""
-        over = [user for user, hold in enumerate(me.holds) if hold and hold.outcome and not state.rows[user].locked]
+        over = [u for u, h in enumerate(me.holds) if h and h.outcome and not h.leaving and not state.rows[u].locked]
         if not over or (not self.rules.skip_locked and any(h and state.rows[u].locked for u, h in enumerate(me.holds))):
             return
+        if not self.rules.each_row_its_own_guard and any(
+            not self.mine(state, user, hold) for user, hold in enumerate(me.holds) if hold and hold.outcome
+        ):
+            return  # the statement is refused, however often it is tried
         recorded, told = state, state
         for user in over:
             hold = me.holds[user]
@@ -382,6 +456,8 @@ class Protocol:
                 yield Step(f"{user}'s row is locked for ever", self.row(state, user, locked=True), True)
             if not row.paused:
                 yield Step(f"{user} is paused", self.row(state, user, paused=True), True)
+            if self.size.workers > 1 and not state.hung:
+                yield Step(f"{user}'s handlers hang", state._replace(hung=(user,)), True)
             if user not in state.silent:
                 yield Step(f"{user}'s queue falls silent", state._replace(silent=(*state.silent, user)), True)
             if state.queues[user][row.gen]:

@@ -15,7 +15,9 @@ SMALL = [
 ]
 ONE_USER = Size(users=1, requests=2, dispatchers=2, workers=2, faults=1, failures=1)
 TWO_USERS = Size(users=2, requests=1, dispatchers=2, workers=1, faults=1, failures=0)
-NEEDS_TWO_USERS = ("skip_locked", "set_silent_aside")  # it is the bystander who would wait
+NEEDS_TWO_USERS = ("skip_locked", "set_silent_aside", "each_row_its_own_guard")  # it is the bystander who would wait
+BESIDE_A_SLOW_ONE = Size(users=2, requests=1, dispatchers=1, workers=2, faults=2, failures=0)
+NEEDS_A_SLOW_ONE = ("give_back_beside_a_slow_one", "begin_nothing_that_may_be_given_back")
 
 
 @pytest.mark.parametrize("size", SMALL, ids=str)
@@ -27,7 +29,7 @@ def test_every_state_keeps_every_promise(size: Size) -> None:
 
 @pytest.mark.parametrize("rule", [field.name for field in fields(Rules)])
 def test_without_any_of_its_rules_the_protocol_breaks(rule: str) -> None:
-    size = TWO_USERS if rule in NEEDS_TWO_USERS else ONE_USER
+    size = TWO_USERS if rule in NEEDS_TWO_USERS else BESIDE_A_SLOW_ONE if rule in NEEDS_A_SLOW_ONE else ONE_USER
     walked = everywhere(Protocol(size, replace(Rules(), **{rule: False})))
     assert walked.broken
 
