@@ -14,12 +14,11 @@ from tests.accounts.people import at_once, make_user
 
 SETTINGS = {
     "EXTRA_APPS": "tests.page.work",
-    "API_STREAMS": "24",
     "REGISTRATIONS_PER_MINUTE": "100000",
     "LOGINS_PER_MINUTE": "100000",
     "LOG_LEVEL": "WARNING",
 }
-SERVER = ["granian", "--interface", "wsgi", "--blocking-threads", "40", "--log-level", "error", "--host", "127.0.0.1"]
+SERVER = ["granian", "--interface", "asgi", "--log-level", "error", "--host", "127.0.0.1"]
 
 
 class Site:
@@ -36,7 +35,7 @@ class Site:
 
     def start(self, name: str) -> Process:
         commands = {
-            "api": ["-m", *SERVER, "--port", str(self.port), "project.wsgi:application"],
+            "api": ["-m", *SERVER, "--port", str(self.port), "project.asgi:application"],
             "dispatch": ["manage.py", "dispatch"],
             "work": ["manage.py", "work", "--processes", "1", "--threads", "4"],
         }
