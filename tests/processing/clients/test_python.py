@@ -48,7 +48,7 @@ _numbers = itertools.count(1)
 def server(django_db_setup: None) -> Iterator[Server]:
     import time
 
-    with serving("api") as server:
+    with serving() as server:
         deadline = time.monotonic() + 90
         while not server.answers():
             assert time.monotonic() < deadline
