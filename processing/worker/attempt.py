@@ -2,35 +2,56 @@
 
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import Any, Protocol, cast
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from processing import handlers
 from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
 from processing.worker.outcomes import Verdict, raised, returned
+from processing.worker.recorder import Recording
 from processing.worker.watchdog import raise_in
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import of_handler, of_role
 from queues import event_log
 from queues.exceptions import FencedOut
 from queues.kinds import Kind
+from queues.lifecycle.lease import Lease
 from queues.sql.statement import drop_open_transaction
 from queues.states import QueueState
 from queues.values import Work
 
-if TYPE_CHECKING:
-    from processing.worker.turn import Turn
-
 RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
+
+
+class RunOfIt(Protocol):
+    """What an attempt needs of the run that its turn belongs to."""
+
+    running: "Attempt | None"
+    lock: Any
+
+
+class TurnOfIt(Protocol):
+    """What an attempt needs of its turn."""
+
+    lease: Lease
+    recording: Recording
+    claim: deque[Work]
+    handling: float
+
+    @property
+    def run(self) -> RunOfIt: ...
+
+    def began_at(self, work: Work) -> datetime: ...
 
 
 class Attempt:
     """The attempt under way in a worker thread; the watch looks in from its own. `began` is on the monotonic clock."""
 
-    def __init__(self, turn: "Turn", work: Work, kind: Kind, function: handlers.Function) -> None:
+    def __init__(self, turn: "TurnOfIt", work: Work, kind: Kind, function: handlers.Function) -> None:
         self.turn = turn
         self.work = work
         self.kind = kind

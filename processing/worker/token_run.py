@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import structlog
 from django.conf import settings
@@ -377,7 +377,7 @@ class TokenRun:
 
     def _record_beside(self, running: Attempt) -> None:
         """Claim nothing but what runs, and let others have the rest. Waits for nobody's row."""
-        current = running.turn
+        current = cast(Turn, running.turn)
         others = [turn for turn in self.turns.values() if turn is not current]
         wanted = [(turn, turn.leaving(QueueState.READY)) for turn in others]
         if current.recording.passed or current.claim:

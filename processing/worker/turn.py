@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 from django.conf import settings
@@ -11,16 +11,15 @@ from django.conf import settings
 from processing import handlers, metrics
 from processing.broker.rabbitmq import QueueGone, queue_name
 from processing.handlers import NoHandler
-from processing.worker.attempt import RECORDED, Attempt
+from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.fetcher import Source
 from processing.worker.outcomes import Verdict, raised, without_running
 from processing.worker.recorder import AGAIN_SECONDS, Recording, Wanted
+from processing.worker.shares import Shares
+from processing.worker.watchdog import Watch
 from queues.lifecycle.lease import Lease
 from queues.states import QueueState
 from queues.values import Next, Work
-
-if TYPE_CHECKING:
-    from processing.worker.token_run import TokenRun
 
 log = structlog.get_logger()
 
@@ -29,10 +28,19 @@ FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ an
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
 
 
+class RunOfMany(RunOfIt, Protocol):
+    """What a turn needs of the run that it belongs to."""
+
+    shares: Shares
+    watch: Watch
+
+    def record_if_due(self) -> None: ...
+
+
 class Turn:
     """What a run of a token does with one lease."""
 
-    def __init__(self, run: "TokenRun", lease: Lease, most: int) -> None:
+    def __init__(self, run: RunOfMany, lease: Lease, most: int) -> None:
         self.run = run
         self.lease = lease
         self.name = queue_name(lease.queue_id, lease.generation)
