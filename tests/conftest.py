@@ -1,4 +1,7 @@
-"""Every test runs against the real PostgreSQL, RabbitMQ and Redis, in places of this session's own."""
+"""Every test runs against the real PostgreSQL, RabbitMQ and Redis, in places of this session's own.
+
+Where pytest-xdist runs several processes, each has its own: servers that the first had to start serve them all.
+"""
 
 import atexit
 import os
@@ -33,6 +36,8 @@ def _give_back() -> None:
 # Here and not in a fixture: the settings read the environment once, when Django starts.
 atexit.register(_give_back)
 signals_interrupt()  # so that a session that is told to stop cleans up like one that ends
+if os.environ.pop("PYTEST_XDIST_WORKER", None):  # not for a pytest that a test starts
+    os.environ.pop("SERVERS", None)  # the first process has looked; its variables say what it found
 try:
     SERVERS = _SESSION.enter_context(borrowed("test", keep_servers=False))
 except SetupError as wrong:
@@ -50,6 +55,19 @@ django.setup()
 from django.db import connection  # noqa: E402
 
 from project.postgresql import limits  # noqa: E402
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Or Django would read the settings, in each process, before there are places of its own."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes is killed if it takes long to end, once it has said that it is done."""
+    if hasattr(session.config, "workerinput"):
+        _give_back()
 
 
 @pytest.fixture(scope="session")
