@@ -1,15 +1,15 @@
-"""Prints `.env.example`: every setting with its default and what it is for, as project/settings.py declares them.
+"""Prints `.env.example`: every setting with its default and what it is for, as project/environment.py declares them.
 
 .venv/bin/python -m scripts.env_example > .env.example
 """
 
 import textwrap
 
-from project.settings import DEVELOPMENT_SECRET, Environment
+from project.environment import DEVELOPMENT_SECRET, Environment
 
 HEAD = """\
 # Every setting, with its default. Set what differs, in the environment or as a file of its name in SECRETS_DIR.
-# Made from project/settings.py: python -m scripts.env_example > .env.example
+# Made from project/environment.py: python -m scripts.env_example > .env.example
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.core.management import get_commands, load_command_class
 
-from project.settings import Environment
+from project.environment import Environment
 from scripts import env_example
 
 ROOT = Path(__file__).resolve().parent.parent

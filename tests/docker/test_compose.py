@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from granian.cli import cli as granian
 
-from project.settings import Environment
+from project.environment import Environment
 from scripts.place import ROOT
 from tests.docker import compose
 from tests.docker.compose import by_default, composition, image_command, image_environment, instruction, ours, services

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 from granian.cli import cli as granian
 
-from project.settings import Environment
+from project.environment import Environment
 from scripts.place import ROOT
 from tests.docker.compose import image_command, ours
 

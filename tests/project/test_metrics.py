@@ -9,6 +9,8 @@ from django.test import Client
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from accounts.mail import delivery  # noqa: F401  (the dispatcher counts mails, the deliverer webhooks)
+from processing.webhooks import metrics as webhooks  # noqa: F401
 from processing.worker.supervisor import Supervisor
 from project.telemetry import health, metrics
 from queues.operations import backlog
