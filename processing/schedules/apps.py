@@ -10,6 +10,7 @@ class SchedulesConfig(AppConfig):
 
     def ready(self) -> None:
         from processing.dispatch import duties
+        from processing.schedules import examples  # noqa: F401  (what the documentation shows)
         from processing.schedules.due import LOOK_SECONDS, submit_due
         from processing.schedules.models import kinds_in_use, records_of
         from queues.operations.export import others

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiExample, extend_schema_field
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from processing.webhooks.delivery import addresses
@@ -106,59 +106,3 @@ class DeliveriesShown(serializers.Serializer[Any]):
     results = DeliveryShown(many=True, help_text="The newest first.")
     next = serializers.URLField(allow_null=True)
     previous = serializers.URLField(allow_null=True)
-
-
-_ID = "01941f29-7c00-7aaa-8bbb-0123456789ab"
-CREATE_EXAMPLE = OpenApiExample(
-    "What fails or blocks",
-    value={"url": "https://example.com/hooks", "events": [Event.FAILED, Event.BLOCKED]},
-    request_only=True,
-)
-MADE_EXAMPLE = OpenApiExample(
-    "The secret is shown once",
-    value={
-        "id": _ID,
-        "url": "https://example.com/hooks",
-        "events": [Event.BLOCKED, Event.FAILED],
-        "enabled": True,
-        "disabled_reason": None,
-        "created_at": "2026-11-28T09:30:00Z",
-        "failing_since": None,
-        "last_error": None,
-        "last_delivered_at": None,
-        "next_attempt_at": None,
-        "secret": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDKmRBWyrKJQE=",
-    },
-    response_only=True,
-    status_codes=["201"],
-)
-DELIVERY_EXAMPLE = OpenApiExample(
-    "Delivered at the second attempt",
-    value={
-        "results": [
-            {
-                "id": "5e3e9a0c-53b8-4d52-8f4e-1d8f4f4b2c11",
-                "message_id": "msg_5e3e9a0c53b84d528f4e1d8f4f4b2c11",
-                "event": Event.FAILED,
-                "request": _ID,
-                "state": "delivered",
-                "created_at": "2026-11-28T09:30:00Z",
-                "delivered_at": "2026-11-28T09:30:06Z",
-                "attempts": [
-                    {
-                        "at": "2026-11-28T09:30:00.412Z",
-                        "status": 503,
-                        "duration_ms": 38.2,
-                        "error": "The receiver answered 503 Service Unavailable.",
-                    },
-                    {"at": "2026-11-28T09:30:05.977Z", "status": 204, "duration_ms": 41.0, "error": None},
-                ],
-                "response_body": "",
-            }
-        ],
-        "next": None,
-        "previous": None,
-    },
-    response_only=True,
-    status_codes=["200"],
-)

@@ -11,9 +11,6 @@ from accounts.authentication import UserRequest
 from processing.webhooks import owning
 from processing.webhooks.models import Webhook
 from processing.webhooks.serializers import (
-    CREATE_EXAMPLE,
-    DELIVERY_EXAMPLE,
-    MADE_EXAMPLE,
     DeliveriesQuery,
     DeliveriesShown,
     DeliveryShown,
@@ -49,7 +46,6 @@ class WebhooksView(StrictView):
         parameters=[LOCATION],
         request=WebhookBody,
         responses={201: WebhookMade},
-        examples=[CREATE_EXAMPLE, MADE_EXAMPLE],
     )
     def post(self, request: UserRequest) -> Response:
         """Has what becomes of your requests sent to an address of yours, in order, signed as Standard Webhooks say."""
@@ -115,12 +111,7 @@ class RotateSecretView(StrictView):
 class DeliveriesView(StrictView):
     query_serializer = DeliveriesQuery
 
-    @extend_schema(
-        operation_id="webhook_deliveries",
-        parameters=[DeliveriesQuery],
-        responses={200: DeliveriesShown},
-        examples=[DELIVERY_EXAMPLE],
-    )
+    @extend_schema(operation_id="webhook_deliveries", parameters=[DeliveriesQuery], responses={200: DeliveriesShown})
     def get(self, request: UserRequest, webhook_id: str) -> Response:
         """The messages of one webhook, the newest first, with every attempt at them."""
         found = own(request, webhook_id).deliveries.all()

@@ -87,10 +87,12 @@ def problem(status: int, error: Error) -> dict[str, Any]:
 
 
 def in_order(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """drf-spectacular's hook: the paths in the order in which they were told, others last."""
+    """drf-spectacular's hook: the paths in the order in which they were told, others last; no group without one."""
     order = {name: number for number, name in enumerate(_told)}
 
     def place(path: str) -> int:
         return min(order.get(operation["operationId"], len(order)) for operation in result["paths"][path].values())
 
-    return {**result, "paths": {path: result["paths"][path] for path in sorted(result["paths"], key=place)}}
+    paths = {path: result["paths"][path] for path in sorted(result["paths"], key=place)}
+    used = {tag for operations in paths.values() for operation in operations.values() for tag in operation["tags"]}
+    return {**result, "paths": paths, "tags": [tag for tag in result["tags"] if tag["name"] in used]}

@@ -5,6 +5,8 @@ TAGS = [
     {"name": "Ask for work", "description": "What can be asked for, and asking for it."},
     {"name": "Follow it", "description": "What became of it: one by one, in lists, or as it happens."},
     {"name": "Change your mind", "description": "Cancel, try again, skip; pause, resume and empty your queue."},
+    {"name": "Schedules", "description": "Have the same asked for at set times: by cron, or every so many seconds."},
+    {"name": "Webhooks", "description": "Have what became of your requests sent to an address of yours, signed."},
     {"name": "Your account", "description": "Password, sessions, e-mail address, your data, and how to leave."},
 ]
 

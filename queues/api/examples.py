@@ -155,6 +155,13 @@ tell(
     answers={200: 'retry: 2000\n\nid: 5.41\nevent: queue\ndata: {"state": "draining", "depth": 3}\n\n'},
     errors={429: (Error("too-many-streams", "You have 10 event streams open; more are not served."),)},
 )
+tell(
+    "events_ticket",
+    FOLLOW,
+    "Get a ticket to follow it in a browser",
+    answers={200: {"ticket": "W1YB8yR20-MX6R878YB7k9SS-nS2iQam29iS5Hnsvuo"}},
+    errors={503: (Error("unavailable", "No tickets at the moment; open the stream with an access token."),)},
+)
 tell("cancel", CHANGE, "Cancel a request", answers={200: CANCELLED}, errors={409: not_now("The request is final.")})
 tell(
     "retry",
