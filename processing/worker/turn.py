@@ -93,7 +93,8 @@ class Turn:
             work = self.claim.popleft()
             verdict = self._run_one(work)
             if verdict is not RECORDED:
-                self.recording.over(verdict)
+                with self.run.lock:  # a process that stops records from its main thread
+                    self.recording.over(verdict)
             if verdict.then != QueueState.DRAINING:
                 self.end_claim(verdict.then, verdict.delay)  # its message is not acked: it goes back to the head
                 return True
