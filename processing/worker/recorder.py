@@ -69,7 +69,7 @@ class Recording:
     ) -> None:
         """Write down what is over of this turn alone; `wait`: if PostgreSQL is away, as soon as it is back.
 
-        Inside a transaction it is part of that. Raises FencedOut.
+        Inside a transaction it is part of that. Raises FencedOut, and django.db.Error: nothing was written.
         """
         if connection.in_atomic_block:
             self.lease.record(self.passed, self.outcomes, then, claim, delay, began)
@@ -79,6 +79,8 @@ class Recording:
             refused = record([Wanted(self, then, claim, delay, began)], patience)
             if refused.fenced_out:
                 raise FencedOut
+            for _, error in refused.faulty:
+                raise error
             if not refused.left_out:
                 return
             if time.monotonic() > patience:
