@@ -420,11 +420,14 @@ class TokenRun:
             then, delay = QueueState.WAITING, 0
         try:
             turn.recording.record(then, delay=delay, wait=False)
-        except DatabaseError as error:
+        except (OperationalError, InterfaceError) as error:
             turn.recording.passed, turn.recording.outcomes = before  # it is given up at a later look, once
             if isinstance(error, LeftOut):
                 return
             raise
+        except (FencedOut, DatabaseError) as error:
+            # Whoever takes the queue counts it. This thread is lost all the same.
+            log.warning("what was given up is not recorded", queue=turn.lease.queue_id, error=str(error).strip())
         turn.recording.closed = True
         metrics.HANDLERS_GIVEN_UP.labels(kind.name).inc()
         self.watch.retire(self)
