@@ -322,13 +322,15 @@ class TokenRun:
 
     def _tell_rabbitmq(self, turns: Sequence[Turn]) -> None:
         """What is not done goes back to its place; then others may know of it."""
-        for turn in turns:
-            if turn.source is not None:
-                turn.source.close()
         ready = [turn.lease.queue_id for turn in turns if turn.wants_token]
-        if ready:
-            self.fetcher.settle()
-            tokens.pass_on(ready)
+        try:
+            for turn in turns:
+                if turn.source is not None:
+                    turn.source.close()
+            if ready:
+                self.fetcher.settle()
+        finally:
+            tokens.pass_on(ready)  # where the connection is lost, it has gone back
 
     def _forget(self, turn: Turn) -> None:
         self.turns.pop(turn.lease.queue_id, None)

@@ -58,6 +58,8 @@ class Later:
                 self._jobs.get()()
             except BrokerUnavailable as error:
                 log.warning("RabbitMQ was not told", error=str(error))
+            except Exception:  # the next job's tokens are other users'
+                log.exception("a job for RabbitMQ has a defect")
 
 
 _later = Later()
