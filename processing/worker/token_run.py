@@ -186,6 +186,8 @@ class TokenRun:
 
     def _leave_to_another_process(self, turn: Turn) -> None:
         assert self.isolation is not None  # noqa: S101
+        others, self.rest, self.alone = [*self.rest, *self.alone], [], []
+        tokens.pass_on(others)  # it may take as long as its kind's time limit
         self.isolation.run(turn.lease)
         self._forget(turn)
 
