@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from project.web.unread_body import Received
+from project.web.unread_body import SILENT_SECONDS, Received
 
 T = TypeVar("T")
 Scope = dict[str, Any]
@@ -88,7 +88,12 @@ class InThreads:
         """Send what is made bit by bit, a file or a table, from the thread that makes it."""
 
         def send_it(message: dict[str, Any]) -> None:
-            asyncio.run_coroutine_threadsafe(_sent(send, message), loop).result()
+            sending = asyncio.run_coroutine_threadsafe(_sent(send, message), loop)
+            try:
+                sending.result(SILENT_SECONDS)
+            except TimeoutError:
+                sending.cancel()
+                raise ConnectionResetError("the client stopped reading") from None
 
         send_it(answer.start)
         for part in parts:
