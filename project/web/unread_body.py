@@ -11,7 +11,8 @@ from typing import Any
 SMALL = 64 * 1024  # bytes that a connection's buffers hold: a shorter rest breaks no pipe
 MOST_BYTES = 16 * 1024 * 1024
 MOST_SECONDS = 2.0
-SILENT_SECONDS = 30.0  # without a byte, until a body is given up
+SILENT_SECONDS = 30.0  # without a byte, until a body is given up ..
+LONGEST_SECONDS = 60.0  # .. as it is when it takes longer: of a large one a thread waits for each part
 
 
 class Received:
@@ -22,6 +23,7 @@ class Received:
         self.declared = declared(environ)
         self.expected = "HTTP_EXPECT" in environ  # who waits for a 100 Continue has sent nothing yet
         self.count = 0
+        self.until = 0.0  # on the event loop's clock, from the first part on
         self.over = self.declared == 0
 
     async def whole(self) -> bytes:
@@ -34,8 +36,10 @@ class Received:
     async def part(self) -> bytes:
         """The next bytes; none at its end."""
         while not self.over:
+            now = asyncio.get_running_loop().time()
+            self.until = self.until or now + LONGEST_SECONDS
             try:
-                async with asyncio.timeout(SILENT_SECONDS):
+                async with asyncio.timeout_at(min(now + SILENT_SECONDS, self.until)):
                     message = await self.receive()
             except TimeoutError:
                 message = {"type": "http.disconnect"}
