@@ -7,6 +7,7 @@ plain, does not fit or is refused goes on to Django as it came, and nothing of i
 worded there. What is left out here is Django's and DRF's work around a view, which took longer than the view.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Container
 from contextlib import suppress
@@ -30,6 +31,7 @@ from project.telemetry.metrics import count_answer
 from project.web import rate_limit
 from project.web.middleware import Edge, request_id_for
 from project.web.threads import Receive, Scope, Send
+from project.web.unread_body import SILENT_SECONDS
 from queues import kinds
 from queues.api.requests import NOBODYS, UUID_TEXT, encoded, identified, is_known, kinds_shown, listed, tagged
 from queues.enqueue.group_commit import GroupCommit
@@ -126,7 +128,11 @@ class FastPath:
         headers = claims and self.headers(SUBMIT, *_place(scope, sent))
         if not claims or not headers:
             return receive
-        body = await received(receive)
+        try:
+            async with asyncio.timeout(SILENT_SECONDS):
+                body = await received(receive)
+        except TimeoutError:
+            raise ConnectionResetError("the client stopped sending") from None
         submission = self.submitted(body)
         if submission is None or not known_to_may_ask(claims.user_id, submission.kind):
             return replay(body, receive)
