@@ -279,8 +279,11 @@ class TokenRun:
         """Write down what is over in all turns; then ack it, claim what is next, let go of what others may have."""
         with self.lock:
             wanted = [(turn, one) for turn in self.turns.values() if turn.is_pending and (one := turn.wanted())]
-            refused = recorder.record([one for _, one in wanted], time.monotonic() + settings.ENV.lease_seconds)
+            began = time.monotonic()
+            refused = recorder.record([one for _, one in wanted], began + settings.ENV.lease_seconds)
             self._drop(wanted, refused)
+            if time.monotonic() - began > settings.ENV.lease_seconds / 2:
+                self._make_sure_of_others([turn for turn, _ in wanted])
             claims, over = [], []
             for turn, one in wanted:
                 if turn.lease.queue_id not in self.turns or one in refused.left_out:
@@ -295,6 +298,12 @@ class TokenRun:
             self._claim(claims)
         self._end(over)
         self._open_sources()
+
+    def _make_sure_of_others(self, recorded: Sequence[Turn]) -> None:
+        """PostgreSQL was away so long that these leases may have run out: nothing of them begins before a record."""
+        for turn in self.turns.values():
+            if turn.awaits and turn not in recorded:
+                turn.end_claim(QueueState.DRAINING)
 
     def _drop(self, wanted: Sequence[tuple[Turn, Wanted]], refused: Refused) -> None:
         """What becomes of those whose record was not written."""
