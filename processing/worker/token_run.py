@@ -350,7 +350,8 @@ class TokenRun:
     def _leave_all(self, then: Next, delay: float | None = None) -> None:
         """Let others have all queues. No attempt is counted."""
         with self.lock:
-            wanted = [(turn, turn.leaving(then, delay)) for turn in self.turns.values() if turn is not self.current]
+            turns = [turn for turn in tuple(self.turns.values()) if turn is not self.current]
+            wanted = [(turn, turn.leaving(then, delay)) for turn in turns]
             with suppress(DatabaseError):
                 self._drop_all(wanted, recorder.record([one for _, one in wanted], 0))
         tokens.pass_on([turn.lease.queue_id for turn, _ in wanted if turn.wants_token])

@@ -7,7 +7,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import NamedTuple, Protocol, cast
 
 import structlog
@@ -131,8 +130,10 @@ class Watch:
             time.sleep(TICK_SECONDS)
         unfinished = tuple(self._turns)
         for turn in unfinished:
-            with suppress(DatabaseError):
+            try:
                 turn.abandon()
+            except Exception as error:  # whatever it is: the others' queues are to be given back, too
+                log.warning("a run could not give its queues back", of=str(turn), error=str(error).strip())
         self._ended.set()
         self._busy.set()
         if self._thread:
