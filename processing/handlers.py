@@ -85,12 +85,12 @@ class HandlerRequest:
 
     @property
     def cancelled(self) -> bool:
-        """Whether its owner gave up: a long handler looks now and then, and returns. Its request is then cancelled."""
+        """Becomes true when the user cancels. Check it in loops and return: the request is then cancelled."""
         self.heeded = self.heeded or self._asked
         return self.heeded
 
     def ask_to_stop(self) -> None:
-        """The owner gave up."""
+        """The user cancels."""
         self._asked = True
 
     def described(self) -> dict[str, Any]:

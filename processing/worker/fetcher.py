@@ -34,7 +34,7 @@ class Source:
     """What RabbitMQ has for one user's queue, as it comes. Many messages stream in; a few are asked for one by one.
 
     What was taken and is done with is acked by `settle`, all at once; the rest goes back to its place with `close`.
-    While messages stream in that waits for the end: RabbitMQ would send others for those that are acked.
+    While messages stream in, acks wait for the end: acking early would make RabbitMQ send more messages.
     """
 
     def __init__(self, fetcher: "Fetcher", name: str, ahead: int) -> None:

@@ -20,7 +20,7 @@ SAID = {
     " threads are busy, or none lives.",
     QueueState.DRAINING: "A worker is at it.",
     QueueState.WAITING: "Its head failed and is tried again later; nothing overtakes it.",
-    QueueState.BLOCKED: "Its head failed for good, which its kind wants to block the queue: retry, cancel or skip it.",
+    QueueState.BLOCKED: "The first request failed. Its kind blocks the queue until you retry, cancel or skip it.",
 }
 TO_PUBLISH = (
     "Requests were accepted that RabbitMQ does not have yet. If it stays so for more than some seconds, no dispatcher"

@@ -70,8 +70,8 @@ def retry(request_id: UUID, *, session_id: UUID | None = None, trace: str = "") 
             return None
     if request.finished_at is None or request.status == Status.SUCCEEDED:
         raise NotPossible(
-            f"The request is {request.status_now}; what is failed, cancelled or expired, or blocks its queue,"
-            " can be tried again."
+            f"This request is {request.status_now}."
+            " Only failed, cancelled, expired or blocking requests can be retried."
         )
     try:
         kind = kinds.find(request.kind, request.version)
