@@ -1,5 +1,6 @@
 """What the documentation names is there."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -79,3 +80,38 @@ def test_every_metric_that_a_document_names_is_counted(document: Path) -> None:
     named = set(re.findall(r"`(ordered_work_\w+)[`{]", document.read_text()))
     roles = set(re.findall(r"ordered_work_\w+", (ROOT / "docker" / "postgres" / "roles.sql").read_text()))
     assert named - known - roles <= {"ordered_work_queues_with_work"}  # docker/prometheus/adapter.yml makes it
+
+
+def steps_of_the_walk() -> list[tuple[str, list[str]]]:
+    """The files that docs/architecture.md walks from POST to the recorded row, each with what is named of it."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    walk = text.split("### The walk\n", 1)[1].split("\n## ", 1)[0]
+    steps = re.findall(r"^(\d+)\. `([\w/]+\.py)`: (.+)$", walk, re.MULTILINE)
+    assert [int(number) for number, _, _ in steps] == list(range(1, len(steps) + 1))
+    return [(path, re.findall(r"`([\w.]+)`", told.split(" (")[0].split(". ")[0])) for _, path, told in steps]
+
+
+def defined_in(path: Path) -> set[str]:
+    """Functions, classes, methods (`Class.method`) and the names that a module gives to values."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = (one for one in node.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+            names |= {f"{node.name}.{method.name}" for method in methods}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_the_walk_from_post_to_the_recorded_row_names_what_is_there() -> None:
+    for path, named in steps_of_the_walk():
+        assert named, path
+        assert set(named) <= defined_in(ROOT / path), path
+
+
+def test_the_walk_from_post_to_the_recorded_row_is_at_most_sixteen_files() -> None:
+    files = [path for path, _ in steps_of_the_walk()]
+    assert len(set(files)) == len(files)
+    assert 10 < len(files) <= 16
