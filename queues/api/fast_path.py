@@ -1,4 +1,4 @@
-"""The short way of the requests that come most often: a plain submission that is accepted, and plain reads.
+"""The fast path of the requests that come most often: a plain submission that is accepted, and plain reads.
 
 An ASGI application in front of Django's. `POST /api/v1/requests` with a JSON body and nothing out of the ordinary is
 answered here, on the event loop, as `views.RequestsView` would, and committed together with its neighbours. So is
@@ -86,7 +86,7 @@ log = structlog.get_logger()
 
 
 def in_front_of(application: Application) -> "Application | FastPath":
-    """An ASGI application with the short way before it, unless settings.MIDDLEWARE does what is not done there."""
+    """An ASGI application with the fast path before it, unless settings.MIDDLEWARE does what is not done there."""
     if settings.MIDDLEWARE == KNOWN:
         return FastPath(application)
     log.warning("no_fast_path", known=KNOWN, found=settings.MIDDLEWARE)
