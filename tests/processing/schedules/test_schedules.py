@@ -201,7 +201,7 @@ def test_without_the_app_the_rest_works(tmp_path: Path) -> None:
     )
     told = (
         "import django, json; django.setup(); from django.urls import resolve, Resolver404\n"
-        "import project.wsgi, processing.dispatch.dispatcher, sys\n"
+        "import project.asgi, processing.dispatch.dispatcher, sys\n"
         "from processing.dispatch.dispatcher import Dispatcher; from queues.lifecycle.outbox import Shard\n"
         "resolve('/api/v1/requests')\n"
         "try: resolve('/api/v1/schedules'); there = True\n"

@@ -92,11 +92,13 @@ else:
 import scripts.run.application as application
 assert application.extras(0) == []
 from accounts.models import User
-from queues import interventions, kinds
-from queues.enqueue.accept import Submission, accept
+from queues import kinds
+from queues.enqueue.accept import accept
+from queues.lifecycle import control
+from queues.values import Submission
 user = User.objects.create(username="left-out")
 [one] = accept(user.id, [Submission(kinds.find("demo.echo"), "1")], session_id=None)
-interventions.cancel(one.submission.id)
+control.cancel(one.submission.id)
 user.delete()
 import sys
 assert not any(name.startswith("processing.webhooks") for name in sys.modules), "the core imports it"
