@@ -71,11 +71,12 @@ class Source:
             return self.come.popleft()
         if self.error is not None:
             raise self.error
-        if self.channel is not None and not self._asked and not self.empty:
-            if not self._streams:
-                self._get()
-            elif self._last - self._acked >= self.ahead:
-                self._ack()
+        with self._fetcher.lock:
+            if self.channel is not None and not self._asked and not self.empty:
+                if not self._streams:
+                    self._get()
+                elif self._last - self._acked >= self.ahead:
+                    self._ack()
         return None
 
     def done(self, tag: int) -> None:
@@ -84,8 +85,9 @@ class Source:
 
     def settle(self) -> None:
         """Ack what is done, unless messages stream in."""
-        if not self._streams:
-            self._ack()
+        with self._fetcher.lock:
+            if not self._streams and self.channel is not None:  # lost, all that it brought goes back to its place
+                self._ack()
 
     def close(self) -> None:
         """Read no more of it: what is not done goes back to its place."""
