@@ -167,6 +167,13 @@ class Wanted:
         self.settled = True
         self.recording.committed(self.done, self.outcomes)
 
+    def believe(self) -> None:
+        """An atomic handler's commit may have succeeded though its answer was lost: it has not failed, then."""
+        last = self.outcomes[-1] if self.outcomes else None
+        if last and last.seq <= self.recording.lease.done_seq and self.then in (QueueState.WAITING, QueueState.BLOCKED):
+            self.then, self.delay = QueueState.READY, None
+            self.outcomes = self.outcomes[:-1]
+
     def refused(self) -> "Wanted":
         self.settled = True
         return self
@@ -212,6 +219,7 @@ def _sure(wanted: Sequence[Wanted], refused: Refused) -> list[Wanted]:
         except FencedOut:
             refused.fenced_out.append(one.refused())
             continue
+        one.believe()
         if one.recording.lease.state == QueueState.DRAINING:
             left.append(one)
         else:
