@@ -12,6 +12,7 @@ from scripts.servers import servers
 from scripts.servers.process import Process, signals_interrupt
 
 COVERED_PERCENT = 95  # of lines and branches
+TEST_PROCESSES = 3  # on two cores: most tests wait for servers, or for what they started
 
 
 def stop(_: list[str]) -> int:
@@ -45,9 +46,10 @@ def manage(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """pytest with `arguments`; without any, the whole suite and how much of the code it runs."""
+    """pytest with `arguments`; without any, the whole suite in several processes, and how much of the code it runs."""
     os.chdir(ROOT)
     whole = ["--cov", "--cov-report=term", f"--cov-fail-under={COVERED_PERCENT}"]
+    whole += ["--numprocesses", str(TEST_PROCESSES), "--dist=loadfile", "--no-loadscope-reorder"]
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or whole)])  # noqa: S606
 
 
