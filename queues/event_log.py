@@ -57,7 +57,7 @@ def accepted(user_id: UUID, submissions: Sequence[Submission], rows: Sequence[An
 
 
 def queued(rows: Sequence[Any]) -> None:
-    """Scheduled requests have their place in line; the rows are ENTER_LINE's."""
+    """Scheduled requests have their place in line; the rows are PROMOTE_SCHEDULED's."""
     for row in rows:
         _line("queued", partial(_placed, row))
 

@@ -25,7 +25,7 @@ from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
 from processing.dispatch.unmarked import Unmarked
 from queues.lifecycle import outbox
 from queues.lifecycle.leadership import Leadership
-from queues.lifecycle.outbox import Parcel, Shard
+from queues.lifecycle.outbox import PublishBatch, Shard
 from queues.notify.hints import Listener
 from queues.sql.statement import left_out
 
@@ -202,38 +202,38 @@ class Dispatcher:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         self.mark(self.unmarked.due())
         each = min(REQUESTS_A_QUEUE, REQUESTS_A_STEP // self._width)
-        parcels = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
-        self._behind = len(parcels) == QUEUES_A_STEP or any(len(p.requests) == each for p in parcels)
-        self._width = len(parcels) or QUEUES_A_STEP
-        if not parcels:
+        batches = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
+        self._behind = len(batches) == QUEUES_A_STEP or any(len(p.requests) == each for p in batches)
+        self._width = len(batches) or QUEUES_A_STEP
+        if not batches:
             starts_over, self._after = self._after > 0, 0
             return starts_over
-        due = [parcel for parcel in parcels if not self._set_aside.holds(parcel.queue_id)]
+        due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
         published = self._publish(due) if due else []
-        self._after = parcels[-1].queue_id
+        self._after = batches[-1].queue_id
         self.mark(published)
         return self._behind or bool(published)
 
-    def _publish(self, parcels: list[Parcel]) -> list[Parcel]:
+    def _publish(self, batches: list[PublishBatch]) -> list[PublishBatch]:
         """Publish; those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
-        named = {queue_name(parcel.queue_id, parcel.generation): parcel for parcel in parcels}
+        named = {queue_name(batch.queue_id, batch.generation): batch for batch in batches}
         failed = self.publisher.publish(
-            (name, [Pointer(seq, id_) for seq, id_ in parcel.requests]) for name, parcel in named.items()
+            (name, [Pointer(seq, id_) for seq, id_ in batch.requests]) for name, batch in named.items()
         )
-        published = [parcel for name, parcel in named.items() if name not in failed]
-        count = sum(len(parcel.requests) for parcel in published)
+        published = [batch for name, batch in named.items() if name not in failed]
+        count = sum(len(batch.requests) for batch in published)
         metrics.PUBLISHED.inc(count)
         log.debug("published", requests=count, queues=len(published))
-        for parcel in published:
-            self._set_aside.forget(parcel.queue_id)
+        for batch in published:
+            self._set_aside.forget(batch.queue_id)
         if failed:
             self._rename({named[name]: why for name, why in failed.items()})
         return published
 
-    def _rename(self, failed: dict[Parcel, QueueUnavailable]) -> None:
-        for parcel, why in failed.items():
-            self._set_aside.add(parcel.queue_id)
-            log.warning("a queue is set aside", queue=parcel.queue_id, generation=parcel.generation, error=str(why))
+    def _rename(self, failed: dict[PublishBatch, QueueUnavailable]) -> None:
+        for batch, why in failed.items():
+            self._set_aside.add(batch.queue_id)
+            log.warning("a queue is set aside", queue=batch.queue_id, generation=batch.generation, error=str(why))
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
         queues = [(p.queue_id, p.generation) for p, why in failed.items() if why.helps_to_rename]
         renamed = set(outbox.rename(queues))
@@ -244,20 +244,20 @@ class Dispatcher:
         if any(why.may_be_its_node for why in failed.values()):
             self._search.begin()
 
-    def mark(self, parcels: list[Parcel]) -> None:
+    def mark(self, batches: list[PublishBatch]) -> None:
         """Mark what is published, and send tokens to the queues that woke. What is locked has its turn later."""
-        if not parcels:
+        if not batches:
             return
-        woken, locked = outbox.mark_unlocked(parcels)
-        fresh = [parcel for parcel in locked if parcel not in self.unmarked]
+        woken, locked = outbox.mark_unlocked(batches)
+        fresh = [batch for batch in locked if batch not in self.unmarked]
         if fresh:
             time.sleep(UNLOCKED_SECONDS)
             more, still = outbox.mark_unlocked(fresh)
             woken += more
             locked = [p for p in locked if p in self.unmarked] + still
         self.unmarked.put(locked)
-        late = {parcel.queue_id for parcel in locked}
-        self.unmarked.forget([parcel for parcel in parcels if parcel.queue_id not in late])
+        late = {batch.queue_id for batch in locked}
+        self.unmarked.forget([batch for batch in batches if batch.queue_id not in late])
         self.send_tokens(woken)
 
     def send_tokens(self, queue_ids: list[int]) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from queues.lifecycle.outbox import Parcel
+from queues.lifecycle.outbox import PublishBatch
 
 FIRST_SECONDS, LONGEST_SECONDS = 0.02, 1.0
 FORGET_SECONDS = 60.0  # then it is read and published again, if there is still such a queue
@@ -13,50 +13,50 @@ MOST = 2000  # queues; one more and the one whose turn comes first is forgotten,
 
 @dataclass(slots=True)
 class _Later:
-    parcel: Parcel
+    batch: PublishBatch
     due: float
     delay: float
     since: float
 
 
 class Unmarked:
-    """The parcels whose queues were locked. Until they are marked their queues are not read again, so nothing of them
+    """The batches whose queues were locked. Until they are marked their queues are not read again, so nothing of them
     is published twice. After a while of its own each is marked again: the broker has it, however late the mark comes.
     """
 
     def __init__(self) -> None:
         self._later: dict[int, _Later] = {}
 
-    def __contains__(self, parcel: Parcel) -> bool:
-        return parcel.queue_id in self._later
+    def __contains__(self, batch: PublishBatch) -> bool:
+        return batch.queue_id in self._later
 
     @property
     def queue_ids(self) -> list[int]:
         """The queues that are left out."""
         return list(self._later)
 
-    def put(self, parcels: Sequence[Parcel]) -> None:
+    def put(self, batches: Sequence[PublishBatch]) -> None:
         """Leave these out from now on, each for twice as long as the last time."""
         now = time.monotonic()
-        for parcel in parcels:
-            known = self._later.pop(parcel.queue_id, None)
+        for batch in batches:
+            known = self._later.pop(batch.queue_id, None)
             if known is not None and now - known.since > FORGET_SECONDS:
                 continue
             if known is None and len(self._later) >= MOST:
                 del self._later[min(self._later, key=lambda queue_id: self._later[queue_id].due)]
             delay = FIRST_SECONDS if known is None else min(LONGEST_SECONDS, 2 * known.delay)
-            parcel.requests = parcel.requests[-1:]  # its target is all that is needed any more
-            self._later[parcel.queue_id] = _Later(parcel, now + delay, delay, now if known is None else known.since)
+            batch.requests = batch.requests[-1:]  # its target is all that is needed any more
+            self._later[batch.queue_id] = _Later(batch, now + delay, delay, now if known is None else known.since)
 
-    def due(self) -> list[Parcel]:
+    def due(self) -> list[PublishBatch]:
         """Those whose turn it is."""
         now = time.monotonic()
-        return [later.parcel for later in self._later.values() if later.due <= now]
+        return [later.batch for later in self._later.values() if later.due <= now]
 
-    def forget(self, parcels: Sequence[Parcel]) -> None:
+    def forget(self, batches: Sequence[PublishBatch]) -> None:
         """They are marked, or were moved by another: their queues are read again."""
-        for parcel in parcels:
-            self._later.pop(parcel.queue_id, None)
+        for batch in batches:
+            self._later.pop(batch.queue_id, None)
 
     def clear(self) -> None:
         """Another leads now."""

@@ -9,9 +9,9 @@ from queues import event_log
 from queues.sql.protocol import (
     BROUGHT,
     DEAD_LEASES,
-    ENTER_LINE,
+    DELETE_IDLE_QUEUES,
     MARK_PUBLISHED,
-    REAP,
+    PROMOTE_SCHEDULED,
     RENAME,
     RENAME_TOKENS,
     STALE_READY,
@@ -30,7 +30,7 @@ class Shard:
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class PublishBatch:
     """The next requests of one queue that RabbitMQ lacks, in order; `before` is published_seq as it was read.
 
     `generation` says which name RabbitMQ's queue had then.
@@ -47,38 +47,38 @@ class Parcel:
         return self.requests[-1][0]
 
 
-def unpublished(shard: Shard, after: int, queues: int, each: int, but: Sequence[int] = ()) -> list[Parcel]:
+def unpublished(shard: Shard, after: int, queues: int, each: int, but: Sequence[int] = ()) -> list[PublishBatch]:
     """The next `each` requests of the next `queues` queues with an id above `after` that have any, `but` for some."""
-    parcels: list[Parcel] = []
+    batches: list[PublishBatch] = []
     for row in UNPUBLISHED.rows(
         shards=shard.of, shard=shard.number, after=after, queues=queues, each=each, but=list(but)
     ):
-        if not parcels or parcels[-1].queue_id != row.queue_id:
-            parcels.append(Parcel(row.queue_id, row.generation, row.published_seq))
-        parcels[-1].requests.append((row.seq, row.id))
-    return parcels
+        if not batches or batches[-1].queue_id != row.queue_id:
+            batches.append(PublishBatch(row.queue_id, row.generation, row.published_seq))
+        batches[-1].requests.append((row.seq, row.id))
+    return batches
 
 
-def mark_published(parcels: Sequence[Parcel]) -> list[int]:
+def mark_published(batches: Sequence[PublishBatch]) -> list[int]:
     """The broker has them. Returns the queues that woke up and want a token; those moved by another are left alone, as
     are those whose row is locked.
     """
-    return mark_unlocked(parcels)[0]
+    return mark_unlocked(batches)[0]
 
 
-def mark_unlocked(parcels: Sequence[Parcel]) -> tuple[list[int], list[Parcel]]:
+def mark_unlocked(batches: Sequence[PublishBatch]) -> tuple[list[int], list[PublishBatch]]:
     """As `mark_published`; the second is what has to be marked later, because the queue's row is locked."""
     rows = MARK_PUBLISHED.rows(
-        ids=[p.queue_id for p in parcels],
-        generations=[p.generation for p in parcels],
-        before=[p.before for p in parcels],
-        target=[p.target for p in parcels],
+        ids=[p.queue_id for p in batches],
+        generations=[p.generation for p in batches],
+        before=[p.before for p in batches],
+        target=[p.target for p in batches],
     )
     woken = [row.id for row in rows if row.woken]
-    if len(rows) == len(parcels):
+    if len(rows) == len(batches):
         return woken, []
     had = {row.id for row in rows}
-    return woken, [parcel for parcel in parcels if parcel.queue_id not in had]
+    return woken, [batch for batch in batches if batch.queue_id not in had]
 
 
 def rename(queues: Sequence[tuple[int, int]]) -> list[int]:
@@ -117,7 +117,7 @@ def wake(shard: Shard, count: int) -> list[int]:
 
 def enter_line(shard: Shard, count: int) -> int:
     """Give scheduled requests that are due their sequence numbers. Returns how many."""
-    rows = ENTER_LINE.rows(shards=shard.of, shard=shard.number, count=count)
+    rows = PROMOTE_SCHEDULED.rows(shards=shard.of, shard=shard.number, count=count)
     event_log.queued(rows)
     return len(rows)
 
@@ -138,5 +138,5 @@ def reap(shard: Shard, seconds: float, count: int) -> list[tuple[int, int]]:
 
     They are published to afresh when work comes.
     """
-    rows = REAP.rows(shards=shard.of, shard=shard.number, seconds=seconds, count=count)
+    rows = DELETE_IDLE_QUEUES.rows(shards=shard.of, shard=shard.number, seconds=seconds, count=count)
     return [(row.id, row.generation) for row in rows]

@@ -71,7 +71,7 @@ GIVEN_UP_BESIDE = Statement(f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EventId:
     """How much of a queue was told: everything final up to `done`, the accepting of all up to `last`, and what was
     given up out of turn until `at` (milliseconds since the epoch, the database's clock)."""
 
@@ -95,7 +95,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Told:
+class ClientState:
     """What the client knows beyond its place. At most as much as a queue holds."""
 
     head: tuple[Any, ...] = ()
@@ -111,11 +111,11 @@ class Follower:
     def __init__(self, claims: Claims, last_id: str = "") -> None:
         self.claims = claims
         self.queue_id = 0
-        self.place = Place.read(last_id)
+        self.place = EventId.read(last_id)
         self.fresh = self.place is None  # the client begins anew: with the queue and everything that is not final
         self.begun = False  # there was a look
         self.first = True  # not all of what is told at the beginning was told
-        self.told = Told()
+        self.told = ClientState()
         self.more = True  # the last look was full: look again
         self.rows = ROWS
 
@@ -130,7 +130,7 @@ class Follower:
             raise SessionOver  # the user was erased
         now = int(row.now * 1000)
         beside = b"" if self.begun else self._begin(queue, now)
-        place = self.place or Place(queue.done_seq, queue.done_seq, now)
+        place = self.place or EventId(queue.done_seq, queue.done_seq, now)
         return self._queue(place, shown) + beside + self._requests(place, queue, now)
 
     def progress(self, request_id: str, progress: bytes) -> bytes | None:
@@ -155,7 +155,7 @@ class Follower:
         self.place, self.fresh = None, True
         return beside
 
-    def _queue(self, place: Place, shown: Summary) -> bytes:
+    def _queue(self, place: EventId, shown: Summary) -> bytes:
         """The event of the queue, unless nothing but the pace is new."""
         steady = replace(shown, finished_per_minute=0, eta_seconds=None)
         if steady == self.told.queue:
@@ -163,7 +163,7 @@ class Follower:
         self.told.queue = steady
         return event("queue", place, shown)
 
-    def _requests(self, place: Place, queue: UserQueue, now: int) -> bytes:
+    def _requests(self, place: EventId, queue: UserQueue, now: int) -> bytes:
         events = bytearray()
         rows = CHANGED.rows(
             queue=queue.id,
@@ -185,13 +185,13 @@ class Follower:
                 full, self.rows = True, FEW_ROWS
                 break
         if not full:
-            place = Place(queue.done_seq, max(place.last, queue.done_seq), max(place.at, now))
+            place = EventId(queue.done_seq, max(place.last, queue.done_seq), max(place.at, now))
             self.told.ended = {seq for seq in self.told.ended if seq > place.done}
             self.first = False
         self.place, self.more = place, full
         return bytes(events)
 
-    def _tell(self, place: Place, queue: UserQueue, request: RequestRow) -> tuple[Place, bytes]:
+    def _tell(self, place: EventId, queue: UserQueue, request: RequestRow) -> tuple[EventId, bytes]:
         """How far it brings the client, and the event, if they do not know it yet."""
         seq, final = request.seq, request.status in FINAL
         known = False
@@ -219,7 +219,7 @@ class Follower:
             self.told.running = shown if request.running else None
         return place, event("request", place, shown)
 
-    def _known(self, place: Place, request: RequestRow, seq: int) -> bool:
+    def _known(self, place: EventId, request: RequestRow, seq: int) -> bool:
         """Whether the client knows already how a request stands that is the head, new, or given up amid the line."""
         if request.finished_at is None:
             waits = request.status_now == Status.QUEUED and request.attempt == 0
@@ -231,7 +231,7 @@ class Follower:
         return seq <= place.last and request.finished_at.timestamp() < place.at / 1000 - OVERLAP_SECONDS
 
 
-def event(name: str, place: Place, data: Any) -> bytes:
+def event(name: str, place: EventId, data: Any) -> bytes:
     """One Server-Sent Event. Line breaks in JSON that is passed on as it came are white space between its parts."""
     text = orjson.dumps(data, option=OPTIONS).replace(b"\n", b" ").replace(b"\r", b" ")
     return b"event: %b\nid: %b\ndata: %b\n\n" % (name.encode(), str(place).encode(), text)

@@ -45,7 +45,7 @@ BY_STATE = Statement("""
 
 # What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
 # lock, and its session asks something four times a second; a frozen one does not.
-AROUND = Statement("""
+CLUSTER_STATUS = Statement("""
     WITH held AS MATERIALIZED (
         SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
@@ -136,7 +136,7 @@ def look() -> Standing:
     """How they stand now."""
     began = time.monotonic()
     rows = BY_STATE.rows()
-    around = AROUND.row(shards=settings.ENV.dispatch_shards, workers=WORKERS, silent=SILENT_SECONDS)
+    around = CLUSTER_STATUS.row(shards=settings.ENV.dispatch_shards, workers=WORKERS, silent=SILENT_SECONDS)
     assert around is not None  # noqa: S101  (it has no WHERE)
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
     return Standing(

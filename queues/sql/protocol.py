@@ -343,7 +343,7 @@ WAKE = Statement("""
 
 # Scheduled, and due: into line, in the order of their moments. Locked ones are passed over before they are counted:
 # however many one locked queue has, they keep out nobody else's.
-ENTER_LINE = Statement("""
+PROMOTE_SCHEDULED = Statement("""
     WITH due AS MATERIALIZED (
         SELECT id, queue_id, row_number() OVER (PARTITION BY queue_id ORDER BY due_at, id) AS place
         FROM (SELECT r.id, r.queue_id, r.due_at FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id
@@ -372,7 +372,7 @@ STALE_READY = Statement("""
 """)
 
 # Idle for long: RabbitMQ need not keep a queue for them.
-REAP = Statement("""
+DELETE_IDLE_QUEUES = Statement("""
     UPDATE queues_userqueue SET idle_since = NULL
     WHERE id IN (SELECT id FROM queues_userqueue
                  WHERE idle_since < now() - make_interval(secs => %(seconds)s) AND id %% %(shards)s = %(shard)s

@@ -21,7 +21,7 @@ from processing.dispatch.unmarked import Unmarked
 from queues.lifecycle import outbox
 from queues.lifecycle.expiry import expire
 from queues.lifecycle.lease import Lease
-from queues.lifecycle.outbox import Parcel, Shard
+from queues.lifecycle.outbox import PublishBatch, Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.operations import erasure
@@ -219,10 +219,10 @@ def test_what_cannot_be_marked_is_kept_within_bounds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("processing.dispatch.unmarked.MOST", 3)
     unmarked = Unmarked()
     for queue_id in range(10):
-        unmarked.put([Parcel(queue_id, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
+        unmarked.put([PublishBatch(queue_id, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
     assert unmarked.queue_ids == [7, 8, 9]
     monkeypatch.setattr("processing.dispatch.unmarked.FORGET_SECONDS", -1.0)
-    unmarked.put([Parcel(9, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
+    unmarked.put([PublishBatch(9, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
     assert unmarked.queue_ids == [7, 8], "a queue that is erased meanwhile is not kept for ever"
 
 

@@ -12,7 +12,7 @@ from accounts.tokens import read_access
 from queues.exceptions import SessionOver
 from queues.lifecycle import control
 from queues.live import change_feed
-from queues.live.change_feed import Follower, Place
+from queues.live.change_feed import EventId, Follower
 from queues.models import Request, UserQueue
 from tests.queues.api import Caller
 from tests.queues.events import Event, read
@@ -315,5 +315,5 @@ def test_whose_session_is_over_is_told_nothing(alice: Caller, how: str) -> None:
 
 
 def test_an_id_says_what_was_told() -> None:
-    place = Place(3, 5, 1795256114620)
-    assert Place.read(str(place)) == place
+    place = EventId(3, 5, 1795256114620)
+    assert EventId.read(str(place)) == place

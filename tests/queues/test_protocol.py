@@ -36,7 +36,7 @@ from queues.exceptions import FencedOut, NotPossible
 from queues.lifecycle import control, outbox
 from queues.lifecycle import lease as lease_module
 from queues.lifecycle.lease import Lease
-from queues.lifecycle.outbox import Parcel, Shard
+from queues.lifecycle.outbox import PublishBatch, Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.sql import protocol
@@ -133,7 +133,7 @@ class Rabbit:
 class Dispatcher:
     """Where one dispatcher stands: what it read, what of it is still to be published, whether it owes a token."""
 
-    parcel: Parcel | None = None
+    batch: PublishBatch | None = None
     rest: list[tuple[int, UUID]] = field(default_factory=list)
     owes_token: bool = False
 
@@ -184,14 +184,14 @@ class Protocol(RuleBasedStateMachine):
         if d.owes_token:
             self.tokens += 1
             self.dispatchers[n] = Dispatcher()
-        elif d.parcel is None:
-            for parcel in outbox.unpublished(ALL, self.queue_id - 1, 1, 3):
-                d.parcel, d.rest = parcel, list(parcel.requests)
+        elif d.batch is None:
+            for batch in outbox.unpublished(ALL, self.queue_id - 1, 1, 3):
+                d.batch, d.rest = batch, list(batch.requests)
         elif d.rest:
             seq, id_ = d.rest.pop(0)
             self.broker.publish(Pointer(seq, id_))
         else:
-            woken = outbox.mark_published([d.parcel])
+            woken = outbox.mark_published([d.batch])
             self.dispatchers[n] = Dispatcher(owes_token=bool(woken))
 
     # Workers
