@@ -71,7 +71,7 @@ def at(function: Callable[..., Any]) -> str:
             "0 <= backoff <= backoff_cap.",
         ),
     ],
-    ids=lambda value: str(value)[:50],
+    ids=lambda value: getattr(value, "__name__", str(value))[:50],
 )
 def test_what_does_not_fit_is_refused_with_file_and_line(
     arguments: dict[str, Any], function: Callable[..., Any], sentence: str
