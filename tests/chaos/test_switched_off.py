@@ -23,7 +23,7 @@ LET_IDLE_OWE = "ALTER TABLE queues_userqueue DROP CONSTRAINT idle_owes_nothing"
 def who_runs(place: Place) -> Member:
     """A worker in the middle of a long run."""
     place.clients.want("chaos.work", ms=6000)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         time.sleep(0.1)
         last = {(line.pid, line.thread): line for line in journal.read(place.stack.journal)}

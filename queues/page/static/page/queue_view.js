@@ -74,12 +74,17 @@ export function queueView(store) {
     list.show(waiting);
     laterPart.hidden = scheduled.length === 0;
     keyed(later, scheduled, laterRow, (row, item) => updateLater(store, row, item));
-    const ended = [...store.finished.values()].reverse().slice(0, 10);
+    const ended = [...store.finished.values()].sort(newestFirst).slice(0, 10);
     noneOver.hidden = ended.length > 0;
     keyed(over, ended, overRow, (row, item) => updateOver(store, row, item));
   }
 
   return { element, title: "Your queue", update };
+}
+
+/** By when they ended; of one moment, the later in line first. Events of one moment may come in any order. */
+function newestFirst(a, b) {
+  return new Date(b.finished_at) - new Date(a.finished_at) || b.sequence - a.sequence;
 }
 
 function sentence(queue, head, waiting) {
