@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import psycopg
+from django.db import InterfaceError, OperationalError
 from django.db.backends.postgresql import base
 from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus
@@ -122,6 +123,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 with self.wrap_database_errors:
                     self._apply(connection, {})
         super().ensure_connection()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Django's look between requests. It fails nobody: who needs a connection hears that there is none."""
+        try:
+            super().close_if_unusable_or_obsolete()
+        except (OperationalError, InterfaceError):
+            self.close()
 
     def _is_lost(self, connection: Any) -> bool:
         """Whether PostgreSQL was lost since this connection was made, or has something to say that nobody asked."""

@@ -182,6 +182,24 @@ def test_limits_never_change_inside_a_transaction(connect: Callable[..., Databas
         del connections["private"]
 
 
+def test_the_look_between_requests_fails_nobody_while_postgresql_is_away(
+    known: Server, connect: Callable[..., DatabaseWrapper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django looks before a request has begun: what is raised there no exception handler makes a 503 of."""
+    mine = connect()
+    mine.ensure_connection()
+    known.lost(known.epoch)
+
+    def refused(**_: Any) -> Any:
+        raise psycopg.OperationalError("connection refused")
+
+    monkeypatch.setattr(base.BoundedConnection, "connect", refused)
+    mine.close_if_unusable_or_obsolete()
+    assert mine.connection is None
+    with pytest.raises(OperationalError):
+        mine.ensure_connection()
+
+
 def test_while_postgresql_is_away_one_thread_tries_and_the_others_are_refused_at_once(
     known: Server, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
 ) -> None:
