@@ -5,6 +5,6 @@ class AccountsConfig(AppConfig):
     name = "accounts"
 
     def ready(self) -> None:
-        from accounts import examples, staff_audit, tokens  # noqa: F401  (staff listens to the admin)
+        from accounts import examples, staff_audit, tokens  # noqa: F401  (for the admin, for the documentation)
 
         tokens.keyring()  # keys that do not fit stop the start

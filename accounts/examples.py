@@ -4,7 +4,7 @@ from project.rest.examples import EXPIRED, Error, tell
 
 ADA = {"id": "01938a6c-1b9e-7f04-8d21-6a5b3c2d1e0f", "username": "ada", "email": "ada@example.com"}
 PASSWORD = "a long and unusual one"  # noqa: S105  (an example)
-NEW_PASSWORD = "another long and unusual one"  # noqa: S105
+NEW_PASSWORD = "another long and unusual one"  # noqa: S105  (an example, too)
 ACCESS = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImhzLTUxIn0.eyJzdWIiOiIwMTkzOGE2YyJ9.Zk3v"
 REFRESH = "eyJhbGciOiJIUzI1NiIsImtpZCI6ImhzLTUxIn0.eyJzdWIiOiIwMTkzOGE2YyJ9.Qw8x"
 MAILED = "WyIwMTkzOGE2YzFiOWU3ZjA0Il0:1tGJ2k:9bZkq0X3r5"
