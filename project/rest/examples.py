@@ -22,7 +22,7 @@ class Error(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Told:
+class OperationExamples:
     tag: str
     summary: str
     request: Any = None
@@ -30,7 +30,7 @@ class Told:
     errors: dict[int, tuple[Error, ...]] = field(default_factory=dict)  # instead of the usual ones of that status
 
 
-_told: dict[str, Told] = {}
+_by_operation: dict[str, OperationExamples] = {}
 
 EXPIRED = Error("token-expired", "The token has expired.")
 NO_PARAMETER = ("x", "unknown", "This parameter is not known here.")
@@ -57,12 +57,12 @@ USUAL = {
 
 def tell(operation_id: str, tag: str, summary: str, **examples: Any) -> None:
     """Have the route documented so. The order of the calls is the order in which the documentation shows them."""
-    _told[operation_id] = Told(tag, summary, **examples)
+    _by_operation[operation_id] = OperationExamples(tag, summary, **examples)
 
 
 def add_to(operation: dict[str, Any]) -> None:
     """Put the route's summary, group and examples into its part of the document."""
-    told = _told.get(operation["operationId"])
+    told = _by_operation.get(operation["operationId"])
     for status, answer in operation["responses"].items():
         content = answer.get("content", {})
         if "application/problem+json" in content:
@@ -88,7 +88,7 @@ def problem(status: int, error: Error) -> dict[str, Any]:
 
 def in_order(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """drf-spectacular's hook: the paths in the order in which they were told, others last; no group without one."""
-    order = {name: number for number, name in enumerate(_told)}
+    order = {name: number for number, name in enumerate(_by_operation)}
 
     def place(path: str) -> int:
         return min(order.get(operation["operationId"], len(order)) for operation in result["paths"][path].values())
