@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, Protocol, cast
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
+from dramatiq.threading import raise_thread_exception
 
 from processing import handlers
 from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
 from processing.worker.outcomes import Verdict, raised, returned
 from processing.worker.recorder import Recording
-from processing.worker.watchdog import raise_in
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import of_handler, of_role
 from queues import event_log
@@ -153,6 +153,6 @@ class Attempt:
         return self.seconds - self.kind.time_limit
 
     def interrupt(self) -> None:
-        """Its time is over."""
+        """Its time is over: its thread raises at its next Python instruction. A system call is not interrupted."""
         self.interrupted = True
-        raise_in(self.thread_id, TimeLimitExceeded)
+        raise_thread_exception(self.thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]

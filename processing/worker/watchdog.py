@@ -2,7 +2,6 @@
 waiting, enforces time limits, and holds the lock whose loss tells the others that this process is dead.
 """
 
-import ctypes
 import random
 import threading
 import time
@@ -222,11 +221,3 @@ class Watch:
         if given_back:
             log.warning("leases that nobody here knew were given back", queues=given_back)
             self._send_tokens(given_back)
-
-
-def raise_in(thread_id: int, error: type[BaseException]) -> None:
-    """Have `error` raised in a thread at its next Python instruction.
-
-    Source: the C API's PyThreadState_SetAsyncExc. A system call is not interrupted.
-    """
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(error))
