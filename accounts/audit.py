@@ -44,6 +44,9 @@ class Event(models.TextChoices):
     ACTIVATED = "activated"  # by staff or a command
     RIGHTS_CHANGED = "rights_changed"  # what the user is from now on (staff, superuser)
     EXPORTED = "exported"  # all that is known of the user was written out
+    WEBHOOK_CREATED = "webhook_created"  # what becomes of the user's requests is sent to an address (its id)
+    WEBHOOK_CHANGED = "webhook_changed"  # by the user (its id, which fields)
+    WEBHOOK_DELETED = "webhook_deleted"  # by the user (its id)
     ERASE_ASKED = "erase_asked"  # the user wants all of it removed; it is, within seconds
     ERASED = "erased"  # all that is known of the user was removed
     STAFF_ACTION = "staff_action"  # what the admin logged (what was done to which row)

@@ -105,6 +105,7 @@ class TokenView(PublicView):
 
 
 class RefreshView(PublicView):
+    body_optional = True
     problems = {"post": (403,)}
 
     @extend_schema(
@@ -114,7 +115,10 @@ class RefreshView(PublicView):
         parameters=[REFRESH_ONCE, *cookie.PARAMETERS],
     )
     def post(self, request: Request) -> Response:
-        """Spends a refresh token for a new pair. A token that was spent before ends its whole session."""
+        """Spends a refresh token for a new pair. A token that was spent before ends its whole session.
+
+        With `Accept-Session: cookie` there is no body: the cookie carries the token.
+        """
         in_cookie = cookie.wanted(request)
         claims = read_refresh(cookie.read(request) if in_cookie else self.body(request, RefreshBody)["refresh"])
         key = request.META.get("HTTP_IDEMPOTENCY_KEY")
@@ -137,11 +141,15 @@ class RefreshView(PublicView):
 
 
 class LogoutView(PublicView):
+    body_optional = True
     problems = {"post": (403,)}
 
     @extend_schema(operation_id="logout", request=RefreshBody, responses={204: None}, parameters=cookie.PARAMETERS)
     def post(self, request: Request) -> Response:
-        """Ends the session of a refresh token, at once for its access tokens too. Repeating it changes nothing."""
+        """Ends the session of a refresh token, at once for its access tokens too. Repeating it changes nothing.
+
+        With `Accept-Session: cookie` there is no body: the cookie carries the token.
+        """
         in_cookie = cookie.wanted(request)
         claims = read_refresh(cookie.read(request) if in_cookie else self.body(request, RefreshBody)["refresh"])
         with transaction.atomic():

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -40,7 +41,8 @@ def create(user_id: UUID, url: str, events: Iterable[str], enabled: bool) -> Web
             raise TooMany
         fields = {"url": url, "events": list(events), "enabled": enabled}
         made = Webhook.objects.create(queue_id=queue, secret=new_secret(), **fields)
-        transaction.on_commit(lambda: log.info("webhook_created", webhook=str(made.id), user=str(user_id)))
+        told = {"webhook": str(made.id), "user": str(user_id), "host": urlsplit(url).hostname}
+        transaction.on_commit(lambda: log.info("webhook_created", **told))
         return made
 
 
@@ -49,6 +51,12 @@ def change(webhook: Webhook, **fields: Any) -> None:
     if not fields:
         return
     mine = Webhook.objects.filter(id=webhook.id, deleted_at=None)
+    told = {
+        "webhook": str(webhook.id),
+        "fields": sorted(fields),
+        "host": urlsplit(fields.get("url", webhook.url)).hostname,
+    }
+    transaction.on_commit(lambda: log.info("webhook_changed", **told))
     if fields.get("enabled") is False:
         fields |= {"due_at": None}
     elif fields.get("enabled") or fields.get("url", webhook.url) != webhook.url:

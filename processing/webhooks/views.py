@@ -4,9 +4,11 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 
+from accounts.audit import Event, record
 from accounts.authentication import UserRequest
 from processing.webhooks import owning
 from processing.webhooks.models import Webhook
@@ -52,7 +54,9 @@ class WebhooksView(StrictView):
         asked = self.body(request, WebhookBody)
         count(request)
         try:
-            made = owning.create(request.user.id, **asked)
+            with transaction.atomic():
+                made = owning.create(request.user.id, **asked)
+                record(Event.WEBHOOK_CREATED, request.user.id, request=request, detail=f"webhook {made.id}")
         except owning.TooMany:
             raise Conflict(f"You have {settings.ENV.webhooks_per_user} webhooks, as many as you may have.") from None
         headers = {"Location": f"{request.path}/{made.id}"}
@@ -73,7 +77,11 @@ class WebhookView(StrictView):
         mine = own(request, webhook_id)
         asked = self.body(request, WebhookChange)
         count(request)
-        owning.change(mine, **asked)
+        with transaction.atomic():
+            owning.change(mine, **asked)
+            if asked:
+                told = f"webhook {mine.id}: {', '.join(sorted(asked))}"
+                record(Event.WEBHOOK_CHANGED, request.user.id, request=request, detail=told)
         return Response(shown(own(request, webhook_id)))
 
     @extend_schema(operation_id="delete_webhook", responses={204: None})
@@ -81,7 +89,9 @@ class WebhookView(StrictView):
         """Ends a webhook; what is pending is not sent any more."""
         mine = own(request, webhook_id)
         count(request)
-        owning.remove(mine)
+        with transaction.atomic():
+            owning.remove(mine)
+            record(Event.WEBHOOK_DELETED, request.user.id, request=request, detail=f"webhook {mine.id}")
         return Response(status=204)
 
 
@@ -104,7 +114,9 @@ class RotateSecretView(StrictView):
         """A new secret. For 24 hours each message is signed with the one before, too."""
         mine = own(request, webhook_id)
         count(request)
-        secret, until = owning.rotate(mine)
+        with transaction.atomic():
+            secret, until = owning.rotate(mine)
+            record(Event.WEBHOOK_CHANGED, request.user.id, request=request, detail=f"webhook {mine.id}: secret")
         return Response({"secret": secret, "old_secret_until": until})
 
 

@@ -66,7 +66,10 @@ class StrictSchema(OpenApiSerializerExtension):
 
 
 class ProblemSchema(AutoSchema):
-    """Adds the problems that follow from what a route is. Others a view names in `problems = {"post": (409, 422)}`."""
+    """Adds the problems that follow from what a route is. Others a view names in `problems = {"post": (409, 422)}`.
+
+    `body_optional = True` says of a view that a header or cookie can stand for its body.
+    """
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         operation: dict[str, Any] | None = super().get_operation(*args, **kwargs)
@@ -75,6 +78,8 @@ class ProblemSchema(AutoSchema):
                 component = self.resolve_serializer(body, "request")  # of a DELETE, drf-spectacular shows none
                 content = {"application/json": {"schema": component.ref}}
                 operation["requestBody"] = {"content": content, "required": True}
+            if getattr(self.view, "body_optional", False):
+                operation["requestBody"].pop("required", None)
             for status in sorted(self.problem_statuses(operation)):
                 operation["responses"].setdefault(str(status), self.problem(status))
             examples.add_to(operation)

@@ -76,3 +76,10 @@ def test_what_may_come_of_a_submission_is_listed() -> None:
     }
     assert submit["requestBody"]["required"]
     assert [parameter["name"] for parameter in submit["parameters"]] == ["Idempotency-Key"]
+
+
+@pytest.mark.parametrize("path", ["token/refresh", "logout"])
+def test_where_a_cookie_carries_the_token_no_body_is_asked_for(path: str) -> None:
+    body = document()["paths"][f"/api/v1/auth/{path}"]["post"]["requestBody"]
+    assert not body.get("required")
+    assert "application/json" in body["content"]

@@ -6,6 +6,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from accounts.audit import SecurityEvent
 from processing.webhooks.models import CHOSEN, Delivery, Webhook
 from project.web.rate_limit import Limit
 from tests.processing.webhooks.test_delivering import cancelled
@@ -55,6 +56,24 @@ def test_a_webhook_is_made_shown_changed_and_deleted(caller: Caller) -> None:
     assert caller.get(f"webhooks/{made['id']}").status == 404
     assert caller.get("webhooks").json["results"] == []
     assert secret not in str([caller.get("webhooks").json, changed.json])
+
+
+def test_the_audit_trail_tells_who_made_changed_and_deleted_a_webhook(caller: Caller) -> None:
+    made = create(caller)
+    caller.send("PATCH", f"webhooks/{made['id']}", {"url": "https://example.org/elsewhere", "enabled": True})
+    caller.send("PATCH", f"webhooks/{made['id']}", {})
+    caller.post(f"webhooks/{made['id']}/rotate-secret")
+    caller.send("DELETE", f"webhooks/{made['id']}", None)
+    assert caller.post("webhooks", {"url": "http://example.com/"}).status == 400
+    lines = SecurityEvent.objects.filter(user_id=caller.user.id, event__startswith="webhook").order_by("id")
+    webhook = f"webhook {made['id']}"
+    assert [(line.event, line.detail) for line in lines] == [
+        ("webhook_created", webhook),
+        ("webhook_changed", f"{webhook}: enabled, url"),
+        ("webhook_changed", f"{webhook}: secret"),
+        ("webhook_deleted", webhook),
+    ]
+    assert all(line.address and line.request_id for line in lines)
 
 
 @pytest.mark.parametrize(
