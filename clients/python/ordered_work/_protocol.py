@@ -65,8 +65,8 @@ def login(username: str, password: str) -> Call:
     return Call("POST", "auth/token", {"username": username, "password": password}, authenticated=False)
 
 
-def refresh(token: str) -> Call:
-    return Call("POST", "auth/token/refresh", {"refresh": token}, authenticated=False)
+def refresh(token: str, key: str) -> Call:
+    return Call("POST", "auth/token/refresh", {"refresh": token}, key, authenticated=False)
 
 
 def submit(asked: Submission, key: str | None) -> Call:

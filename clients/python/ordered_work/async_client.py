@@ -8,39 +8,26 @@ from typing import Any, Self
 import httpx
 
 from ordered_work import _protocol as protocol
-from ordered_work._protocol import Call, EventReader, Patience
+from ordered_work._base import BaseClient
+from ordered_work._protocol import Call, EventReader
 from ordered_work.errors import NotAuthenticated, StillRunning, Unavailable, Unreachable
 from ordered_work.models import Event, Queue, Request, Submission
 
 
-class AsyncClient:
-    """Speaks as one user. Safe for several tasks of one loop. Tokens are renewed by themselves; `refresh` is the
-    newest.
+class AsyncClient(BaseClient[httpx.AsyncClient]):
+    """Speaks as one user; safe for several tasks of a loop. Tokens are renewed by themselves; `refresh` is the newest.
 
     `http` replaces the httpx.AsyncClient: with another certificate authority, for example. Its base_url is the
     service's.
     """
 
-    def __init__(
-        self,
-        url: str,
-        access: str = "",
-        refresh: str = "",
-        *,
-        patience: Patience | None = None,
-        http: httpx.AsyncClient | None = None,
-    ) -> None:
-        self.access, self.refresh = access, refresh
-        self.patience = patience or Patience()
-        self._http = http or httpx.AsyncClient(base_url=url)
-        self._renewing = asyncio.Lock()
+    _http_class, _lock_class = httpx.AsyncClient, asyncio.Lock
 
     @classmethod
     async def login(cls, url: str, username: str, password: str, **more: Any) -> Self:
         """A client in a new session of the user. Raises NotAuthenticated."""
         client = cls(url, **more)
-        tokens = await client._call(protocol.login(username, password))
-        client.access, client.refresh = tokens["access"], tokens["refresh"]
+        client._speak_with(await client._call(protocol.login(username, password)))
         return client
 
     async def __aenter__(self) -> Self:
@@ -185,8 +172,7 @@ class AsyncClient:
         """A new access token, unless another task has fetched one meanwhile: a refresh token is spent by its use."""
         async with self._renewing:
             if self.access == used:
-                tokens = await self._call(protocol.refresh(self.refresh))
-                self.access, self.refresh = tokens["access"], tokens["refresh"]
+                self._speak_with(await self._call(self._renewal()))
 
     async def _sleep(self, attempt: int, error: Exception) -> None:
         pause = self.patience.pause(attempt)

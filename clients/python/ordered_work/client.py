@@ -8,37 +8,25 @@ from typing import Any, Self
 import httpx
 
 from ordered_work import _protocol as protocol
-from ordered_work._protocol import Call, EventReader, Patience
+from ordered_work._base import BaseClient
+from ordered_work._protocol import Call, EventReader
 from ordered_work.errors import NotAuthenticated, StillRunning, Unavailable, Unreachable
 from ordered_work.models import Event, Queue, Request, Submission
 
 
-class Client:
-    """Speaks as one user. Safe for several threads. Tokens are renewed by themselves; `refresh` is the newest.
+class Client(BaseClient[httpx.Client]):
+    """Speaks as one user; safe for several threads. Tokens are renewed by themselves; `refresh` is the newest.
 
     `http` replaces the httpx.Client: with another certificate authority, for example. Its base_url is the service's.
     """
 
-    def __init__(
-        self,
-        url: str,
-        access: str = "",
-        refresh: str = "",
-        *,
-        patience: Patience | None = None,
-        http: httpx.Client | None = None,
-    ) -> None:
-        self.access, self.refresh = access, refresh
-        self.patience = patience or Patience()
-        self._http = http or httpx.Client(base_url=url)
-        self._renewing = threading.Lock()
+    _http_class, _lock_class = httpx.Client, threading.Lock
 
     @classmethod
     def login(cls, url: str, username: str, password: str, **more: Any) -> Self:
         """A client in a new session of the user. Raises NotAuthenticated."""
         client = cls(url, **more)
-        tokens = client._call(protocol.login(username, password))
-        client.access, client.refresh = tokens["access"], tokens["refresh"]
+        client._speak_with(client._call(protocol.login(username, password)))
         return client
 
     def __enter__(self) -> Self:
@@ -180,8 +168,7 @@ class Client:
         """A new access token, unless another thread has fetched one meanwhile: a refresh token is spent by its use."""
         with self._renewing:
             if self.access == used:
-                tokens = self._call(protocol.refresh(self.refresh))
-                self.access, self.refresh = tokens["access"], tokens["refresh"]
+                self._speak_with(self._call(self._renewal()))
 
     def _sleep(self, attempt: int, error: Exception) -> None:
         pause = self.patience.pause(attempt)

@@ -171,6 +171,41 @@ def test_an_access_token_that_ran_out_is_renewed_once_for_all_threads(client: Cl
         client.queue()
 
 
+def test_a_renewal_whose_answer_was_lost_ends_no_session(url: str, user: User, server: Server) -> None:
+    session = Session.open(user)
+    with broken_by_a_proxy(server.port) as port, Client(f"http://127.0.0.1:{port}", "old", session.refresh) as client:
+        client.patience = Patience(first=0.05)
+        assert client.queue().depth == 0
+        assert client.refresh != session.refresh
+        client.access = "old"
+        assert client.queue().depth == 0
+    assert Session.live.filter(user=user).count() == 1
+
+
+def test_a_task_that_is_cancelled_while_it_renews_ends_no_session(url: str, user: User) -> None:
+    token = Session.open(user).refresh
+
+    async def main() -> None:
+        async with AsyncClient(url, "old", token) as client:
+            arrived = asyncio.Event()
+
+            async def lose(response: httpx.Response) -> None:
+                if response.url.path.endswith("/refresh") and not arrived.is_set():
+                    arrived.set()
+                    await asyncio.Event().wait()
+
+            client._http.event_hooks = {"response": [lose]}
+            task = asyncio.create_task(client.queue())
+            await arrived.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert (await client.queue()).depth == 0
+
+    asyncio.run(main())
+    assert Session.live.filter(user=user).count() == 1
+
+
 def test_a_stream_that_breaks_goes_on_where_it_was(url: str, user: User, server: Server) -> None:
     session = Session.open(user)
     with (
