@@ -5,7 +5,7 @@ the body. Three things stand against other sites:
 
 - The cookie is HttpOnly, Secure, SameSite=Strict, and sent to `/api/v1/auth/` alone.
 - Such a call needs the header `X-Requested-With`. A form cannot send it, and a script of another origin has to ask
-  first (CORS); it is told no, since `project.web.middleware.CrossOrigin` names neither this header nor credentials.
+  first (CORS); it is told no, since the settings `CORS_..` allow neither this header nor credentials.
 - `Sec-Fetch-Site`, where the browser sends it, has to be `same-origin`.
 
 Browsers accept Secure cookies from http://localhost and http://127.0.0.1, too (Safari does not).

@@ -8,10 +8,9 @@ from typing import Any
 import structlog
 import uuid_utils
 from django.conf import settings
-from django.core.exceptions import DisallowedHost, MiddlewareNotUsed
+from django.core.exceptions import DisallowedHost
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.utils.cache import patch_vary_headers
 from django.utils.module_loading import import_string
 
 from project.rest import exception_handler, problems
@@ -162,35 +161,4 @@ class AdminPolicy:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         response["Content-Security-Policy"] = self.POLICY
-        return response
-
-
-class CrossOrigin:
-    """CORS for settings.CORS_ORIGINS, without credentials: tokens travel in a header. Closed where there are none."""
-
-    ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, X-Request-ID"
-    EXPOSED_HEADERS = "ETag, Idempotent-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
-
-    def __init__(self, get_response: GetResponse) -> None:
-        if not settings.CORS_ORIGINS:
-            raise MiddlewareNotUsed
-        self.get_response = get_response
-        self.origins = frozenset(settings.CORS_ORIGINS)
-
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        origin = request.META.get("HTTP_ORIGIN", "")
-        allowed = origin in self.origins and request.path_info.startswith("/api/")
-        asked = request.META.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD") if request.method == "OPTIONS" else None
-        response: HttpResponseBase
-        if allowed and asked:
-            response = HttpResponse(status=204)
-            response["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-            response["Access-Control-Allow-Headers"] = self.ALLOWED_HEADERS
-            response["Access-Control-Max-Age"] = "600"
-        else:
-            response = self.get_response(request)
-        if allowed:
-            response["Access-Control-Allow-Origin"] = origin
-            response["Access-Control-Expose-Headers"] = self.EXPOSED_HEADERS
-        patch_vary_headers(response, ["Origin"])
         return response

@@ -76,7 +76,7 @@ FIRST_PAGE = {"limit": 50, "order": "desc"}  # what ListQuery makes of no query
 OWN = (b"content-length", b"x-request-id")  # each answer has its own
 # The middleware that is known here: what SURROUNDING adds to an answer depends on the host and the scheme alone, and
 # the last one has nothing to do for these paths.
-SURROUNDING = ["django.middleware.security.SecurityMiddleware", "project.web.middleware.CrossOrigin"]
+SURROUNDING = ["django.middleware.security.SecurityMiddleware", "corsheaders.middleware.CorsMiddleware"]
 KNOWN = ["project.web.middleware.Edge", *SURROUNDING, "project.web.middleware.Under"]
 SLOW_SECONDS = (
     0.05  # a schema that takes longer is asked in a thread from then on: here it would keep everybody waiting

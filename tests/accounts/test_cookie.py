@@ -85,7 +85,7 @@ def test_the_cookie_alone_is_never_looked_at(user: User) -> None:
     assert browser.get("auth/sessions", **BROWSER).status_code == 401
 
 
-@override_settings(CORS_ORIGINS=["https://friend.example"])
+@override_settings(CORS_ALLOWED_ORIGINS=["https://friend.example"])
 def test_a_script_of_an_allowed_origin_may_not_ask_for_the_cookie(db: None) -> None:
     allowed = Api().send(
         "OPTIONS",

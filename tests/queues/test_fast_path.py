@@ -136,7 +136,7 @@ PLAIN: list[Any] = [
         BODY,
         id="behind a proxy",
     ),
-    pytest.param({"CORS_ORIGINS": ["https://app.example.com"]}, {}, BODY, id="where scripts may call"),
+    pytest.param({"CORS_ALLOWED_ORIGINS": ["https://app.example.com"]}, {}, BODY, id="where scripts may call"),
 ]
 
 
