@@ -1,12 +1,10 @@
 """From the body of a POST to what is asked for: every error named, the payload kept to the letter."""
 
-import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any
 
+import msgspec
 from django.utils import timezone
 from pydantic import BaseModel, ValidationError
 
@@ -21,9 +19,28 @@ FARTHEST = timedelta(days=366)  # how far ahead not_before may lie
 MOST_ERRORS = 20  # named in one answer
 FIELDS = frozenset({"kind", "payload", "version", "not_before", "expires_at"})
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
-SPACE = re.compile(r"[ \t\n\r]*")
 
-_value_at = json.JSONDecoder().scan_once  # type: ignore[attr-defined]  # (text, place) -> (value, its end)
+
+# A payload is kept as the text that it was sent in: to decode it and encode it again would change numbers that a
+# double does not hold. `project.rest.parsers.loads` has found the body good before it is read here.
+
+
+class _WithPayload(msgspec.Struct, gc=False):
+    payload: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _WithRequests(msgspec.Struct, gc=False):
+    requests: list[msgspec.Raw]
+
+
+_payload_in = msgspec.json.Decoder(_WithPayload).decode
+_requests_in = msgspec.json.Decoder(_WithRequests).decode
+
+
+def payload_text(body: bytes | msgspec.Raw) -> str | None:
+    """The payload in the object that `body` is, as the text that was sent; None when it has none."""
+    payload = _payload_in(body).payload
+    return None if payload is msgspec.UNSET else str(payload, "utf-8")
 
 
 def read_one(data: Any, body: bytes) -> Submission:
@@ -31,8 +48,7 @@ def read_one(data: Any, body: bytes) -> Submission:
     errors: list[FieldError] = []
     submission = None
     if isinstance(data, dict):
-        text = body.decode()
-        submission = _submission(data, _texts(text, _after(text, 0), data), "", timezone.now(), errors)
+        submission = _submission(data, payload_text(body), "", timezone.now(), errors)
     else:
         errors.append(FieldError("", "type", "Send an object with kind and payload."))
     if submission is None:
@@ -49,23 +65,17 @@ def read_batch(data: Any, body: bytes) -> list[Submission]:
     if not 1 <= len(entries) <= LARGEST_BATCH:
         errors.append(FieldError("requests", "length", f"A batch holds 1 to {LARGEST_BATCH} requests."))
         raise Invalid(*errors[:MOST_ERRORS])
-    text, now = body.decode(), timezone.now()
+    now = timezone.now()
     submissions = []
-    for number, at in enumerate(_elements(text, _member(text, "requests"))):
-        path, entry = f"requests.{number}", entries[number]
+    for number, (entry, sent) in enumerate(zip(entries, _requests_in(body).requests, strict=True)):
+        path = f"requests.{number}"
         if not isinstance(entry, dict):
             errors.append(FieldError(path, "type", "Write an object with kind and payload."))
         elif len(errors) < MOST_ERRORS:
-            submissions.append(_submission(entry, _texts(text, at, entry), f"{path}.", now, errors))
+            submissions.append(_submission(entry, payload_text(sent), f"{path}.", now, errors))
     if errors:
         raise Invalid(*errors[:MOST_ERRORS])
     return [submission for submission in submissions if submission]
-
-
-def payload_text(data: dict[str, Any], body: bytes) -> str:
-    """The payload in a body that has one, as the text that was sent."""
-    text = body.decode()
-    return _texts(text, _after(text, 0), data) or "null"
 
 
 def _submission(
@@ -147,49 +157,3 @@ def read_time(text: str) -> datetime | None:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-# What follows walks over JSON that was found to be good, to take a value out as the text it was sent in. Decoding and
-# encoding it again would change numbers that a double does not hold.
-
-
-def _texts(text: str, at: int, decoded: dict[str, Any]) -> str | None:
-    """The text of the member `payload` of the object at `at`; None when it has none."""
-    if "payload" not in decoded:
-        return None
-    for key, start in _members(text, at):
-        if key == "payload":
-            return text[start : _value_at(text, start)[1]]
-    return None
-
-
-def _member(text: str, name: str) -> int:
-    """Where the value of that member of the outermost object begins."""
-    return next(start for key, start in _members(text, _after(text, 0)) if key == name)
-
-
-def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
-    """The keys of the object at `at`, and where the value of each begins."""
-    at = _after(text, at + 1)
-    while text[at] != "}":
-        key, at = scanstring(text, at + 1)
-        at = _after(text, _after(text, at) + 1)  # the colon
-        yield key, at
-        at = _after(text, _value_at(text, at)[1])
-        if text[at] == ",":
-            at = _after(text, at + 1)
-
-
-def _elements(text: str, at: int) -> Iterator[int]:
-    """Where each element of the array at `at` begins."""
-    at = _after(text, at + 1)
-    while text[at] != "]":
-        yield at
-        at = _after(text, _value_at(text, at)[1])
-        if text[at] == ",":
-            at = _after(text, at + 1)
-
-
-def _after(text: str, at: int) -> int:
-    """The next place that is no white space."""
-    return SPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
