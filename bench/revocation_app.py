@@ -14,7 +14,7 @@ from accounts.models import User  # noqa: E402
 from accounts.tokens import Claims  # noqa: E402
 from queues.api import fast_path  # noqa: E402
 from queues.enqueue import accept  # noqa: E402
-from queues.sql.protocol import ACCEPT_TOGETHER  # noqa: E402
+from queues.sql.accept import ACCEPT_TOGETHER  # noqa: E402
 from queues.sql.statement import Statement  # noqa: E402
 
 JOINED = """JOIN accounts_user u ON u.id = q.user_id

@@ -4,7 +4,7 @@ from django.db.models import TextChoices
 
 
 class QueueState(TextChoices):
-    """Where a user's queue stands. Exactly one of these, moved only by the statements in queues/sql/protocol.py."""
+    """Where a user's queue stands. Exactly one of these, moved only by the statements in queues/sql/."""
 
     IDLE = "idle"  # the worker that found nothing more to do; RabbitMQ owes it nothing
     READY = "ready"  # the dispatcher, when there is work; the worker, when its turn is over: a drain token is under way

@@ -18,7 +18,8 @@ from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import WATCH
 from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
-from queues.lifecycle.lease import WORKERS, Lease, reconcile, renew
+from queues.lifecycle.lease import WORKERS, Lease, renew
+from queues.lifecycle.reconcile import reconcile
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from queues.exceptions import QueueFull, SessionOver, TooManyBytes
 from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.notify.changes import changed
-from queues.sql.protocol import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
+from queues.sql.accept import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
 from queues.values import Accepted, Ask, Submission
 
 NO_LIMIT = 2**62

@@ -4,7 +4,7 @@ Many are taken with one statement, and what came of many is recorded with one: e
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
 from uuid import UUID
@@ -15,8 +15,6 @@ from django.conf import settings
 from queues.exceptions import FencedOut
 from queues.sql.protocol import (
     CLAIMED,
-    GIVE_BACK,
-    HELD,
     KEEP_BEGINNING,
     LEASE,
     LEASE_TOGETHER,
@@ -30,8 +28,7 @@ from queues.states import QueueState, Status
 from queues.values import Next, Outcome, Work
 
 WORKERS = 0x6F776B72  # "owkr": the class of the advisory locks that live workers hold
-ANSWER_SECONDS = 1.5  # an answer to the asking for a lease that took longer counts as a refusal ..
-YOUNG_SECONDS = 2.0  # .. and the lease, once it is as old as this, is given back
+ANSWER_SECONDS = 1.5  # an answer to the asking for a lease that took longer counts as a refusal: see reconcile.py
 
 
 class Lease:
@@ -218,23 +215,6 @@ def renew(held: Sequence[tuple[int, int, int]]) -> Renewals:
         seconds=settings.ENV.lease_seconds,
     )
     return Renewals((row.id, row.cancelled) for row in rows)
-
-
-def reconcile(holder: int, known: Callable[[], Collection[tuple[int, int]]]) -> list[int]:
-    """Give back the leases in the name of `holder` that it does not know, by queue and fence. Who wants a token.
-
-    One whose answer may still be on its way is left alone, or its handler would run beside the next holder's. So
-    `known` is asked after PostgreSQL: what is old by then and unknown has been refused, or will be.
-    """
-    held = [(row.id, row.fence) for row in HELD.rows(holder=holder) if row.age >= YOUNG_SECONDS]
-    if not held:
-        return []
-    mine = known()
-    unknown = [{"id": id_, "fence": fence} for id_, fence in held if (id_, fence) not in mine]
-    if not unknown:
-        return []
-    rows = GIVE_BACK.rows(unknown=orjson.dumps(unknown).decode(), holder=holder)
-    return [row.id for row in rows if row.wants_token]
 
 
 def keep_beginning(request_id: UUID, began: datetime) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from queues import event_log
-from queues.sql.protocol import (
+from queues.sql.dispatch import (
     BROUGHT,
     DEAD_LEASES,
     DELETE_IDLE_QUEUES,

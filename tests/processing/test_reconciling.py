@@ -20,7 +20,8 @@ from processing.worker.watchdog import Watch
 from project.postgresql.limits import WATCH, of_role
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
-from queues.lifecycle.lease import Lease, reconcile, renew
+from queues.lifecycle.lease import Lease, renew
+from queues.lifecycle.reconcile import YOUNG_SECONDS, reconcile
 from queues.models import UserQueue
 from queues.sql.protocol import LEASE_TOGETHER
 from queues.states import QueueState
@@ -108,7 +109,7 @@ def test_who_takes_a_lease_while_others_are_compared_keeps_it(hand: Hand, fine: 
 def test_an_answer_that_comes_too_late_counts_as_refused(
     hand: Hand, fine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert leases.ANSWER_SECONDS < leases.YOUNG_SECONDS
+    assert leases.ANSWER_SECONDS < YOUNG_SECONDS
     watch = Watch()
     lease = Lease.take(ready(hand), MINE)
     assert lease is not None
