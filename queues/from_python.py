@@ -28,17 +28,13 @@ from queues.enqueue.parsing import read_batch, read_one
 from queues.lifecycle import control
 from queues.models import Request
 from queues.notify import hints, progress
-from queues.sql.statement import Statement, left_out
+from queues.sql.locks import restore_lock_timeout, wait_at_most
+from queues.sql.statement import left_out
 from queues.states import FINAL, Status
 from queues.values import Accepted, Submission
 
 PATIENCE_SECONDS = 2.0  # so long each lock is waited for that somebody else's transaction holds
 LONGEST_KEY = 254
-
-# The caller's own limit, and ours in its place until the transaction ends or has its own again.
-BE_PATIENT = Statement("""
-    SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', %(milliseconds)s::text, true)
-""")
 
 
 class QueueBusy(Exception):
@@ -222,10 +218,10 @@ def _patiently() -> Iterator[None]:
     goes_on = connection.in_atomic_block
     try:
         with transaction.atomic():
-            before = BE_PATIENT.rows(milliseconds=str(round(PATIENCE_SECONDS * 1000)))[0].before
+            before = wait_at_most(PATIENCE_SECONDS)
             yield
             if goes_on:
-                BE_PATIENT.rows(milliseconds=before)
+                restore_lock_timeout(before)
     except OperationalError as failure:
         if left_out(failure):
             raise QueueBusy(f"Somebody else has held the queue for {PATIENCE_SECONDS:g} s.") from failure

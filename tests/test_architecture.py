@@ -1,6 +1,7 @@
 """Who may know whom. The directions are what keeps each part readable, and replaceable, by itself."""
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -15,7 +16,7 @@ NAMES_APPS = {"project.urls", "project.asgi"}  # that is what they are for
 ROOMS = {
     "queues": """
         management apps admin urls api operations from_python live signals lifecycle enqueue representation permissions
-        event_log metrics throughput values kinds exceptions models fields states sql notify
+        event_log metrics throughput values sql kinds exceptions models fields states notify
     """,
     "processing": "management apps dispatch operations worker health broker handlers results metrics",
     "project": """
@@ -172,3 +173,58 @@ def test_the_check_sees_an_import_wherever_it_stands(tmp_path: Path) -> None:
         "def later() -> None:\n    import pika.exceptions\n"
     )
     assert {"queues.lifecycle", "queues.lifecycle.lease", "pika.exceptions"} <= set(imports(sample))
+
+
+SQL = re.compile(
+    r"\bSELECT\s|\bINSERT INTO\s|\bUPDATE\s+\w+\s.*\bSET\s|\bDELETE FROM\s|\bset_config\(|\bpg_\w+\(", re.DOTALL
+)
+WITH_SQL = {
+    "accounts/mail/delivery.py": "one statement of its own",
+    "accounts/retention.py": "its statements stand by name at its top",
+    "processing/webhooks/statements.py": "an app that the core does not import has its own",
+    "project/admin/base.py": "the planner's estimate of any table",
+    "project/postgresql/base.py": "the session itself",
+    "project/postgresql/pooling.py": "the session itself",
+    "project/telemetry/health.py": "the session itself",
+}
+SQL_TO_MOVE = {"processing/worker/watchdog.py", "queues/admin/bulk_actions.py"}  # may only become fewer
+
+
+def sql_in(path: Path) -> list[int]:
+    """The lines of a file at which SQL text stands; documentation that speaks of it is none."""
+    tree = ast.parse(path.read_text())
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [node.lineno for node in strings if id(node) not in prose and SQL.search(str(node.value))]
+
+
+def test_sql_stands_by_name_in_one_place() -> None:
+    with_sql = {str(path.relative_to(ROOT)) for path in files(*APPS, "project") if sql_in(path)}
+    elsewhere = {name for name in with_sql if not name.startswith("queues/sql/")}
+    assert elsewhere - SQL_TO_MOVE == set(WITH_SQL)
+
+
+def test_each_statement_says_why_it_is_so() -> None:
+    bare = []
+    for path in [*files("queues/sql"), ROOT / "processing/webhooks/statements.py"]:
+        lines = path.read_text().splitlines()
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _called(node.value) == "Statement":
+                text = node.value.args[0]
+                of_a_template = isinstance(text, ast.Call) and _called(text) == "format"
+                if not of_a_template and not lines[node.lineno - 2].strip():
+                    bare.append(f"{path.name}:{node.lineno}")
+    assert bare == []
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def test_the_check_sees_sql_wherever_it_stands(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text(
+        '"""SELECT is spoken of here."""\nOLD = f"SELECT id FROM {1}"\n\n\ndef later(run):\n    """UPDATE a SET b."""\n'
+        '    run("DELETE FROM a")\n    run("UPDATE a\\n SET b = 1")\n    log = "Select one, or SELECTED"\n'
+    )
+    assert sql_in(sample) == [2, 7, 8]

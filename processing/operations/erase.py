@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from functools import partial
 from uuid import UUID
 
-from django.db import connection
-
 from accounts import retention
 from accounts.models import User
 from processing.broker.rabbitmq import Publisher, names_of
 from queues.exceptions import NotPossible
 from queues.models import UserQueue
 from queues.operations import erasure
+from queues.sql.locks import TRY_LOCK, UNLOCK
 
 LOCK_CLASS = 0x6F776572  # "ower": the advisory locks of erasures
 
@@ -34,16 +33,14 @@ def erase(user: User, *, patience: float, count: int, by: str, tell: Callable[[s
 @contextmanager
 def _alone(user_id: UUID) -> Iterator[None]:
     """Two at once would take away from each other what they look for."""
-    lock = (LOCK_CLASS, str(user_id))
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock)
-        if not cursor.fetchone()[0]:
-            raise NotPossible("This user is being erased just now.")
+    lock = {"lock_class": LOCK_CLASS, "key": str(user_id)}
+    taken = TRY_LOCK.row(**lock)
+    if taken is None or not taken.locked:
+        raise NotPossible("This user is being erased just now.")
     try:
         yield
     finally:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_unlock(%s, hashtext(%s))", lock)
+        UNLOCK.row(**lock)
 
 
 def _erase(user: User, patience: float, count: int, by: str, tell: Callable[[str], None]) -> int:

@@ -20,7 +20,8 @@ from queues.enqueue.accept import accept
 from queues.exceptions import QueueFull, SessionOver
 from queues.from_python import submission
 from queues.notify.hints import work_waits
-from queues.sql.statement import left_out, wait_at_most
+from queues.sql.locks import wait_at_most
+from queues.sql.statement import left_out
 from queues.values import Accepted
 
 LOOK_SECONDS = 0.5

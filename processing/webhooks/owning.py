@@ -8,13 +8,14 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from processing.webhooks.delivery.signing import new_secret
 from processing.webhooks.models import Delivery, DeliveryState, Event, Webhook
+from processing.webhooks.statements import LOCK_OWNER
 from queues.enqueue.accept import open_queue
 
 log = structlog.get_logger()
@@ -35,8 +36,7 @@ def create(user_id: UUID, url: str, events: Iterable[str], enabled: bool) -> Web
     """A new webhook with its secret. Raises TooMany, exact under concurrency."""
     queue = open_queue(user_id)
     with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [LOCK_CLASS, str(queue)])
+        LOCK_OWNER.row(lock_class=LOCK_CLASS, queue=str(queue))
         if webhooks_of(user_id).count() >= settings.ENV.webhooks_per_user:
             raise TooMany
         fields = {"url": url, "events": list(events), "enabled": enabled}

@@ -151,3 +151,6 @@ DELETED = Statement("""
         LIMIT %(count)s FOR UPDATE SKIP LOCKED)
     RETURNING id
 """)
+
+# Two of one owner at once would both find room for the last one. The lock ends with the transaction.
+LOCK_OWNER = Statement("SELECT pg_advisory_xact_lock(%(lock_class)s::int, hashtext(%(queue)s))")

@@ -11,7 +11,7 @@ from queues.exceptions import UnknownKind
 from queues.metrics import count_lost
 from queues.models import Attempt, Request, UserQueue
 from queues.notify.changes import finished
-from queues.sql.statement import wait_at_most
+from queues.sql.locks import wait_at_most
 from queues.states import FINAL, AttemptOutcome, OnFailure, QueueState, Status
 
 

@@ -18,16 +18,8 @@ from queues.exceptions import SessionOver
 from queues.models import UserQueue
 from queues.representation import shape
 from queues.representation.queue_summary import Summary, summary
-from queues.representation.rows import (
-    QUEUE_COLUMNS,
-    REQUEST_COLUMNS,
-    TEXT_COLUMNS,
-    RequestRow,
-    count_given_up_between,
-    queue_of,
-    request_of,
-)
-from queues.sql.statement import Statement
+from queues.representation.rows import RequestRow, count_given_up_between, queue_of, request_of
+from queues.sql.live import CHANGED_REQUESTS, GIVEN_UP_BESIDE, QUEUE_NOW
 from queues.states import FINAL, Status
 
 ROWS = 32  # of each sort in one look ..
@@ -36,38 +28,6 @@ FEW_ROWS = 4  # .. so that the next one reads no more than these: others wait fo
 MOST_MISSED = 5000  # places; who was away for longer begins anew
 MOST_BESIDE = 100  # likewise, requests that were given up without ever having had a place
 OVERLAP_SECONDS = 60  # what was ended by a transaction that began before a look, and was committed after it
-
-NOW = Statement(f"""
-    SELECT {QUEUE_COLUMNS}, extract(epoch FROM now())::float8 AS now FROM queues_userqueue q WHERE q.id = %(queue)s
-""")  # noqa: S608  (columns' names)
-
-# In this order: what is final since, with the head; what is new in line; what was given up amid the line; what is newly
-# scheduled, and what was and is no more. Each is read from an index, at its place; NOT IN looks into a hash, ALL would
-# compare each with each.
-CHANGED = Statement(f"""
-    SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r JOIN (
-        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND seq > %(done)s AND seq <= %(head)s
-         ORDER BY seq LIMIT %(rows)s)
-        UNION ALL
-        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND seq > greatest(%(last)s, %(head)s)
-         ORDER BY seq LIMIT %(rows)s)
-        UNION ALL
-        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND given_up IS NOT NULL
-         AND seq > %(head)s AND seq <= %(last)s AND seq NOT IN (SELECT unnest(%(ended)s::bigint[]))
-         ORDER BY seq LIMIT %(rows)s)
-        UNION ALL
-        (SELECT id FROM queues_request WHERE queue_id = %(queue)s AND due_at IS NOT NULL
-         AND id NOT IN (SELECT unnest(%(scheduled)s::uuid[])) ORDER BY id LIMIT %(rows)s)
-        UNION ALL
-        (SELECT id FROM queues_request WHERE id = ANY(%(scheduled)s::uuid[]) AND due_at IS NULL LIMIT %(rows)s)
-    ) changed USING (id) ORDER BY r.seq NULLS LAST, r.id
-""")  # noqa: S608
-
-# What was given up without ever having had a place.
-GIVEN_UP_BESIDE = Statement(f"""
-    SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
-    WHERE queue_id = %(queue)s AND seq IS NULL AND finished_at > to_timestamp(%(since)s) ORDER BY id LIMIT %(rows)s
-""")  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +84,7 @@ class Follower:
         shown = summary(self.claims.user_id, self.claims.session_id)
         if not self.queue_id:
             self.queue_id = open_queue(self.claims.user_id)
-        row = NOW.row(queue=self.queue_id)
+        row = QUEUE_NOW.row(queue=self.queue_id)
         queue = queue_of(row) if row else None
         if row is None or queue is None:
             raise SessionOver  # the user was erased
@@ -165,7 +125,7 @@ class Follower:
 
     def _requests(self, place: EventId, queue: UserQueue, now: int) -> bytes:
         events = bytearray()
-        rows = CHANGED.rows(
+        rows = CHANGED_REQUESTS.rows(
             queue=queue.id,
             done=place.done,
             last=place.last,

@@ -22,7 +22,7 @@ from queues.exceptions import SessionOver
 from queues.live.change_feed import Follower
 from queues.metrics import STREAMS
 from queues.notify.hints import Listener, channel
-from queues.sql.statement import Statement
+from queues.sql.live import PULSE
 
 PULSE_SECONDS = 1.0
 GAP_SECONDS = 0.05  # between two looks at one queue: what happens meanwhile is told together
@@ -32,13 +32,6 @@ LINGER_SECONDS = 1.0  # the threads stay for so long after the last stream has g
 
 CHANGE = re.compile(r"(\d+)(?: (\S+) (.+))?", re.DOTALL)  # of the channels `changed` and `finished`
 
-# Which sessions live, and the version of their user's queue: any update of a row gives it another xmin.
-PULSE = Statement("""
-    SELECT s.id AS session, q.xmin::text AS version
-    FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id AND u.is_active
-    LEFT JOIN queues_userqueue q ON q.user_id = u.id
-    WHERE s.id = ANY(%(sessions)s::uuid[]) AND s.ended_at IS NULL
-""")
 
 log = structlog.get_logger()
 

@@ -8,58 +8,13 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from queues.lifecycle.lease import WORKERS
-from queues.sql.statement import Statement
+from queues.sql.figures import BY_STATE, CLUSTER_STATUS
 from queues.states import QueueState
 
 SILENT_SECONDS = 10.0  # a worker process that gave no sign for so long is not counted
 STUCK_SECONDS = 10.0  # work that could begin has waited for so long, and nothing runs
 CACHED_SECONDS = 2.0
 CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: looking costs at most a twentieth
-
-# Through the two partial indexes of the queue table; each queue's head in the index of its requests: the limits keep
-# the planner from reading that table as a whole.
-BY_STATE = Statement("""
-    WITH queue AS MATERIALIZED (
-        SELECT id, state, paused, last_seq, published_seq, done_seq,
-               greatest(0, last_seq - done_seq - given_up_ahead) AS depth FROM queues_userqueue WHERE active
-        UNION ALL
-        SELECT id, state, paused, last_seq, published_seq, done_seq,
-               greatest(0, last_seq - done_seq - given_up_ahead) FROM queues_userqueue
-        WHERE unpublished AND NOT active
-    )
-    SELECT q.state, q.paused, count(*) AS queues, sum(q.depth)::bigint AS depth,
-           max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
-           extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
-           extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
-    FROM queue q
-    LEFT JOIN LATERAL (
-        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
-        WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
-        ORDER BY r.seq LIMIT 1) waiting ON true
-    LEFT JOIN LATERAL (
-        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
-        WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1
-        LIMIT 1) owed ON true
-    GROUP BY q.state, q.paused
-""")
-
-# What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
-# lock, and its session asks something four times a second; a frozen one does not.
-CLUSTER_STATUS = Statement("""
-    WITH held AS MATERIALIZED (
-        SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
-          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND a.state_change > clock_timestamp() - make_interval(secs => %(silent)s))
-    SELECT (SELECT count(*) FROM queues_userqueue WHERE paused) AS paused,
-           extract(epoch FROM now() - (SELECT min(due_at) FROM queues_request WHERE due_at <= now()))::float8
-               AS oldest_due,
-           extract(epoch FROM now() - (SELECT min(wake_at) FROM queues_userqueue WHERE wake_at <= now()))::float8
-               AS oldest_wake,
-           (SELECT count(*) FROM queues_leadership WHERE shard < %(shards)s AND lead_until > clock_timestamp())
-               AS dispatchers,
-           (SELECT count(DISTINCT objid) FROM held WHERE classid = %(workers)s) AS workers
-""")
 
 
 @dataclass(frozen=True, slots=True)

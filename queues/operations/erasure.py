@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from project.redis import RedisUnavailable, call
 from project.web import rate_limit
@@ -15,13 +15,10 @@ from queues.lifecycle.recovery import recover
 from queues.models import OperatorAction, Request, UserQueue
 from queues.notify import progress
 from queues.operations.retention import remove
+from queues.sql.idempotency import DELETE_KEYS_OF
 from queues.states import QueueState
 
 LOOK_SECONDS = 0.1
-KEYS_OF = """
-    DELETE FROM queues_idempotencykey WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM queues_idempotencykey WHERE user_id = %(user)s LIMIT %(count)s))
-"""
 
 
 def end_work(queue_id: int, patience: float) -> bool:
@@ -59,9 +56,7 @@ def remove_requests(queue_id: int, count: int) -> int:
 
 def remove_keys(user_id: UUID, count: int) -> int:
     """Remove up to `count` of the user's idempotency keys, and with them the answers they keep; how many."""
-    with connection.cursor() as cursor:
-        cursor.execute(KEYS_OF, {"user": user_id, "count": count})
-        return int(cursor.rowcount)
+    return len(DELETE_KEYS_OF.rows(user=user_id, count=count))
 
 
 def remove_mentions(user_id: UUID, username: str) -> None:

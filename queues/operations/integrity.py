@@ -14,28 +14,13 @@ from queues import event_log
 from queues.exceptions import NotPossible
 from queues.lifecycle.control import end, go_on, locked
 from queues.models import Request, UserQueue
-from queues.sql.statement import Statement
+from queues.sql.maintenance import COMPARE_COUNTERS
 from queues.states import OnFailure, QueueState, Status
 
 TOMBSTONE = "(missing)"  # the kind of a row that stands for one that was deleted
 
 LOOK_BACK, FOR_EVER = 1_000, 2**62  # numbers behind the head of a queue
 MOST_MISSING = 10_000  # rows of a queue that are stood in for; where more lack, a counter is wrong
-
-# In one statement, so that what is compared is of one moment. Queues at rest are looked at only if `all`.
-COMPARED = Statement("""
-    SELECT q.id, q.done_seq, q.last_seq, q.last_seq - q.done_seq AS owed, ahead.rows, ahead.newest,
-           q.given_up_ahead, ahead.final, behind.rows AS passed, behind.first, q.bytes_stored, CASE WHEN %(all)s THEN (
-               SELECT coalesce(sum(r.bytes), 0) FROM queues_request r WHERE r.queue_id = q.id) END AS kept
-    FROM queues_userqueue q CROSS JOIN LATERAL (
-        SELECT count(*) AS rows, coalesce(max(r.seq), q.done_seq) AS newest, count(r.finished_at) AS final
-        FROM queues_request r WHERE r.queue_id = q.id AND r.seq > q.done_seq) ahead
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS rows, (array_agg(r.id ORDER BY r.seq))[1] AS first FROM queues_request r
-        WHERE r.queue_id = q.id AND r.seq <= q.done_seq AND r.finished_at IS NULL
-          AND r.seq > q.done_seq - %(look_back)s) behind
-    WHERE q.id > %(after)s AND (q.active OR q.unpublished OR %(all)s) ORDER BY q.id LIMIT %(count)s
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +76,7 @@ def compare(count: int, everywhere: bool = False) -> Iterator[tuple[int, list[Mi
     Yields for each batch how many queues it had, and what is wrong.
     """
     after, look_back = 0, FOR_EVER if everywhere else LOOK_BACK
-    while rows := COMPARED.rows(after=after, all=everywhere, look_back=look_back, count=count):
+    while rows := COMPARE_COUNTERS.rows(after=after, all=everywhere, look_back=look_back, count=count):
         after = rows[-1].id
         found = (Mismatch(*row) for row in rows)
         yield len(rows), [one for one in found if one.wrong]

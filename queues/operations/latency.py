@@ -7,26 +7,10 @@ from django.utils import timezone
 
 from queues import kinds
 from queues.operations.selectors import first_id
-from queues.sql.statement import Statement
+from queues.sql.figures import PERCENTILES
 
 WITHIN = timedelta(hours=1)
 NEWEST = 1000  # requests of each kind that are looked at
-
-# Through the index on (kind, id), so that ten million finished requests cost nothing. The newest are cut off first:
-# those that still wait are passed over only after that, or a deep backlog would be read to its end.
-PERCENTILES = Statement("""
-    SELECT k.kind, count(*) AS requests,
-           percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY waited) AS waited,
-           percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY ran) AS ran
-    FROM unnest(%(kinds)s::text[]) k (kind)
-    CROSS JOIN LATERAL (
-        SELECT extract(epoch FROM started_at - greatest(created_at, not_before)) AS waited,
-               extract(epoch FROM finished_at - started_at) AS ran
-        FROM (SELECT created_at, not_before, started_at, finished_at FROM queues_request
-              WHERE kind = k.kind AND id > %(first)s ORDER BY id DESC LIMIT %(newest)s) newest
-        WHERE started_at IS NOT NULL AND finished_at IS NOT NULL) ended
-    GROUP BY k.kind ORDER BY count(*) DESC, k.kind
-""")
 
 
 @dataclass(frozen=True, slots=True)

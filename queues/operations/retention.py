@@ -14,58 +14,13 @@ from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
 from queues.representation import response_cache
-from queues.sql.statement import Statement, left_out, wait_at_most
+from queues.sql.locks import wait_at_most
+from queues.sql.maintenance import DELETE_OLD_ACTIONS, DELETE_REQUESTS, OLD_REQUESTS, RETENTION_PAGE
+from queues.sql.statement import left_out
 from queues.states import FINAL, Status
 
 log = structlog.get_logger()
 
-# Along the primary key, which is ordered by time. One ahead of its queue's head is final, but not passed over yet.
-OLD = Statement("""
-    SELECT r.id FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id
-    WHERE r.id > %(after)s AND r.id < %(bound)s AND r.status = ANY(%(statuses)s) AND r.finished_at < %(before)s
-      AND (r.seq IS NULL OR r.seq <= q.done_seq)
-    ORDER BY r.id LIMIT %(count)s
-""")
-
-# The queue's row first, as everybody locks; one that is locked keeps its requests until the next time.
-FORGET = Statement("""
-    WITH queue AS MATERIALIZED (
-        SELECT id FROM queues_userqueue
-        WHERE id IN (SELECT queue_id FROM queues_request WHERE id = ANY(%(ids)s))
-        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM queues_request WHERE id = ANY(%(ids)s) AND queue_id IN (SELECT id FROM queue)
-        RETURNING id, queue_id, bytes
-    ), attempt AS (
-        DELETE FROM queues_attempt WHERE request_id = ANY(%(ids)s) AND request_id IN (SELECT id FROM gone)
-    ), retry AS (
-        UPDATE queues_request SET retry_of_id = NULL
-        WHERE retry_of_id = ANY(%(ids)s) AND NOT id = ANY(%(ids)s) AND retry_of_id IN (SELECT id FROM gone)
-    ), freed AS (
-        UPDATE queues_userqueue q SET bytes_stored = greatest(0, q.bytes_stored - n.bytes)
-        FROM (SELECT queue_id, sum(bytes) AS bytes FROM gone GROUP BY queue_id) n WHERE q.id = n.queue_id
-    )
-    SELECT id FROM gone
-""")
-
-# The next requests in the order in which they were accepted, and which of them are to go: however many are not, no more
-# than a page is read. What somebody has locked stays for another time.
-PAGE = Statement("""
-    WITH page AS MATERIALIZED (
-        SELECT id FROM queues_request WHERE id > %(after)s AND id < %(bound)s ORDER BY id LIMIT %(count)s
-    ), old AS (
-        SELECT r.id FROM page JOIN queues_request r ON r.id = page.id JOIN queues_userqueue q ON q.id = r.queue_id
-        WHERE r.status = ANY(%(statuses)s) AND r.finished_at < %(before)s AND (r.seq IS NULL OR r.seq <= q.done_seq)
-        FOR UPDATE OF r SKIP LOCKED
-    )
-    SELECT page.id, old.id IS NOT NULL AS old FROM page LEFT JOIN old ON old.id = page.id ORDER BY page.id
-""")
-
-OLD_ACTIONS = Statement("""
-    DELETE FROM queues_operatoraction WHERE id IN (
-        SELECT id FROM queues_operatoraction WHERE at < %(before)s ORDER BY at LIMIT %(count)s FOR UPDATE SKIP LOCKED)
-    RETURNING id
-""")
 
 LOCK_SECONDS = 0.1  # how long a deletion waits for a row that somebody else has
 
@@ -85,7 +40,7 @@ def old(retention: Retention, count: int) -> Iterator[list[UUID]]:
     after = EARLIEST
     bound = _earliest_after(retention.before)
     while True:
-        rows = OLD.rows(
+        rows = OLD_REQUESTS.rows(
             after=after,
             bound=bound,
             before=retention.before,
@@ -116,7 +71,7 @@ def remove(ids: Sequence[UUID]) -> int:
     Those of a queue that somebody else has locked stay.
     """
     response_cache.forget(ids)
-    return len(FORGET.rows(ids=ids))
+    return len(DELETE_REQUESTS.rows(ids=ids))
 
 
 class Sweep:
@@ -137,7 +92,7 @@ class Sweep:
         try:
             with transaction.atomic():
                 wait_at_most(LOCK_SECONDS)
-                rows = PAGE.rows(**values, statuses=[status.value for status in FINAL])
+                rows = RETENTION_PAGE.rows(**values, statuses=[status.value for status in FINAL])
                 page, ids = [row.id for row in rows], [row.id for row in rows if row.old]
                 if ids:
                     remove(ids)
@@ -174,4 +129,4 @@ def prune_actions(count: int) -> int:
     if not settings.ENV.admin_log_retention_days:
         return 0
     before = timezone.now() - timedelta(days=settings.ENV.admin_log_retention_days)
-    return len(OLD_ACTIONS.rows(before=before, count=count))
+    return len(DELETE_OLD_ACTIONS.rows(before=before, count=count))

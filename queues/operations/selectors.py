@@ -5,13 +5,14 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import Case, DateTimeField, F, OuterRef, Q, QuerySet, Subquery, When
 from django.db.models.functions import Greatest, Now
 
 from accounts.models import User
 from queues.exceptions import NoSuch
 from queues.models import Request, UserQueue
+from queues.sql.selectors import BLOCKED, LOOKED_AT, NEWEST_OF, QUEUED, RETRYING
+from queues.sql.statement import Statement
 from queues.states import GIVEN_UP, QueueState, Status
 
 DEPTH = Greatest(F("last_seq") - F("done_seq") - F("given_up_ahead"), 0)  # as UserQueue.depth
@@ -98,53 +99,17 @@ def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     return requests.filter(given_up=status) if status in GIVEN_UP else requests.filter(status=status)
 
 
-LOOKED_AT = 5_000
-
-# The heads of all lines first, read from the queues that are not at rest: among millions of finished requests a search
-# by status, or backwards by id, might read all of them. The limits keep the planner from doing so.
-BUSY = """(SELECT id, done_seq, state FROM queues_userqueue WHERE active
-     UNION ALL
-     SELECT id, done_seq, state FROM queues_userqueue WHERE unpublished AND NOT active)"""
-QUEUED = f"""
-    SELECT r.id FROM {BUSY} q
-    CROSS JOIN LATERAL (SELECT id FROM queues_request
-                        WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL AND status = 'queued'
-                        ORDER BY seq LIMIT {LOOKED_AT}) r
-    LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
-
-
-RETRYING = f"""
-    SELECT r.id FROM {BUSY} q
-    CROSS JOIN LATERAL (SELECT id FROM queues_request
-                        WHERE queue_id = q.id AND seq = q.done_seq + 1 AND status = 'retrying' OFFSET 0) r
-    WHERE q.state NOT IN ('draining', 'blocked')
-    LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
-BLOCKED = f"""
-    SELECT r.id FROM queues_userqueue q
-    CROSS JOIN LATERAL (SELECT id FROM queues_request
-                        WHERE queue_id = q.id AND seq = q.done_seq + 1 AND finished_at IS NULL OFFSET 0) r
-    WHERE q.active AND q.state = 'blocked'
-    LIMIT {LOOKED_AT}"""  # noqa: S608  (a constant)
-
-
-NEWEST_OF = """
-    SELECT r.id FROM unnest(%s::bigint[]) q (id)
-    CROSS JOIN LATERAL (SELECT id FROM queues_request WHERE queue_id = q.id ORDER BY seq DESC LIMIT %s) r"""
-
-
 def of_queues(requests: QuerySet[Request], queues: list[int]) -> QuerySet[Request]:
     """The requests of one queue, or the newest of each of several, LOOKED_AT in all."""
     if len(queues) == 1:
         return requests.filter(queue_id=queues[0])
     each = LOOKED_AT // max(1, len(queues))
-    return requests.filter(id__in=_ids(NEWEST_OF, queues, each))
+    return requests.filter(id__in=_ids(NEWEST_OF, queues=queues, each=each))
 
 
-def _ids(sql: str, *values: Any) -> list[UUID]:
+def _ids(statement: Statement, **values: Any) -> list[UUID]:
     """Asked first, and by itself: within another statement the planner may look for them among all there are."""
-    with connection.cursor() as cursor:
-        cursor.execute(sql, values)
-        return [row[0] for row in cursor.fetchall()]
+    return [row.id for row in statement.rows(**values)]
 
 
 def newest_having(requests: QuerySet[Request], status: Status, kind: str) -> QuerySet[Request]:

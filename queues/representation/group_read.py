@@ -6,31 +6,11 @@ from uuid import UUID
 import orjson
 
 from project.web.together import Together, Waiting
-from queues.representation.rows import (
-    QUEUE,
-    QUEUE_COLUMNS,
-    REQUEST_COLUMNS,
-    TEXT_COLUMNS,
-    RequestRow,
-    queue_of,
-    request_of,
-)
-from queues.sql.statement import Statement
+from queues.representation.rows import RequestRow, queue_of, request_of
+from queues.sql.columns import QUEUE
+from queues.sql.reads import OWN_REQUESTS
 
 MOST_BYTES = 64 * 1024  # of a request's texts: a larger one is read by itself
-
-# The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one.
-OWN_REQUESTS = Statement(f"""
-    SELECT ask.n, found.*
-    FROM json_to_recordset(%(asks)s::json) AS ask(n int, u uuid, s uuid, r uuid)
-    CROSS JOIN LATERAL (
-        SELECT FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id AND u.is_active
-        WHERE s.id = ask.s AND s.user_id = ask.u AND s.ended_at IS NULL LIMIT 1) living
-    LEFT JOIN LATERAL (
-        SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
-        FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id AND q.user_id = ask.u
-        WHERE r.id = ask.r AND r.bytes <= {MOST_BYTES} LIMIT 1) found ON true
-""")  # noqa: S608  (columns' names)
 
 
 class Asked(NamedTuple):
@@ -63,5 +43,5 @@ class GroupRead(Together[Asked]):
             for n, one in enumerate(group)
         ]
         at = len(QUEUE) + 1
-        for row in OWN_REQUESTS.rows(asks=orjson.dumps(asks).decode()):
+        for row in OWN_REQUESTS.rows(most_bytes=MOST_BYTES, asks=orjson.dumps(asks).decode()):
             group[row.n].answer = Found(request_of(row[at:], queue_of(row[1:at])))

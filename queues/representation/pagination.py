@@ -10,14 +10,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, Self
 from uuid import UUID
 
 from project.rest.problems import FieldError, Invalid
 from queues.models import UserQueue
-from queues.representation.rows import REQUEST_COLUMNS, TEXT_COLUMNS, RequestRow, count_given_up_between
-from queues.sql.statement import Statement
+from queues.representation.rows import RequestRow, count_given_up_between
+from queues.sql.pages import FIRST_AFTER, LAST_BEFORE, Where, page_statement
 from queues.states import QueueState, Status
 
 AT_A_TIME = 51  # a usual page, and one that says whether more come
@@ -76,35 +75,16 @@ class Part:
     """A stretch of a page: the requests of a queue that meet all of some conditions, in the order of one column."""
 
     by: str
-    conditions: tuple[str, ...]
+    conditions: tuple[Where, ...]
     values: dict[str, Any]
 
-    def where(self, *conditions: str, **values: Any) -> "Part":
+    def where(self, *conditions: Where, **values: Any) -> "Part":
         """The same, with further conditions."""
         return Part(self.by, (*self.conditions, *conditions), {**self.values, **values})
 
-
-# What came at once has time and place in one order; so these are read from the index of times.
-LAST_BEFORE = Statement("""
-    SELECT seq FROM queues_request
-    WHERE queue_id = %(queue)s AND not_before IS NULL AND seq IS NOT NULL AND created_at < %(moment)s
-    ORDER BY created_at DESC LIMIT 1
-""")
-FIRST_AFTER = Statement("""
-    SELECT seq FROM queues_request
-    WHERE queue_id = %(queue)s AND not_before IS NULL AND seq IS NOT NULL AND created_at > %(moment)s
-    ORDER BY created_at LIMIT 1
-""")
-
-
-@lru_cache(512)
-def _statement(conditions: tuple[str, ...], by: str, downwards: bool) -> Statement:
-    """The statement that reads a part. There are as many as conditions can meet: some dozens."""
-    where = " AND ".join(("queue_id = %(queue)s", *conditions))
-    return Statement(f"""
-        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
-        WHERE {where} ORDER BY r.{by}{" DESC" if downwards else ""} LIMIT %(most)s
-    """)  # noqa: S608  (columns' names, and conditions written here)
+    def beyond(self, place: Any) -> "Part":
+        """What of it comes after that place, in the direction in which it is read."""
+        return self.where(beyond=place)
 
 
 def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, *, newest_first: bool) -> Page:
@@ -136,16 +116,16 @@ def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, 
 
 def _read(queue: UserQueue, part: Part, most: int, downwards: bool) -> Iterator[RequestRow]:
     """The first requests of a part, a few at a time: a result may have a megabyte, and a page two hundred of them."""
-    beyond = part.where(f"{part.by} {'<' if downwards else '>'} %(beyond)s")
     while most > 0:
         asked = min(most, AT_A_TIME)
-        rows = _statement(part.conditions, part.by, downwards).rows(queue=queue.id, most=asked, **part.values)
+        statement = page_statement(part.conditions, part.by, downwards, "beyond" in part.values)
+        rows = statement.rows(queue=queue.id, most=asked, **part.values)
         some = [RequestRow(row, queue) for row in rows]
         yield from some
         if len(some) < asked:
             return
         most -= asked
-        part = Part(beyond.by, beyond.conditions, {**beyond.values, "beyond": getattr(some[-1], part.by)})
+        part = part.beyond(getattr(some[-1], part.by))
 
 
 def _parts(queue: UserQueue, filters: Filters, cursor: Cursor | None, downwards: bool) -> Iterator[Part]:
@@ -153,14 +133,13 @@ def _parts(queue: UserQueue, filters: Filters, cursor: Cursor | None, downwards:
     conditions, values = _matching(queue, filters)
     if conditions is None:
         return
-    in_line = Part("seq", (*conditions, "seq IS NOT NULL"), values)
-    beside = Part("id", (*conditions, "seq IS NULL"), values)
+    in_line = Part("seq", (*conditions, Where.IN_LINE), values)
+    beside = Part("id", (*conditions, Where.BESIDE_LINE), values)
     place = None if cursor is None else cursor.place
-    beyond = f"{'<' if downwards else '>'} %(place)s"
     if isinstance(place, UUID):
-        beside = beside.where(f"id {beyond}", place=place)
+        beside = beside.beyond(place)
     elif place is not None:
-        in_line = in_line.where(f"seq {beyond}", place=place)
+        in_line = in_line.beyond(place)
     parts = []
     if filters.status != Status.SCHEDULED and not (isinstance(place, UUID) and not downwards):
         parts += _within(in_line, queue, filters)
@@ -178,14 +157,14 @@ def _within(in_line: Part, queue: UserQueue, filters: Filters) -> list[Part]:
     """
     if filters.created_after is not None:
         last = LAST_BEFORE.row(queue=queue.id, moment=_shifted(filters.created_after, -CLOCK_STEP))
-        in_line = in_line if last is None else in_line.where("seq > %(last)s", last=last.seq)
+        in_line = in_line if last is None else in_line.where(Where.AFTER_LAST, last=last.seq)
     if filters.created_before is None:
         return [in_line]
     first = FIRST_AFTER.row(queue=queue.id, moment=_shifted(filters.created_before, CLOCK_STEP))
     if first is None:
         return [in_line]
-    behind = in_line.where("seq > %(first)s", "not_before IS NOT NULL", first=first.seq)
-    return [in_line.where("seq < %(first)s", first=first.seq), behind]
+    behind = in_line.where(Where.AFTER_FIRST, Where.WAS_SCHEDULED, first=first.seq)
+    return [in_line.where(Where.BEFORE_FIRST, first=first.seq), behind]
 
 
 def _shifted(moment: datetime, step: timedelta) -> datetime:
@@ -196,12 +175,12 @@ def _shifted(moment: datetime, step: timedelta) -> datetime:
         return moment
 
 
-def _matching(queue: UserQueue, filters: Filters) -> tuple[list[str] | None, dict[str, Any]]:
+def _matching(queue: UserQueue, filters: Filters) -> tuple[list[Where] | None, dict[str, Any]]:
     """The conditions that the filters make, and their values; None: nothing passes.
 
     What is not final lies above done_seq, so the finished ones are not looked at.
     """
-    conditions: list[str] = []
+    conditions: list[Where] = []
     values: dict[str, Any] = {}
     head = queue.done_seq + 1
     match filters.status:
@@ -210,24 +189,24 @@ def _matching(queue: UserQueue, filters: Filters) -> tuple[list[str] | None, dic
         case Status.RUNNING | Status.BLOCKED:
             if queue.state != HEAD_IN[filters.status]:
                 return None, {}
-            conditions += ["seq = %(head)s", "finished_at IS NULL"]
+            conditions += [Where.HEAD, Where.NOT_FINAL]
             values["head"] = head
         case Status.QUEUED | Status.RETRYING:
-            conditions += ["status = %(status)s", "seq >= %(head)s"]
+            conditions += [Where.STATUS, Where.FROM_HEAD]
             values |= {"status": str(filters.status), "head": head + (queue.state in HEAD_IN.values())}
         case Status.FAILED | Status.CANCELLED | Status.EXPIRED:
-            conditions.append("given_up = %(status)s")
+            conditions.append(Where.GIVEN_UP)
             values["status"] = str(filters.status)
         case _:
-            conditions.append("status = %(status)s")
+            conditions.append(Where.STATUS)
             values["status"] = str(filters.status)
     if filters.kind is not None:
-        conditions.append("kind = %(kind)s")
+        conditions.append(Where.KIND)
         values["kind"] = filters.kind
     if filters.created_after is not None:
-        conditions.append("created_at > %(created_after)s")
+        conditions.append(Where.CREATED_AFTER)
         values["created_after"] = filters.created_after
     if filters.created_before is not None:
-        conditions.append("created_at < %(created_before)s")
+        conditions.append(Where.CREATED_BEFORE)
         values["created_before"] = filters.created_before
     return conditions, values

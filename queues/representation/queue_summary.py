@@ -8,28 +8,10 @@ from uuid import UUID
 from django.conf import settings
 
 from queues.exceptions import SessionOver
-from queues.representation.rows import LIVING_SESSION
-from queues.sql.statement import Statement
+from queues.sql.reads import QUEUE_SUMMARY
 from queues.states import QueueState
 
 LOOK_BACK = 100  # outcomes; where more fell into the last minute, their pace is carried on
-
-SUMMARY = Statement(f"""
-    SELECT q.state, q.paused, greatest(0, q.last_seq - q.done_seq - q.given_up_ahead) AS depth, q.waiting_limit,
-           q.seconds_each, head.id AS head,
-           (SELECT created_at FROM queues_request r
-            WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
-            ORDER BY r.seq LIMIT 1) AS oldest_waiting_at,
-           past.outcomes, extract(epoch FROM clock_timestamp() - past.oldest)::float8 AS seconds
-    FROM {LIVING_SESSION}
-    LEFT JOIN queues_userqueue q ON q.user_id = u.id
-    LEFT JOIN queues_request head ON head.queue_id = q.id AND head.seq = q.done_seq + 1 AND head.finished_at IS NULL
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS outcomes, min(finished_at) AS oldest
-        FROM (SELECT status, finished_at FROM queues_request r WHERE r.queue_id = q.id AND r.seq <= q.done_seq
-              ORDER BY r.seq DESC LIMIT %(look_back)s) newest
-        WHERE status IN ('succeeded', 'failed') AND finished_at > clock_timestamp() - interval '1 minute') past
-""")  # noqa: S608  (a constant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +31,7 @@ class Summary:
 
 def summary(user_id: UUID, session_id: UUID) -> Summary:
     """The queue of a user; that of one who never asked for anything is idle and empty. Raises SessionOver."""
-    row = SUMMARY.row(user=user_id, session=session_id, look_back=LOOK_BACK)
+    row = QUEUE_SUMMARY.row(user=user_id, session=session_id, look_back=LOOK_BACK)
     if row is None:
         raise SessionOver
     if row.state is None:

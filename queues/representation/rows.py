@@ -4,34 +4,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Model
-from django.db.models.fields.generated import GeneratedField
-
 from queues.exceptions import SessionOver
-from queues.models import InLine, Request, UserQueue
-from queues.representation.shape import JSON_COLUMNS
-from queues.sql.statement import Statement
-
-# One row while the session lives, whatever it is joined to; none once it has ended.
-LIVING_SESSION = """
-    accounts_session s JOIN accounts_user u
-        ON u.id = s.user_id AND u.is_active AND s.id = %(session)s AND u.id = %(user)s AND s.ended_at IS NULL
-"""
-
-
-def _columns(model: type[Model]) -> list[str]:
-    return [
-        field.attname
-        for field in model._meta.concrete_fields
-        if field.attname not in JSON_COLUMNS and not isinstance(field, GeneratedField)
-    ]
-
-
-QUEUE, REQUEST = _columns(UserQueue), _columns(Request)
-SHOWN = [*REQUEST, *(f"{name}_text" for name in JSON_COLUMNS)]
-QUEUE_COLUMNS = ", ".join(f"q.{name} AS queue_{name}" for name in QUEUE)
-REQUEST_COLUMNS = ", ".join(f"r.{name} AS request_{name}" for name in REQUEST)
-TEXT_COLUMNS = ", ".join(f"r.{name}::text" for name in JSON_COLUMNS)
+from queues.models import InLine, UserQueue
+from queues.sql.columns import QUEUE, SHOWN
+from queues.sql.reads import GIVEN_UP_BETWEEN, OWN_QUEUE, OWN_REQUEST, OWN_SESSION
 
 
 class RequestRow(InLine):
@@ -59,35 +35,9 @@ class RequestRow(InLine):
         self.queue = queue
 
 
-OWN_REQUEST = Statement(f"""
-    SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
-    FROM {LIVING_SESSION}
-    LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
-""")  # noqa: S608  (columns' names)
-
-# How many requests between the head and each of some places in line are final already: what lies between two of these
-# places is read once, from the index.
-GIVEN_UP_BETWEEN = Statement("""
-    SELECT v.seq, (sum(v.count) OVER (ORDER BY v.seq))::bigint AS count FROM (
-        SELECT place.seq, (SELECT count(*) FROM queues_request r
-                           WHERE r.queue_id = %(queue)s AND r.given_up IN ('failed', 'cancelled', 'expired')
-                           AND r.seq > place.behind AND r.seq < place.seq)
-        FROM (SELECT seq, lag(seq, 1, %(done)s::bigint) OVER (ORDER BY seq) AS behind
-              FROM unnest(%(places)s::bigint[]) seq) place
-    ) v
-""")
-
-OWN_QUEUE = Statement(f"""
-    SELECT {QUEUE_COLUMNS} FROM {LIVING_SESSION} LEFT JOIN queues_userqueue q ON q.user_id = u.id
-""")  # noqa: S608
-
-
-SESSION = Statement(f"SELECT FROM {LIVING_SESSION}")
-
-
 def check_session(user_id: UUID, session_id: UUID) -> None:
     """Raises SessionOver, unless the user's session lives."""
-    if SESSION.row(user=user_id, session=session_id) is None:
+    if OWN_SESSION.row(user=user_id, session=session_id) is None:
         raise SessionOver
 
 

@@ -10,10 +10,9 @@ from django.db.models.functions import Cast
 
 from queues.models import Attempt, Request
 from queues.notify import progress
+from queues.sql.columns import JSON_COLUMNS
 from queues.states import AttemptOutcome, Status
 from queues.values import Accepted
-
-JSON_COLUMNS = ("payload", "result", "error")
 
 
 def as_text(requests: QuerySet[Request]) -> QuerySet[Request]:

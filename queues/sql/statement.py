@@ -37,12 +37,6 @@ def drop_open_transaction() -> bool:
     return left_open
 
 
-def wait_at_most(seconds: float) -> None:
-    """Until this transaction ends its statements wait for each lock for so long, then raise what `left_out` tells."""
-    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{max(1, round(seconds * 1000))}ms"])
-
-
 def left_out(error: BaseException) -> bool:
     """Whether it only says that a row could not be had in time, or that the statement took too long: PostgreSQL is
     well, and what this was about has its turn later.

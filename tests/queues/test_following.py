@@ -232,7 +232,7 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
     assert requests([event for part in parts for event in part]) == [(seq, "queued") for seq in range(1, 101)]
 
     monkeypatch.setattr(change_feed, "LARGEST_BYTES", 5000)
-    changed = change_feed.CHANGED.rows
+    changed = change_feed.CHANGED_REQUESTS.rows
     read_rows: list[Any] = []
 
     def rows(**values: Any) -> list[Any]:
@@ -240,7 +240,7 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
         read_rows.extend(found)
         return found
 
-    monkeypatch.setattr(change_feed.CHANGED, "rows", rows)
+    monkeypatch.setattr(change_feed.CHANGED_REQUESTS, "rows", rows)
     one, sizes = follower(alice), []
     told: list[Event] = []
     while one.more:

@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts import retention
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.operations import retention as pruning
-from queues.operations.retention import PAGE, Sweep
+from queues.operations.retention import RETENTION_PAGE, Sweep
 from queues.states import QueueState, Status
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user
@@ -92,7 +92,7 @@ def test_the_page_is_read_along_the_primary_key() -> None:
             "after": pruning.EARLIEST, "bound": pruning._earliest_after(NOW), "before": NOW, "count": 500,
             "statuses": ["succeeded"],
         }  # fmt: skip
-        cursor.execute(f"EXPLAIN {PAGE.text}", values)
+        cursor.execute(f"EXPLAIN {RETENTION_PAGE.text}", values)
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "Seq Scan on queues_request" not in plan, plan
 

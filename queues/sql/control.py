@@ -1,0 +1,45 @@
+"""The statements beside the protocol that move counters and states: expiry, and what a locked queue's row becomes."""
+
+from queues.sql.statement import Statement
+
+# Waiting for its first attempt, and its `expires_at` has passed: final. What a worker has claimed is the worker's to
+# end. Their queues stay locked until the transaction ends: PASS_OVER moves their heads in it.
+EXPIRE = Statement("""
+    WITH lapsed AS MATERIALIZED (
+        SELECT r.id, q.user_id FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id
+        WHERE r.lapses_at <= now() AND r.attempt = 0 AND r.queue_id %% %(shards)s = %(shard)s
+          AND (r.seq IS NULL OR q.state <> 'draining' OR r.seq > q.done_seq + q.claimed)
+        ORDER BY r.lapses_at LIMIT %(count)s
+        FOR NO KEY UPDATE OF q SKIP LOCKED FOR NO KEY UPDATE OF r SKIP LOCKED
+    )
+    UPDATE queues_request r SET status = 'expired', finished_at = clock_timestamp()
+    FROM lapsed WHERE r.id = lapsed.id
+      AND r.id = ANY (ARRAY (SELECT id FROM lapsed)) -- bounds the scan, whatever join is planned
+    RETURNING r.id, r.queue_id, lapsed.user_id, r.seq, r.kind, r.attempt, r.trace
+""")
+
+# Of queues that this transaction has locked, in which so many requests (`ended`) were made final ahead of done_seq:
+# move it past what is final at the head, unless a worker has the queue, and wake those whose head is a new one.
+PASS_OVER = Statement("""
+    UPDATE queues_userqueue q SET
+        done_seq = h.done, published_seq = greatest(q.published_seq, h.done),
+        given_up_ahead = greatest(0, q.given_up_ahead + h.ended - (h.done - q.done_seq)),
+        moved_at = CASE WHEN h.done > q.done_seq THEN now() ELSE q.moved_at END,
+        state = h.state,
+        state_since = CASE WHEN h.state <> q.state THEN now() ELSE q.state_since END,
+        wake_at = CASE WHEN h.state <> 'waiting' THEN NULL WHEN h.done > q.done_seq THEN now() ELSE q.wake_at END,
+        idle_since = CASE WHEN h.state = 'idle' AND h.done > q.done_seq THEN now() ELSE q.idle_since END
+    FROM (
+        SELECT d.*, CASE WHEN d.done = d.done_seq THEN d.before WHEN d.published_seq <= d.done THEN 'idle'
+                         WHEN d.before = 'blocked' THEN 'waiting' ELSE d.before END AS state
+        FROM (
+            SELECT id, done_seq, published_seq, state AS before, v.ended,
+                   CASE WHEN state = 'draining' THEN done_seq ELSE coalesce((
+                       SELECT seq - 1 FROM queues_request r
+                       WHERE r.queue_id = p.id AND r.seq > p.done_seq AND r.finished_at IS NULL
+                       ORDER BY seq LIMIT 1), last_seq) END AS done
+            FROM queues_userqueue p
+            JOIN unnest(%(ids)s::bigint[], %(ended)s::bigint[]) AS v (queue_id, ended) ON v.queue_id = p.id
+            WHERE p.id = ANY (%(ids)s::bigint[])) d) h
+    WHERE q.id = h.id AND q.id = ANY (%(ids)s::bigint[])
+""")

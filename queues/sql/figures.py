@@ -1,0 +1,87 @@
+"""What operators, the metrics and the board are shown of all queues. Each reads only what is not at rest."""
+
+from queues.sql.statement import Statement
+
+# Through the two partial indexes of the queue table; each queue's head in the index of its requests: the limits keep
+# the planner from reading that table as a whole.
+BY_STATE = Statement("""
+    WITH queue AS MATERIALIZED (
+        SELECT id, state, paused, last_seq, published_seq, done_seq,
+               greatest(0, last_seq - done_seq - given_up_ahead) AS depth FROM queues_userqueue WHERE active
+        UNION ALL
+        SELECT id, state, paused, last_seq, published_seq, done_seq,
+               greatest(0, last_seq - done_seq - given_up_ahead) FROM queues_userqueue
+        WHERE unpublished AND NOT active
+    )
+    SELECT q.state, q.paused, count(*) AS queues, sum(q.depth)::bigint AS depth,
+           max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
+           extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
+           extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
+    FROM queue q
+    LEFT JOIN LATERAL (
+        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
+        WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
+        ORDER BY r.seq LIMIT 1) waiting ON true
+    LEFT JOIN LATERAL (
+        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
+        WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1
+        LIMIT 1) owed ON true
+    GROUP BY q.state, q.paused
+""")
+
+# What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
+# lock, and its session asks something four times a second; a frozen one does not.
+CLUSTER_STATUS = Statement("""
+    WITH held AS MATERIALIZED (
+        SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+          AND a.state_change > clock_timestamp() - make_interval(secs => %(silent)s))
+    SELECT (SELECT count(*) FROM queues_userqueue WHERE paused) AS paused,
+           extract(epoch FROM now() - (SELECT min(due_at) FROM queues_request WHERE due_at <= now()))::float8
+               AS oldest_due,
+           extract(epoch FROM now() - (SELECT min(wake_at) FROM queues_userqueue WHERE wake_at <= now()))::float8
+               AS oldest_wake,
+           (SELECT count(*) FROM queues_leadership WHERE shard < %(shards)s AND lead_until > clock_timestamp())
+               AS dispatchers,
+           (SELECT count(DISTINCT objid) FROM held WHERE classid = %(workers)s) AS workers
+""")
+
+# What each worker process runs now: the leases held longest, and no more than the board shows.
+LEASES_HELD = Statement("""
+    SELECT q.holder, q.id AS queue_id, u.username, r.id, r.kind, q.claimed,
+           extract(epoch FROM now() - coalesce(q.claimed_at, q.state_since))::float AS seconds
+    FROM (SELECT * FROM queues_userqueue WHERE active AND state = 'draining'
+          ORDER BY coalesce(claimed_at, state_since) LIMIT %(most)s) q
+    JOIN accounts_user u ON u.id = q.user_id
+    LEFT JOIN queues_request r ON r.queue_id = q.id AND r.seq = q.done_seq + 1
+    ORDER BY q.holder, seconds DESC
+""")
+
+# Through the partial indexes of active queues and of scheduled requests: what is finished is not read.
+KINDS_WAITING = Statement("""
+    SELECT kind, version, count(*) AS waiting, count(DISTINCT queue_id) AS users, min(created_at) AS oldest FROM (
+        SELECT r.kind, r.version, r.queue_id, r.created_at
+        FROM (SELECT id, done_seq FROM queues_userqueue WHERE active
+              UNION SELECT id, done_seq FROM queues_userqueue WHERE unpublished) q
+        JOIN queues_request r ON r.queue_id = q.id AND r.seq > q.done_seq AND r.finished_at IS NULL
+        UNION ALL
+        SELECT kind, version, queue_id, created_at FROM queues_request WHERE due_at IS NOT NULL
+    ) v GROUP BY kind, version ORDER BY kind, version
+""")
+
+# Through the index on (kind, id), so that ten million finished requests cost nothing. The newest are cut off first:
+# those that still wait are passed over only after that, or a deep backlog would be read to its end.
+PERCENTILES = Statement("""
+    SELECT k.kind, count(*) AS requests,
+           percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY waited) AS waited,
+           percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY ran) AS ran
+    FROM unnest(%(kinds)s::text[]) k (kind)
+    CROSS JOIN LATERAL (
+        SELECT extract(epoch FROM started_at - greatest(created_at, not_before)) AS waited,
+               extract(epoch FROM finished_at - started_at) AS ran
+        FROM (SELECT created_at, not_before, started_at, finished_at FROM queues_request
+              WHERE kind = k.kind AND id > %(first)s ORDER BY id DESC LIMIT %(newest)s) newest
+        WHERE started_at IS NOT NULL AND finished_at IS NOT NULL) ended
+    GROUP BY k.kind ORDER BY count(*) DESC, k.kind
+""")

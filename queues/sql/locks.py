@@ -1,0 +1,27 @@
+"""How long a transaction waits for locks, and locks that stand for no row."""
+
+from queues.sql.statement import Statement
+
+# The caller's own limit, and ours in its place until the transaction ends or has its own again.
+LOCK_TIMEOUT = Statement("""
+    SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', %(limit)s, true)
+""")
+
+# A lock that the session holds until it gives it back or ends: who dies with it blocks nobody.
+TRY_LOCK = Statement("SELECT pg_try_advisory_lock(%(lock_class)s::int, hashtext(%(key)s)) AS locked")
+UNLOCK = Statement("SELECT pg_advisory_unlock(%(lock_class)s::int, hashtext(%(key)s))")
+
+
+def wait_at_most(seconds: float) -> str:
+    """Until this transaction ends its statements wait for each lock for so long, then raise what `left_out` tells.
+
+    Returns the limit that it had before, for `restore_lock_timeout`.
+    """
+    row = LOCK_TIMEOUT.row(limit=f"{max(1, round(seconds * 1000))}ms")
+    assert row is not None  # noqa: S101  (it has no WHERE)
+    return str(row.before)
+
+
+def restore_lock_timeout(before: str) -> None:
+    """Give the transaction the limit that it had."""
+    LOCK_TIMEOUT.row(limit=before)

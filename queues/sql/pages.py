@@ -1,0 +1,52 @@
+"""Pages of a queue's requests: a statement for each set of conditions, order and direction that a caller asks for."""
+
+from enum import StrEnum
+from functools import lru_cache
+
+from queues.sql.columns import REQUEST_COLUMNS, TEXT_COLUMNS
+from queues.sql.statement import Statement
+
+# What came at once has time and place in one order; so these are read from the index of times.
+LAST_BEFORE = Statement("""
+    SELECT seq FROM queues_request
+    WHERE queue_id = %(queue)s AND not_before IS NULL AND seq IS NOT NULL AND created_at < %(moment)s
+    ORDER BY created_at DESC LIMIT 1
+""")
+FIRST_AFTER = Statement("""
+    SELECT seq FROM queues_request
+    WHERE queue_id = %(queue)s AND not_before IS NULL AND seq IS NOT NULL AND created_at > %(moment)s
+    ORDER BY created_at LIMIT 1
+""")
+
+
+class Where(StrEnum):
+    """What the requests of a page may have to meet."""
+
+    IN_LINE = "seq IS NOT NULL"
+    BESIDE_LINE = "seq IS NULL"
+    WAS_SCHEDULED = "not_before IS NOT NULL"
+    AFTER_LAST = "seq > %(last)s"
+    BEFORE_FIRST = "seq < %(first)s"
+    AFTER_FIRST = "seq > %(first)s"
+    HEAD = "seq = %(head)s"
+    FROM_HEAD = "seq >= %(head)s"
+    NOT_FINAL = "finished_at IS NULL"
+    STATUS = "status = %(status)s"
+    GIVEN_UP = "given_up = %(status)s"  # the same for what failed, was cancelled or expired: read from the small index
+    KIND = "kind = %(kind)s"
+    CREATED_AFTER = "created_at > %(created_after)s"
+    CREATED_BEFORE = "created_at < %(created_before)s"
+
+
+@lru_cache(512)
+def page_statement(conditions: tuple[Where, ...], by: str, downwards: bool, beyond: bool) -> Statement:
+    """The statement that reads a part of a page, in the order of one column, from the start or from `beyond` on.
+
+    There are as many as conditions can meet: some dozens.
+    """
+    from_there = (f"{by} {'<' if downwards else '>'} %(beyond)s",) if beyond else ()
+    where = " AND ".join(("queue_id = %(queue)s", *conditions, *from_there))
+    return Statement(f"""
+        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
+        WHERE {where} ORDER BY r.{by}{" DESC" if downwards else ""} LIMIT %(most)s
+    """)  # noqa: S608  (columns' names, and conditions written here)

@@ -1,0 +1,68 @@
+"""What an owner reads of their queue. Each asks in the same statement whether the owner's session lives."""
+
+from queues.sql.columns import QUEUE_COLUMNS, REQUEST_COLUMNS, TEXT_COLUMNS
+from queues.sql.statement import Statement
+
+# One row while the session lives, whatever it is joined to; none once it has ended.
+LIVING_SESSION = """
+    accounts_session s JOIN accounts_user u
+        ON u.id = s.user_id AND u.is_active AND s.id = %(session)s AND u.id = %(user)s AND s.ended_at IS NULL
+"""
+
+# For who reads nothing from PostgreSQL, a cached result for instance.
+OWN_SESSION = Statement(f"SELECT FROM {LIVING_SESSION}")
+
+# The session and the queue in one round trip; the columns are NULL for who never asked for anything.
+OWN_QUEUE = Statement(f"""
+    SELECT {QUEUE_COLUMNS} FROM {LIVING_SESSION} LEFT JOIN queues_userqueue q ON q.user_id = u.id
+""")  # noqa: S608
+
+# Joined through the user's own queue: another's request looks like one that does not exist.
+OWN_REQUEST = Statement(f"""
+    SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
+    FROM {LIVING_SESSION}
+    LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
+""")  # noqa: S608  (columns' names)
+
+# The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one.
+OWN_REQUESTS = Statement(f"""
+    SELECT ask.n, found.*
+    FROM json_to_recordset(%(asks)s::json) AS ask(n int, u uuid, s uuid, r uuid)
+    CROSS JOIN LATERAL (
+        SELECT FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id AND u.is_active
+        WHERE s.id = ask.s AND s.user_id = ask.u AND s.ended_at IS NULL LIMIT 1) living
+    LEFT JOIN LATERAL (
+        SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
+        FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id AND q.user_id = ask.u
+        WHERE r.id = ask.r AND r.bytes <= %(most_bytes)s LIMIT 1) found ON true
+""")  # noqa: S608  (columns' names)
+
+# Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
+QUEUE_SUMMARY = Statement(f"""
+    SELECT q.state, q.paused, greatest(0, q.last_seq - q.done_seq - q.given_up_ahead) AS depth, q.waiting_limit,
+           q.seconds_each, head.id AS head,
+           (SELECT created_at FROM queues_request r
+            WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
+            ORDER BY r.seq LIMIT 1) AS oldest_waiting_at,
+           past.outcomes, extract(epoch FROM clock_timestamp() - past.oldest)::float8 AS seconds
+    FROM {LIVING_SESSION}
+    LEFT JOIN queues_userqueue q ON q.user_id = u.id
+    LEFT JOIN queues_request head ON head.queue_id = q.id AND head.seq = q.done_seq + 1 AND head.finished_at IS NULL
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS outcomes, min(finished_at) AS oldest
+        FROM (SELECT status, finished_at FROM queues_request r WHERE r.queue_id = q.id AND r.seq <= q.done_seq
+              ORDER BY r.seq DESC LIMIT %(look_back)s) newest
+        WHERE status IN ('succeeded', 'failed') AND finished_at > clock_timestamp() - interval '1 minute') past
+""")  # noqa: S608  (a constant)
+
+# How many requests between the head and each of some places in line are final already: what lies between two of these
+# places is read once, from the index.
+GIVEN_UP_BETWEEN = Statement("""
+    SELECT v.seq, (sum(v.count) OVER (ORDER BY v.seq))::bigint AS count FROM (
+        SELECT place.seq, (SELECT count(*) FROM queues_request r
+                           WHERE r.queue_id = %(queue)s AND r.given_up IN ('failed', 'cancelled', 'expired')
+                           AND r.seq > place.behind AND r.seq < place.seq)
+        FROM (SELECT seq, lag(seq, 1, %(done)s::bigint) OVER (ORDER BY seq) AS behind
+              FROM unnest(%(places)s::bigint[]) seq) place
+    ) v
+""")
