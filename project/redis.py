@@ -237,7 +237,7 @@ class _Connection(threading.local):
 
     def exchange(self, command: tuple[Any, ...]) -> Any:
         connection = self.connection
-        fresh = connection._sock is None
+        fresh = not connection.is_connected
         try:
             connection.send_command(*command, check_health=False)
             return connection.read_response()

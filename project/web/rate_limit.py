@@ -1,10 +1,10 @@
 """How often something may be done: limits that hold exactly, whoever comes at the same time.
 
-    limits.take(request, limits.SUBMIT.claim(str(user.id)))            one submission
-    limits.take(request, limits.SUBMIT.claim(str(user.id), cost=500))  a batch
+    rate_limit.take(request, rate_limit.SUBMIT.claim(str(user.id)))            one submission
+    rate_limit.take(request, rate_limit.SUBMIT.claim(str(user.id), cost=500))  a batch
 
 `take` counts all claims or none, in one round trip, raises TooManyRequests (429) with Retry-After where one does not
-fit, and leaves what the `RateLimit` headers say on the request for the middleware
+fit, and leaves what the `RateLimit` headers say in `request.rate_limits`, for the middleware that made this list
 (draft-ietf-httpapi-ratelimit-headers). In no stretch of `window` seconds does more than `quota` pass.
 
 Without Redis a limit either fails open (`without_redis="open"`: submissions, each user's own queue limit still holds)
@@ -88,15 +88,13 @@ class Held(NamedTuple):
 
 def add(request: Any, held: Held) -> None:
     """Have the answer's headers name this limit, too."""
-    django_request = getattr(request, "_request", request)
-    django_request.rate_limits = [*getattr(django_request, "rate_limits", []), held]
+    request.rate_limits.append(held)
 
 
 def take(request: Any, *claims: Claim) -> list[Taken]:
     """Counts every claim, or none and raises TooManyRequests. `request` is Django's or DRF's."""
     fits, taken = count(*claims)
-    django_request = getattr(request, "_request", request)
-    django_request.rate_limits = taken
+    request.rate_limits[:] = taken
     if not fits:
         raise TooManyRequests(retry_after=max(one.reset for one in taken if one.remaining < one.claim.cost))
     return taken

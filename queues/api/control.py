@@ -55,7 +55,7 @@ class RetryView(OwnersView):
     def post(self, request: APIRequest, request_id: str) -> HttpResponse:
         """Asks again for what failed, was cancelled or expired, as a new request; or lets a blocked head try again."""
         try:
-            return accepted(once_for_key(request, request._request.body, lambda: self.again(request, request_id)))
+            return accepted(once_for_key(request, request.body, lambda: self.again(request, request_id)))
         except QueueFull as full:
             raise too_much(request, full, 1) from None
 
@@ -65,7 +65,7 @@ class RetryView(OwnersView):
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id)))
         with suppress(UnknownKind):  # `retry` says so
             permissions.check(claims.user_id, [kinds.find(mine.kind, mine.version)])
-        trace = request._request.request_id  # type: ignore[attr-defined]
+        trace = request.request_id  # type: ignore[attr-defined]
         again = possible(control.retry, mine.id, session_id=claims.session_id, trace=trace)
         shown = shape.one(own(request, request_id)) if again is None else shape.new(again)
         return Answer(encoded(shown), f"{request.path.rsplit('/', 2)[0]}/{shown['id']}")

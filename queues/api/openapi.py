@@ -7,6 +7,7 @@ from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 
+from project.rest.openapi import without_extensions
 from queues import kinds
 from queues.kinds import Kind
 
@@ -40,7 +41,7 @@ class SubmissionSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-c
         return "Submission"
 
     def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-        common = auto_schema._map_basic_serializer(self.target, direction)["properties"]
+        common = without_extensions(auto_schema, self.target, direction)["properties"]
         open_to_all = [kind for kind in kinds.offered() if kind.permission is None]  # the document is nobody's own
         each = [_component(auto_schema.registry, kind, common) for kind in open_to_all]
         return {"required": ["kind", "payload"], "oneOf": each}

@@ -94,7 +94,7 @@ class SubmittingView(OwnersView):
         claims = caller(request)
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
         permissions.check(claims.user_id, [one.kind for one in asked], self.kind_field)
-        trace = request._request.request_id  # type: ignore[attr-defined]
+        trace = request.request_id  # type: ignore[attr-defined]
 
         def accept_them() -> Answer:
             return answer(accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))
@@ -119,7 +119,7 @@ class RequestsView(SubmittingView):
 
         def answer(accepted: list[Accepted]) -> Answer:
             (one,) = accepted
-            return Answer(encoded(shape.new(one)), f"{request._request.path}/{one.submission.id}")
+            return Answer(encoded(shape.new(one)), f"{request.path}/{one.submission.id}")
 
         return self.take(request, [parsing.read_one(*self.sent(request))], answer)
 

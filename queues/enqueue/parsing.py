@@ -132,7 +132,7 @@ def _kind(data: dict[str, Any], path: str, errors: list[FieldError]) -> Kind | N
 def _check_payload(schema: type[BaseModel], payload: str, path: str, errors: list[FieldError]) -> None:
     """As the worker will read it: from the text, so that both agree on what fits."""
     try:
-        schema.__pydantic_validator__.validate_json(payload)
+        schema.model_validate_json(payload)
     except ValidationError as wrong:
         for error in wrong.errors(include_url=False, include_context=False, include_input=False)[:MOST_ERRORS]:
             where = ".".join(str(part) for part in ("payload", *error["loc"]))

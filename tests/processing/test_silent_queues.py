@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.conf import settings
 
-from processing import metrics
 from processing.broker import tokens
 from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.dispatch.set_aside import SetAside
@@ -14,6 +13,7 @@ from processing.handlers import HandlerRequest
 from processing.operations.rebuild import rebuild
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
+from tests.metrics import counted
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, new_user, queue_of, requests_of, statuses_of, submit, until
 from tests.processing.silence import SilentQueues, refuse
@@ -104,7 +104,7 @@ def test_a_queue_declared_otherwise_gets_another_name(hand: Hand, wire: Wire, ra
     hand.settle()
     assert queue_of(alice).generation == 1
     assert sorted(seq for _, seq in ran) == [1, 1]
-    assert metrics.QUEUES_SET_ASIDE._value.get() <= 1
+    assert counted("queues_set_aside") <= 1
     wire.delete(queue_name(queue_of(alice).id))
 
 

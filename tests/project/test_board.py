@@ -20,6 +20,7 @@ from queues.operations import backlog
 from queues.operations.backlog import Recent
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome
+from tests.metrics import counted
 from tests.queues.rows import queue_of, request_in
 
 pytestmark = pytest.mark.django_db
@@ -214,12 +215,12 @@ def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
 
 
 def test_rejected_and_failed_requests_are_counted_apart() -> None:
-    def counted(status: str) -> float:
-        return float(metrics.FINISHED.labels("http.call", status)._value.get())
+    def finished(status: str) -> float:
+        return counted("finished_total", kind="http.call", status=status)
 
-    before = counted("rejected"), counted("failed")
+    before = finished("rejected"), finished("failed")
     metrics.count_recorded([ended("http.call", AttemptOutcome.REJECTED)] * 3)
-    assert (counted("rejected"), counted("failed")) == (before[0] + 3, before[1])
+    assert (finished("rejected"), finished("failed")) == (before[0] + 3, before[1])
 
 
 def ended(kind: str, how: AttemptOutcome) -> Outcome:

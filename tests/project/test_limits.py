@@ -34,7 +34,7 @@ def without_redis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def passes(limit: Limit, key: str, cost: int = 1) -> bool:
     try:
-        take(SimpleNamespace(), limit.claim(key, cost))
+        take(SimpleNamespace(rate_limits=[]), limit.claim(key, cost))
     except TooManyRequests:
         return False
     return True
@@ -70,7 +70,7 @@ def test_retry_after_is_when_it_fits_again_and_not_before(key: str) -> None:
     limit = Limit("test", 1, window=1)
     assert passes(limit, key)
     with pytest.raises(TooManyRequests) as caught:
-        take(SimpleNamespace(), limit.claim(key))
+        take(SimpleNamespace(rate_limits=[]), limit.claim(key))
     wait = int(caught.value.headers["Retry-After"])
     assert 1 <= wait <= 2
     time.sleep(wait)
@@ -88,23 +88,23 @@ def test_a_batch_is_counted_whole_or_not_at_all(key: str) -> None:
 
 def test_several_limits_are_taken_together_or_not_at_all(key: str) -> None:
     wide, narrow = Limit("wide", 10), Limit("narrow", 1)
-    take(SimpleNamespace(), wide.claim(key), narrow.claim(key))
+    take(SimpleNamespace(rate_limits=[]), wide.claim(key), narrow.claim(key))
     for _ in range(5):
         with pytest.raises(TooManyRequests):
-            take(SimpleNamespace(), wide.claim(key), narrow.claim(key))
+            take(SimpleNamespace(rate_limits=[]), wide.claim(key), narrow.claim(key))
     assert sum(passes(wide, key) for _ in range(20)) == 9
 
 
 def test_what_is_given_back_can_be_taken_again(key: str) -> None:
     limit = Limit("test", 1)
     for _ in range(3):
-        give_back(take(SimpleNamespace(), limit.claim(key)))
+        give_back(take(SimpleNamespace(rate_limits=[]), limit.claim(key)))
     assert passes(limit, key)
     assert not passes(limit, key)
 
 
 def test_the_headers_say_what_is_left(key: str) -> None:
-    request = SimpleNamespace()
+    request = SimpleNamespace(rate_limits=[])
     take(request, Limit("test", 5).claim(key, 2))
     (taken,) = request.rate_limits
     assert taken.policy == '"test";q=5;w=60'
@@ -149,7 +149,7 @@ def test_what_redis_makes_nothing_of_is_nobody_elses_trouble(key: str, broken: t
 
 def test_counts_are_forgotten_by_themselves(key: str) -> None:
     claim = Limit("test", 5).claim(key)
-    take(SimpleNamespace(), claim)
+    take(SimpleNamespace(rate_limits=[]), claim)
     assert 0 < redis.call("TTL", claim.redis_key) <= 62
 
 
@@ -162,7 +162,7 @@ def test_guessing_is_limited_without_redis_too(without_redis: None, key: str) ->
     assert rate_limit.FAILED_LOGINS.without_redis == rate_limit.LOGINS.without_redis == "local"
     limit = Limit("test", 3, window=1, without_redis="local")
     assert sum(at_once(20, lambda _: passes(limit, key))) == 3
-    give_back(take(SimpleNamespace(), Limit("test2", 1, without_redis="local").claim(key)))
+    give_back(take(SimpleNamespace(rate_limits=[]), Limit("test2", 1, without_redis="local").claim(key)))
     assert passes(Limit("test2", 1, without_redis="local"), key)
     time.sleep(1.01)
     assert passes(limit, key)
@@ -195,7 +195,7 @@ def test_retry_after_names_the_second_in_which_enough_is_over(key: str) -> None:
     counted(limit, key, {-50: 2, -30: 3, -5: 5})
     for cost, wait in ((2, 11), (5, 31), (6, 56)):
         with pytest.raises(TooManyRequests) as caught:
-            take(SimpleNamespace(), limit.claim(key, cost))
+            take(SimpleNamespace(rate_limits=[]), limit.claim(key, cost))
         assert wait - 1 <= int(caught.value.headers["Retry-After"]) <= wait
 
 

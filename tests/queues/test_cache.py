@@ -9,12 +9,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from project import redis
-from queues.metrics import CACHE_ASKED
 from queues.models import Request
 from queues.operations import retention
 from queues.operations.retention import Retention
 from queues.representation import response_cache, rows
 from queues.states import Status
+from tests.metrics import counted
 from tests.queues.api import Caller
 
 pytestmark = pytest.mark.django_db
@@ -58,7 +58,7 @@ def finished(caller: Caller, payload: Any = None) -> str:
 
 
 def asked(outcome: str) -> float:
-    return float(CACHE_ASKED.labels(outcome)._value.get())
+    return counted("cache_asked_total", outcome=outcome)
 
 
 def test_what_is_final_is_read_from_postgresql_once(alice: Caller, reads: list[UUID]) -> None:

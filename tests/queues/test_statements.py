@@ -268,7 +268,7 @@ def test_records_of_the_same_many_queues_deadlock_with_nobody() -> None:
 
 
 def test_what_is_prepared_is_short_enough_to_be_remembered() -> None:
-    """Psycopg parses longer texts again each time."""
+    """Psycopg parses longer texts again each time. Only its own constant says how long that is."""
     lengths = {name: len(one.text) for name, one in HOT.items()}
     assert len(lengths) > 20
     assert max(lengths.values()) <= MAX_CACHED_STATEMENT_LENGTH
