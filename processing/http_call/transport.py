@@ -1,7 +1,8 @@
 """Connections of `http.call`: to an address that was checked, within a budget of time and bytes.
 
 The name is resolved once, here, and the socket is connected to the address that was looked at: between the check and
-the connection nobody can let the name point elsewhere. httpcore speaks HTTP over it.
+the connection nobody can let the name point elsewhere. httpcore speaks HTTP over it. Of the libraries that
+check addresses alike, advocate is archived; drawbridge and httpx-secure are for asyncio, and handlers run in threads.
 """
 
 import socket

@@ -1,4 +1,7 @@
-"""What DATABASE_URL says, read as PostgreSQL's own client reads it."""
+"""What DATABASE_URL says, read as PostgreSQL's own client reads it.
+
+Not by dj-database-url: it refuses several hosts with ports, and passes on parameters that the client does not know.
+"""
 
 import re
 

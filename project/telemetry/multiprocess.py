@@ -1,7 +1,8 @@
 """Counters of several processes of one service, in files that they share: whichever is asked tells of all of them.
 
 prometheus_client writes each process's counters to files of its own in PROMETHEUS_MULTIPROC_DIR. A process that ended
-leaves its files behind: they are added up into one, so that restarts lose no count and fill no disk.
+leaves its files behind: they are added up into one, so that restarts lose no count and fill no disk. No library does
+that: `mark_process_dead` of prometheus_client removes the gauges of a dead process, and leaves its counters for ever.
 This module must not import Django or, at its top, prometheus_client, which chooses its mode when it is imported.
 """
 
