@@ -96,6 +96,10 @@ class Trace:
         """How many runs there were."""
         return sum(path.stat().st_size for path in self.folder.glob("*.trace")) // RECORD.size
 
+    def writers(self) -> int:
+        """How many processes have run any."""
+        return sum(path.stat().st_size > 0 for path in self.folder.glob("*.trace"))
+
     def runs(self) -> list[Run]:
         """All runs in the order of their beginning."""
         found = []

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,16 +72,20 @@ class Peer:
         return process
 
     def _warm_up(self) -> None:
+        """Give them work until each process has done some: one that still starts would be measured starting."""
         jobs = [{"user": n % min(self.users, 16), "n": n, "ms": 1, "fail": False} for n in range(100)]
-        self.add(jobs)
+        asked, began = 0, time.monotonic()
 
         def worked() -> bool:
             if not all(worker.alive() for worker in self.workers):
                 raise RuntimeError(f"a worker ended; see {self.trace.folder.name}-worker-*.log in .local/bench")
-            return self.trace.count() >= len(jobs)
+            return self.trace.count() >= asked
 
-        wait_for(worked, "warm workers", self.limit, every=0.02)
-        self.settled(len(jobs), "warm workers")
+        while self.trace.writers() < self.processes and time.monotonic() - began < self.limit:
+            self.add([{**job, "n": job["n"] + asked} for job in jobs])
+            asked += len(jobs)
+            wait_for(worked, "warm workers", self.limit, every=0.02)
+        self.settled(asked, "warm workers")
         self.clear()
 
     def settled(self, jobs: int, what: str) -> None:
