@@ -67,7 +67,7 @@ def test_only_one_module_speaks_to_rabbitmq() -> None:
     assert who_imports("pika", *APPS) == {
         "processing/broker/amqp.py",
         "processing/broker/rabbitmq.py",
-        "processing/worker/fetcher.py",
+        "processing/broker/fetcher.py",
     }
 
 

@@ -172,7 +172,7 @@ class Link:
             raise NoAnswer(f"RabbitMQ read nothing for {seconds:.1f} s")
         self._must_be_open()
 
-    def look(self) -> None:
+    def take_what_came(self) -> None:
         """Take what RabbitMQ sent by itself, and answer heartbeats; waits for nothing."""
         self._loop.add_callback(_nothing)  # it need not wait for the socket
         self._loop.poll()

@@ -120,7 +120,7 @@ class Connection:
         """The live connection. Raises BrokerUnavailable."""
         now = time.monotonic()
         if now - self._used > STALE_SECONDS:
-            self._look_whether_alive()
+            self._check()
         self._used = now
         if self._link is None or not self._link.is_open:
             self.close()
@@ -128,7 +128,7 @@ class Connection:
                 self._link = Link(settings.ENV.rabbitmq_url, heartbeat=self.heartbeat)
         return self._link
 
-    def _look_whether_alive(self) -> None:
+    def _check(self) -> None:
         """After a long silence: the broker may have closed the connection, and only reading from it tells."""
         try:
             self.keep_alive()
@@ -139,7 +139,7 @@ class Connection:
         """Answer the broker's heartbeats; to be called at least every half minute by one who keeps a connection."""
         if self._link is not None:
             with as_unavailable():
-                self._link.look()
+                self._link.take_what_came()
 
     def close(self) -> None:
         """Let go of the connection; what was not acked goes back to its place in its queue."""

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable
 
-from processing.worker.fetcher import Fetcher
+from processing.broker.fetcher import Fetcher
 from processing.worker.isolation import Isolation
 from processing.worker.shares import Shares
 from processing.worker.token_run import Place, TokenRun

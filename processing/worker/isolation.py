@@ -53,7 +53,7 @@ class Isolation:
         log.warning("workers died with this queue's request: its last attempt runs alone", queue=lease.queue_id)
         about = map(str, (lease.queue_id, lease.fence, os.getpid()))
         process = subprocess.Popen([sys.executable, sys.argv[0], "work", "--alone", *about])  # noqa: S603  (our own)
-        alone = Alone(process, lease, self.watch)
+        alone = IsolatedProcess(process, lease, self.watch)
         self.watch.add(alone)
         try:
             status = process.wait()
@@ -62,7 +62,7 @@ class Isolation:
         log.info("the process of one request ended", queue=lease.queue_id, status=status)
 
 
-class Alone:
+class IsolatedProcess:
     """Such a process as the watch sees it: it gets the lease alive, and it stops when this one does."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", lease: Lease, watch: Watch) -> None:
@@ -76,7 +76,7 @@ class Alone:
     def __str__(self) -> str:
         return f"process {self.process.pid}, which runs one request"
 
-    def look_after(self) -> None:
+    def check(self) -> None:
         """Called by the watch."""
         if self.watch.stopping.is_set():
             self._tell()

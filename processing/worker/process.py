@@ -10,12 +10,12 @@ import structlog
 from django.conf import settings
 
 from processing import actors, metrics
+from processing.broker.token_sender import pass_on_later
 from processing.broker.tokens import consumers
 from processing.worker import drain
 from processing.worker.heartbeat import Beat
 from processing.worker.isolation import LAST_WORDS_SECONDS, Isolation
 from processing.worker.supervisor import die_with_parent
-from processing.worker.tokens import pass_on_later
 from project.telemetry.multiprocess import VARIABLE
 from queues.metrics import begin_at_zero
 from queues.notify.changes import watched

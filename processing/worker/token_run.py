@@ -4,50 +4,35 @@ Leased with one statement, their pointers asked for all at once, run as they com
 after it. Nobody in it waits for somebody slow: the watch gives back what has not begun beside a slow handler.
 """
 
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar, cast
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection
+from django.db import DatabaseError, connection
 
 from processing import metrics
+from processing.broker import token_sender
+from processing.broker.fetcher import Fetcher
 from processing.broker.rabbitmq import BrokerUnavailable, QueueUnavailable
-from processing.handlers import TimeLimitExceeded
-from processing.worker import recorder, tokens
-from processing.worker.attempt import Attempt
-from processing.worker.fetcher import Fetcher
+from processing.worker import recorder
 from processing.worker.isolation import Isolation
-from processing.worker.outcomes import raised
-from processing.worker.recorder import LeftOut, Refused, Wanted
+from processing.worker.next_queues import NextQueues
+from processing.worker.recorder import Refused, Wanted
 from processing.worker.shares import Shares
-from processing.worker.turn import FAST_SECONDS, Turn
-from processing.worker.watchdog import Renewal, Watch
+from processing.worker.turn import Turn
+from processing.worker.watchdog import Watch
+from processing.worker.watched_run import WatchedRun
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
 from queues.lifecycle import outbox
-from queues.lifecycle.lease import Lease, keep_beginning
 from queues.notify.changes import changed
 from queues.states import QueueState
-from queues.values import Next
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
-MOST_TOGETHER = 32  # queues, each with a channel of its own
-SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy the machine is
-LOOK_SECONDS = 0.05  # how often those are looked at that wait for RabbitMQ
-LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so long
-RETRY_SECONDS = 0.1  # after PostgreSQL failed, before it is asked again
-KNOWN_SECONDS = 0.3  # a process that PostgreSQL does not know of passes its tokens on: others may do better
-START_SECONDS = 5.0  # one that was started for one request waits longer
-UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
+WAIT_SECONDS = 0.05  # for RabbitMQ, before those that wait for it are checked again
 BROKER_AWAY_SECONDS = 0.5  # what lost RabbitMQ is tried again after so long
 
 
@@ -60,24 +45,12 @@ class Place:
     isolation: Isolation | None = None
 
 
-class TokenRun:
-    """The turns of one token. The watch looks in from its own thread, holding `lock` while it changes anything."""
+class TokenRun(WatchedRun):
+    """What its thread does. The watch looks in from its own."""
 
     def __init__(self, place: Place, fetcher: Fetcher, queue_ids: Iterable[int], left: int | None = None) -> None:
-        self.watch, self.shares, self.isolation = place.watch, place.shares, place.isolation
-        self.fetcher = fetcher
-        self.rest = list(dict.fromkeys(queue_ids))  # not leased yet
-        self.alone: list[int] = []  # to be leased one by one: somebody had their row, or a worker died there
-        self.left = left  # the fence of the lease that is left to this process, for one request
-        self.turns: dict[int, Turn] = {}
-        self.running: Attempt | None = None
-        self.lock = threading.RLock()
-        self.current: Turn | None = None
-        self.turn_began = 0.0  # of the turn that this thread runs now
-        self.record_again = 0.0  # when the watch may try to, whom a locked row has refused
-
-    def __str__(self) -> str:
-        return f"a run of {len(self.turns)} turns"
+        super().__init__(place.watch, fetcher, NextQueues(place.watch, queue_ids, left))
+        self.shares, self.isolation = place.shares, place.isolation
 
     def drain(self) -> None:
         """Run a turn of each. What goes wrong is logged; the sweeper finds the queues again."""
@@ -104,57 +77,18 @@ class TokenRun:
             self.watch.remove(self)
             for turn in self.turns.values():
                 self.watch.forget(turn.lease)
-            tokens.pass_on([*self.rest, *self.alone])
-
-    # Leasing
+            token_sender.pass_on(self.next_queues.give_up())
 
     def _lease_next(self) -> bool:
         """Lease what is next. False: there is nothing left for this process."""
-        while self.rest or self.alone:
-            if self.watch.stopping.is_set():
-                return False
-            if not self.watch.wait_until_known(KNOWN_SECONDS if self.left is None else START_SECONDS):
-                time.sleep(RETRY_SECONDS)  # the others may be as far; no hurry
-                return False
-            taken = self._take()
-            for lease in taken:
-                if self.watch.know(lease):
-                    with self.lock:
-                        self.turns[lease.queue_id] = Turn(self, lease, 1 if self.left else settings.ENV.turn_requests)
-                    metrics.TURNS.inc()
-                    changed(lease.queue_id)
-            if self.turns:
-                return True
-        return False
-
-    def _take(self) -> list[Lease]:
-        """Many together; one by one, and waiting for its row, what cannot be had so."""
-        if self.left is not None or not self.rest:
-            (queue_id,) = together = [self.rest.pop() if self.rest else self.alone.pop(0)]
-            lease = self._asked(lambda: Lease.take(queue_id, self.watch.holder, self.left), together)
-            taken = [] if lease is None else [lease]
-        else:
-            together, self.rest = self.rest[:MOST_TOGETHER], self.rest[MOST_TOGETHER:]
-            found = self._asked(lambda: leases.take_together(together, self.watch.holder), together)
-            taken, left_out = found or ([], [])
-            self.alone += left_out
-            together = [id_ for id_ in together if id_ not in left_out]
-        metrics.TOKENS_IN_VAIN.inc(len(together) - len(taken))
-        return taken
-
-    def _asked(self, ask: Callable[[], T], together: list[int]) -> T | None:
-        """What PostgreSQL says, asked twice; who was not heard has the queues passed on."""
-        for again in (True, False):
-            try:
-                return ask()
-            except (OperationalError, InterfaceError) as error:
-                # Had they been taken all the same, the watch gives them back.
-                log.warning("a turn could not begin", queues=together, error=str(error).strip(), again=again)
-                connection.close()
-                time.sleep(RETRY_SECONDS)
-        tokens.pass_on(together)
-        together.clear()
-        return None
+        leased = self.next_queues.lease()
+        most = settings.ENV.turn_requests if self.next_queues.left is None else 1
+        with self.lock:
+            self.turns |= {lease.queue_id: Turn(self, lease, most) for lease in leased}
+        for lease in leased:
+            changed(lease.queue_id)
+        metrics.TURNS.inc(len(leased))
+        return bool(leased)
 
     # Running
 
@@ -186,8 +120,7 @@ class TokenRun:
 
     def _leave_to_another_process(self, turn: Turn) -> None:
         assert self.isolation is not None  # noqa: S101
-        others, self.rest, self.alone = [*self.rest, *self.alone], [], []
-        tokens.pass_on(others)  # it may take as long as its kind's time limit
+        token_sender.pass_on(self.next_queues.give_up())  # it may take as long as its kind's time limit
         self.isolation.run(turn.lease)
         self._forget(turn)
 
@@ -245,7 +178,7 @@ class TokenRun:
         sources = [turn.source for turn in self.turns.values() if turn.awaits and turn.source is not None]
         if sources:
             pending = any(turn.is_pending for turn in self.turns.values())
-            self.fetcher.wait(sources, settings.ENV.record_after_ms / 1000 if pending else LOOK_SECONDS)
+            self.fetcher.wait(sources, settings.ENV.record_after_ms / 1000 if pending else WAIT_SECONDS)
         else:
             time.sleep(recorder.AGAIN_SECONDS)  # for rows that are locked
 
@@ -330,145 +263,3 @@ class TokenRun:
             self._forget(turn)
             turn.end_claim(QueueState.READY)
         self._tell_rabbitmq(turns)
-
-    def _tell_rabbitmq(self, turns: Sequence[Turn]) -> None:
-        """What is not done goes back to its place; then others may know of it."""
-        ready = [turn.lease.queue_id for turn in turns if turn.wants_token]
-        try:
-            for turn in turns:
-                if turn.source is not None:
-                    turn.source.close()
-            if ready:
-                self.fetcher.settle()
-        finally:
-            tokens.pass_on(ready)  # where the connection is lost, it has gone back
-
-    def _forget(self, turn: Turn) -> None:
-        self.turns.pop(turn.lease.queue_id, None)
-        self.watch.forget(turn.lease)
-
-    def _leave_all(self, then: Next, delay: float | None = None) -> None:
-        """Let others have all queues. No attempt is counted."""
-        with self.lock:
-            turns = [turn for turn in tuple(self.turns.values()) if turn is not self.current]
-            wanted = [(turn, turn.leaving(then, delay)) for turn in turns]
-            with suppress(DatabaseError):
-                self._drop_all(wanted, recorder.record([one for _, one in wanted], 0))
-        tokens.pass_on([turn.lease.queue_id for turn, _ in wanted if turn.wants_token])
-
-    def _drop_all(self, wanted: Sequence[tuple[Turn, Wanted]], refused: Refused) -> None:
-        if refused.fenced_out:
-            metrics.FENCED_OUT.inc(len(refused.fenced_out))
-            log.warning("fenced out while giving queues back", queues=len(refused.fenced_out))
-        for turn, _ in wanted:
-            self._forget(turn)
-
-    # What the watch does, in its own thread, while this one runs a handler.
-
-    def look_after(self) -> None:
-        """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit."""
-        running = self.running
-        late = time.monotonic() - self.turn_began >= SLOW_SECONDS
-        if running is None or (running.seconds < FAST_SECONDS and not late):
-            return
-        if not self.lock.acquire(blocking=False):
-            return
-        try:
-            if self.running is not running:
-                return
-            slow = late or running.seconds >= settings.ENV.record_after_ms / 1000
-            if time.monotonic() >= self.record_again and (
-                (slow and (len(self.turns) > 1 or self.rest or self.alone or running.turn.claim))
-                or any(turn.is_due for turn in self.turns.values())
-            ):
-                self._record_beside(running)
-            if running.overrun >= 0 and not running.interrupted:
-                running.interrupt()
-            if running.overrun >= UNINTERRUPTIBLE_SECONDS:
-                self._give_up(running)
-        finally:
-            self.lock.release()
-
-    def _record_beside(self, running: Attempt) -> None:
-        """Claim nothing but what runs, and let others have the rest. Waits for nobody's row."""
-        current = cast(Turn, running.turn)
-        others = [turn for turn in self.turns.values() if turn is not current]
-        wanted = [(turn, turn.leaving(QueueState.READY)) for turn in others]
-        if current.recording.passed or current.claim:
-            current.claim.clear()
-            mine = Wanted(current.recording, QueueState.DRAINING, 1, began=running.started_at)
-            wanted.append((current, mine))
-        rest, self.rest, self.alone = [*self.rest, *self.alone], [], []
-        refused = Refused([], [], [])
-        try:
-            refused = recorder.record([one for _, one in wanted], 0)
-        finally:
-            if refused.left_out:
-                self.record_again = time.monotonic() + LOCKED_SECONDS
-            over = [turn for turn, one in wanted if turn is not current and one.settled and one not in refused.left_out]
-            for turn in over:
-                self._forget(turn)
-            tokens.later(partial(self._pass_on, over, rest))
-
-    def _pass_on(self, over: Sequence[Turn], rest: Sequence[int]) -> None:
-        """In a thread of its own: RabbitMQ may hang, and every lease of the process would run out with the watch."""
-        try:
-            self._tell_rabbitmq(over)
-        finally:
-            tokens.pass_on(rest)
-
-    def _give_up(self, running: Attempt) -> None:
-        """The handler hangs where nothing interrupts it: count the attempt, let others go on, end this process."""
-        turn, kind = running.turn, running.kind
-        log.error("a handler cannot be interrupted; its process ends", queue=turn.lease.queue_id, kind=kind.name)
-        overrun = TimeLimitExceeded(
-            f"The handler overran its time limit of {kind.time_limit:g} s and could not be interrupted."
-        )
-        hanging = sys._current_frames().get(running.thread_id)
-        given_up = running.request.cancelled
-        verdict = raised(running.work, kind, given_up, overrun, running.started_at, turn.lease.now(), hanging)
-        before = turn.recording.passed, list(turn.recording.outcomes)
-        turn.recording.over(verdict)
-        then, delay = verdict.then, verdict.delay
-        if then == QueueState.DRAINING:
-            then, delay = QueueState.WAITING, 0
-        try:
-            turn.recording.record(then, delay=delay, wait=False)
-        except (OperationalError, InterfaceError) as error:
-            turn.recording.passed, turn.recording.outcomes = before  # it is given up at a later look, once
-            if isinstance(error, LeftOut):
-                return
-            raise
-        except (FencedOut, DatabaseError) as error:
-            # Whoever takes the queue counts it. This thread is lost all the same.
-            log.warning("what was given up is not recorded", queue=turn.lease.queue_id, error=str(error).strip())
-        turn.recording.closed = True
-        metrics.HANDLERS_GIVEN_UP.labels(kind.name).inc()
-        self.watch.retire(self)
-
-    def renewals(self) -> Iterator[Renewal]:
-        """The leases whose time has come to be renewed."""
-        running = self.running
-        for turn in tuple(self.turns.values()):
-            lease = turn.lease
-            if turn.is_over or turn.recording.closed or not turn.recording.is_to_renew():
-                continue
-            if running is not None and running.turn is turn:
-                yield Renewal(lease.queue_id, lease.fence, running.work.seq, running.request.ask_to_stop)
-            else:
-                yield Renewal(lease.queue_id, lease.fence, lease.done_seq + 1, _nobody)
-
-    def fenced_out(self, queue_id: int) -> None:
-        """Called by the watch. The turn itself finds out when it records."""
-
-    def abandon(self) -> None:
-        """The process ends before the handler does: give the queues back at once, with no attempt counted."""
-        with self.lock:
-            if self.running is not None:
-                keep_beginning(self.running.work.id, self.running.started_at)
-            self.current = None
-            self._leave_all(QueueState.WAITING, 0)
-
-
-def _nobody() -> None:
-    """Is to be told: nothing of it runs."""

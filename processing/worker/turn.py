@@ -9,10 +9,10 @@ import structlog
 from django.conf import settings
 
 from processing import handlers, metrics
+from processing.broker.fetcher import Source
 from processing.broker.rabbitmq import QueueGone, queue_name
 from processing.handlers import NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
-from processing.worker.fetcher import Source
 from processing.worker.outcomes import Verdict, raised, without_running
 from processing.worker.recorder import AGAIN_SECONDS, Recording, Wanted
 from processing.worker.shares import Shares
@@ -76,7 +76,7 @@ class Turn:
         self.claim.extend(claim)
         self.then, self.delay = None, None
         if self.source is not None:
-            self.source.look_again()
+            self.source.ask_again()
         self.handling, self._ran_before = 0.0, self.ran
         if not claim:
             self.end_claim(QueueState.READY)

@@ -41,7 +41,7 @@ class Renewal(NamedTuple):
 class Watched(Protocol):
     """What goes on in another thread: the run of a token, a process of one request."""
 
-    def look_after(self) -> None:
+    def check(self) -> None:
         """Called every few milliseconds. Raises FencedOut: there is nothing to look after any more."""
 
     def renewals(self) -> Iterable[Renewal]:
@@ -162,7 +162,7 @@ class Watch:
                 if time.monotonic() - checked > LOCK_SECONDS:
                     self._hold_lock()
                     checked = time.monotonic()
-                self._look()
+                self._check_all()
                 if time.monotonic() - reconciled > RECONCILE_SECONDS:
                     self._reconcile()
                     reconciled = time.monotonic()
@@ -189,12 +189,12 @@ class Watch:
             tokens.learn(outbox.token_generation())  # before anybody sends a token
             self._locked.set()
 
-    def _look(self) -> None:
+    def _check_all(self) -> None:
         """Look after each, and renew all leases whose time has come in one statement."""
         wanted: list[tuple[Watched, Renewal]] = []
         for turn in tuple(self._turns):
             try:
-                turn.look_after()
+                turn.check()
                 wanted.extend((turn, renewal) for renewal in turn.renewals())
             except FencedOut:
                 log.warning("the watch was fenced out", of=str(turn))

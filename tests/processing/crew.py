@@ -20,10 +20,11 @@ from dramatiq import Message
 
 from accounts.models import User
 from processing import actors
+from processing.broker import token_sender
 from processing.broker import tokens as broker
 from processing.broker.rabbitmq import CLASSIC, queue_name
 from processing.dispatch.dispatcher import Dispatcher
-from processing.worker import drain, tokens
+from processing.worker import drain
 from project.rabbitmq_addresses import amqp_urls
 from queues import kinds
 from queues.enqueue.accept import accept
@@ -187,7 +188,7 @@ class Hand:
 
 def forget_reader() -> None:
     """Close this thread's connections to RabbitMQ."""
-    for mine in (drain._thread, tokens.thread):
+    for mine in (drain._thread, token_sender.thread):
         for name in tuple(mine.__dict__):
             mine.__dict__.pop(name).close()
 

@@ -13,12 +13,12 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from processing.broker import tokens
+from processing.broker.fetcher import Fetcher, Source
 from processing.broker.rabbitmq import BrokerUnavailable, Delivery, Pointer, Publisher, QueueGone, queue_name
 from processing.dispatch import dispatcher
 from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import drain, recorder
-from processing.worker.fetcher import Fetcher, Source
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue

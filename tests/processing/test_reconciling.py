@@ -15,7 +15,7 @@ from psycopg.errors import LockNotAvailable
 
 from processing.broker import tokens
 from processing.handlers import HandlerRequest
-from processing.worker import drain, token_run
+from processing.worker import drain, next_queues
 from processing.worker.watchdog import Watch
 from project.postgresql.limits import WATCH, of_role
 from queues.exceptions import FencedOut
@@ -226,7 +226,7 @@ def test_a_process_that_has_no_postgresql_passes_its_tokens_on_soon(
     with monkeypatch.context() as away:
         away.setattr(Watch, "wait_until_known", lambda _, timeout: bool(waited.append(timeout)))
         drain.drain_queue(queue_id)
-    assert waited == [token_run.KNOWN_SECONDS]
-    assert token_run.KNOWN_SECONDS < 1
+    assert waited == [next_queues.KNOWN_SECONDS]
+    assert next_queues.KNOWN_SECONDS < 1
     hand.work()
     assert state(queue_id)[0] == "idle"

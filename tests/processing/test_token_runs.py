@@ -8,13 +8,13 @@ import pytest
 from django.db import DataError, OperationalError
 
 from accounts.models import User
+from processing.broker import token_sender
 from processing.broker import tokens as broker
+from processing.broker.fetcher import Fetcher, Source
 from processing.broker.rabbitmq import BrokerUnavailable, queue_name
 from processing.dispatch import dispatcher
 from processing.handlers import HandlerRequest
-from processing.worker import tokens
 from processing.worker.drain import drain_queue, drain_queues, fetcher
-from processing.worker.fetcher import Fetcher, Source
 from processing.worker.token_run import TokenRun
 from processing.worker.turn import Turn
 from processing.worker.watchdog import Watch
@@ -310,7 +310,7 @@ def test_a_broker_that_hangs_does_not_hold_up_the_watch(watch: Any, monkeypatch:
     class Looked:
         looks = 0
 
-        def look_after(self) -> None:
+        def check(self) -> None:
             self.looks += 1
 
         def renewals(self) -> list[Any]:
@@ -318,9 +318,9 @@ def test_a_broker_that_hangs_does_not_hold_up_the_watch(watch: Any, monkeypatch:
 
         def abandon(self) -> None: ...
 
-    monkeypatch.setattr(tokens, "pass_on", lambda _: released.wait(20))
+    monkeypatch.setattr(token_sender, "pass_on", lambda _: released.wait(20))
     turn = Looked()
-    tokens.pass_on_later([1, 2, 3])
+    token_sender.pass_on_later([1, 2, 3])
     watch.add(turn)
     try:
         until(lambda: turn.looks > 3, 3, "the watch waits for RabbitMQ")

@@ -13,12 +13,12 @@ from django.conf import settings
 from django.db import connection, connections
 from django.utils import timezone
 
+from processing.broker.fetcher import Source
 from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest, Reject, RetryLater
 from processing.worker import attempt, drain, recorder
 from processing.worker import turn as turns
 from processing.worker.drain import drain_queue
-from processing.worker.fetcher import Source
 from processing.worker.turn import Turn
 from project.postgresql.limits import Limits, of_role
 from queues.lifecycle import control
@@ -526,7 +526,7 @@ def test_a_turn_receives_no_message_that_it_will_not_run(
 def test_more_than_was_ahead_streams_on_without_a_pause(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "ACK_DUPLICATES", 5)
     monkeypatch.setattr(settings.ENV, "turn_seconds", 60)
-    monkeypatch.setattr("processing.worker.fetcher.STREAM_SECONDS", 10)  # however busy RabbitMQ is
+    monkeypatch.setattr("processing.broker.fetcher.STREAM_SECONDS", 10)  # however busy RabbitMQ is
     user = new_user()
     ran: list[int] = []
     get, run_one = Source._get, Turn._run_one
@@ -612,7 +612,7 @@ def test_a_turn_is_watched_at_once_whenever_it_begins(watch: Any) -> None:
     class Looked:
         looks = 0
 
-        def look_after(self) -> None:
+        def check(self) -> None:
             self.looks += 1
 
         def looked(self, often: int) -> bool:
@@ -635,7 +635,7 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
     class Broken:
         lease = SimpleNamespace(queue_id=0)
 
-        def look_after(self) -> None:
+        def check(self) -> None:
             raise TypeError("a defect")
 
         def renewals(self) -> list[Any]:
@@ -646,7 +646,7 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
     class Looked:
         looks = 0
 
-        def look_after(self) -> None:
+        def check(self) -> None:
             self.looks += 1
 
         def renewals(self) -> list[Any]:

@@ -30,8 +30,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from processing.broker.fetcher import Fetcher, Source
 from processing.broker.rabbitmq import Pointer, Publisher, queue_name
-from processing.worker.fetcher import Fetcher, Source
 from queues.exceptions import FencedOut, NotPossible
 from queues.lifecycle import control, outbox
 from queues.lifecycle import lease as lease_module
@@ -99,7 +99,7 @@ class Rabbit:
         if source is None or source.error:
             (source,) = self.workers[worker].open_sources([(queue_name(self.queue_id), 1)])
             self.sources[worker] = source
-        source.look_again()
+        source.ask_again()
         while (delivery := source.take()) is None and not source.empty:
             self.workers[worker].wait([source], 1)
         if delivery is None:

@@ -95,7 +95,7 @@ class Source:
 
     # What its fetcher asks, and RabbitMQ answers.
 
-    def look_again(self) -> None:
+    def ask_again(self) -> None:
         """It was empty, but that may have changed."""
         self.empty = False
 

@@ -1,0 +1,81 @@
+"""The queues that a run has still to lease: many together, and one by one those that cannot be had so."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+
+from processing import metrics
+from processing.broker import token_sender
+from processing.worker.watchdog import Watch
+from queues.lifecycle import lease as leases
+from queues.lifecycle.lease import Lease
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+MOST_TOGETHER = 32  # queues, each with a channel of its own
+RETRY_SECONDS = 0.1  # after PostgreSQL failed, before it is asked again
+KNOWN_SECONDS = 0.3  # a process that PostgreSQL does not know of passes its tokens on: others may do better
+START_SECONDS = 5.0  # one that was started for one request waits longer
+
+
+class NextQueues:
+    """Those of one token. `left` is the fence of the lease that is left to this process, for one request."""
+
+    def __init__(self, watch: Watch, queue_ids: Iterable[int], left: int | None = None) -> None:
+        self.watch = watch
+        self.left = left
+        self._together = list(dict.fromkeys(queue_ids))
+        self._apart: list[int] = []  # somebody had their row, or a worker died there
+
+    def __bool__(self) -> bool:
+        return bool(self._together or self._apart)
+
+    def give_up(self) -> list[int]:
+        """Which are left; this run leases none of them."""
+        left, self._together, self._apart = [*self._together, *self._apart], [], []
+        return left
+
+    def lease(self) -> list[Lease]:
+        """Lease what is next. None: there is nothing left for this process."""
+        while self:
+            if self.watch.stopping.is_set():
+                return []
+            if not self.watch.wait_until_known(KNOWN_SECONDS if self.left is None else START_SECONDS):
+                time.sleep(RETRY_SECONDS)  # the others may be as far; no hurry
+                return []
+            if taken := [lease for lease in self._take() if self.watch.know(lease)]:
+                return taken
+        return []
+
+    def _take(self) -> list[Lease]:
+        """Many together; one by one, and waiting for its row, what cannot be had so."""
+        if self.left is not None or not self._together:
+            (queue_id,) = asked = [(self._together or self._apart).pop(0)]
+            lease = self._answer(lambda: Lease.take(queue_id, self.watch.holder, self.left), asked)
+            taken = [] if lease is None else [lease]
+        else:
+            asked, self._together = self._together[:MOST_TOGETHER], self._together[MOST_TOGETHER:]
+            found = self._answer(lambda: leases.take_together(asked, self.watch.holder), asked)
+            taken, left_out = found or ([], [])
+            self._apart += left_out
+            asked = [id_ for id_ in asked if id_ not in left_out]
+        metrics.TOKENS_IN_VAIN.inc(len(asked) - len(taken))
+        return taken
+
+    def _answer(self, ask: Callable[[], T], asked: list[int]) -> T | None:
+        """What PostgreSQL says, asked twice; who was not heard has the queues passed on."""
+        for again in (True, False):
+            try:
+                return ask()
+            except (OperationalError, InterfaceError) as error:
+                # Had they been taken all the same, the watch gives them back.
+                log.warning("a turn could not begin", queues=asked, error=str(error).strip(), again=again)
+                connection.close()
+                time.sleep(RETRY_SECONDS)
+        token_sender.pass_on(asked)
+        asked.clear()
+        return None

@@ -1,0 +1,195 @@
+"""A run as its watch sees it, from a thread of its own, while the run's thread is in a handler."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import cast
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+from processing import metrics
+from processing.broker import token_sender
+from processing.broker.fetcher import Fetcher
+from processing.handlers import TimeLimitExceeded
+from processing.worker import recorder
+from processing.worker.attempt import Attempt
+from processing.worker.next_queues import NextQueues
+from processing.worker.outcomes import raised
+from processing.worker.recorder import LeftOut, Refused, Wanted
+from processing.worker.turn import FAST_SECONDS, Turn
+from processing.worker.watchdog import Renewal, Watch
+from queues.exceptions import FencedOut
+from queues.lifecycle.lease import keep_beginning
+from queues.states import QueueState
+from queues.values import Next
+
+log = structlog.get_logger()
+
+SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy the machine is
+LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so long
+UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
+
+
+class WatchedRun:
+    """The turns of one token. Whoever changes anything holds `lock`, but for the turn that the run's thread is in."""
+
+    def __init__(self, watch: Watch, fetcher: Fetcher, next_queues: NextQueues) -> None:
+        self.watch = watch
+        self.fetcher = fetcher
+        self.next_queues = next_queues
+        self.turns: dict[int, Turn] = {}
+        self.running: Attempt | None = None
+        self.lock = threading.RLock()
+        self.current: Turn | None = None
+        self.turn_began = 0.0  # of the turn that the run's thread is in
+        self.record_again = 0.0  # when the watch may try to, whom a locked row has refused
+
+    def __str__(self) -> str:
+        return f"a run of {len(self.turns)} turns"
+
+    def check(self) -> None:
+        """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit."""
+        running = self.running
+        late = time.monotonic() - self.turn_began >= SLOW_SECONDS
+        if running is None or (running.seconds < FAST_SECONDS and not late):
+            return
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
+            if self.running is not running:
+                return
+            slow = late or running.seconds >= settings.ENV.record_after_ms / 1000
+            if time.monotonic() >= self.record_again and (
+                (slow and (len(self.turns) > 1 or self.next_queues or running.turn.claim))
+                or any(turn.is_due for turn in self.turns.values())
+            ):
+                self._record_beside(running)
+            if running.overrun >= 0 and not running.interrupted:
+                running.interrupt()
+            if running.overrun >= UNINTERRUPTIBLE_SECONDS:
+                self._give_up(running)
+        finally:
+            self.lock.release()
+
+    def _record_beside(self, running: Attempt) -> None:
+        """Claim nothing but what runs, and let others have the rest. Waits for nobody's row."""
+        current = cast(Turn, running.turn)
+        others = [turn for turn in self.turns.values() if turn is not current]
+        wanted = [(turn, turn.leaving(QueueState.READY)) for turn in others]
+        if current.recording.passed or current.claim:
+            current.claim.clear()
+            mine = Wanted(current.recording, QueueState.DRAINING, 1, began=running.started_at)
+            wanted.append((current, mine))
+        rest = self.next_queues.give_up()
+        refused = Refused([], [], [])
+        try:
+            refused = recorder.record([one for _, one in wanted], 0)
+        finally:
+            if refused.left_out:
+                self.record_again = time.monotonic() + LOCKED_SECONDS
+            over = [turn for turn, one in wanted if turn is not current and one.settled and one not in refused.left_out]
+            for turn in over:
+                self._forget(turn)
+            token_sender.later(partial(self._pass_on, over, rest))
+
+    def _pass_on(self, over: Sequence[Turn], rest: Sequence[int]) -> None:
+        """In a thread of its own: RabbitMQ may hang, and every lease of the process would run out with the watch."""
+        try:
+            self._tell_rabbitmq(over)
+        finally:
+            token_sender.pass_on(rest)
+
+    def _give_up(self, running: Attempt) -> None:
+        """The handler hangs where nothing interrupts it: count the attempt, let others go on, end this process."""
+        turn, kind = running.turn, running.kind
+        log.error("a handler cannot be interrupted; its process ends", queue=turn.lease.queue_id, kind=kind.name)
+        overrun = TimeLimitExceeded(
+            f"The handler overran its time limit of {kind.time_limit:g} s and could not be interrupted."
+        )
+        hanging = sys._current_frames().get(running.thread_id)
+        given_up = running.request.cancelled
+        verdict = raised(running.work, kind, given_up, overrun, running.started_at, turn.lease.now(), hanging)
+        before = turn.recording.passed, list(turn.recording.outcomes)
+        turn.recording.over(verdict)
+        then, delay = verdict.then, verdict.delay
+        if then == QueueState.DRAINING:
+            then, delay = QueueState.WAITING, 0
+        try:
+            turn.recording.record(then, delay=delay, wait=False)
+        except (OperationalError, InterfaceError) as error:
+            turn.recording.passed, turn.recording.outcomes = before  # it is given up at a later look, once
+            if isinstance(error, LeftOut):
+                return
+            raise
+        except (FencedOut, DatabaseError) as error:
+            # Whoever takes the queue counts it. This thread is lost all the same.
+            log.warning("what was given up is not recorded", queue=turn.lease.queue_id, error=str(error).strip())
+        turn.recording.closed = True
+        metrics.HANDLERS_GIVEN_UP.labels(kind.name).inc()
+        self.watch.retire(self)
+
+    def renewals(self) -> Iterator[Renewal]:
+        """The leases whose time has come to be renewed."""
+        running = self.running
+        for turn in tuple(self.turns.values()):
+            lease = turn.lease
+            if turn.is_over or turn.recording.closed or not turn.recording.is_to_renew():
+                continue
+            if running is not None and running.turn is turn:
+                yield Renewal(lease.queue_id, lease.fence, running.work.seq, running.request.ask_to_stop)
+            else:
+                yield Renewal(lease.queue_id, lease.fence, lease.done_seq + 1, _nobody)
+
+    def fenced_out(self, queue_id: int) -> None:
+        """Called by the watch. The turn itself finds out when it records."""
+
+    def abandon(self) -> None:
+        """The process ends before the handler does: give the queues back at once, with no attempt counted."""
+        with self.lock:
+            if self.running is not None:
+                keep_beginning(self.running.work.id, self.running.started_at)
+            self.current = None
+            self._leave_all(QueueState.WAITING, 0)
+
+    # Letting go of queues
+
+    def _tell_rabbitmq(self, turns: Sequence[Turn]) -> None:
+        """What is not done goes back to its place; then others may know of it."""
+        ready = [turn.lease.queue_id for turn in turns if turn.wants_token]
+        try:
+            for turn in turns:
+                if turn.source is not None:
+                    turn.source.close()
+            if ready:
+                self.fetcher.settle()
+        finally:
+            token_sender.pass_on(ready)  # where the connection is lost, it has gone back
+
+    def _forget(self, turn: Turn) -> None:
+        self.turns.pop(turn.lease.queue_id, None)
+        self.watch.forget(turn.lease)
+
+    def _leave_all(self, then: Next, delay: float | None = None) -> None:
+        """Let others have all queues. No attempt is counted."""
+        with self.lock:
+            turns = [turn for turn in tuple(self.turns.values()) if turn is not self.current]
+            wanted = [(turn, turn.leaving(then, delay)) for turn in turns]
+            with suppress(DatabaseError):
+                self._drop_all(wanted, recorder.record([one for _, one in wanted], 0))
+        token_sender.pass_on([turn.lease.queue_id for turn, _ in wanted if turn.wants_token])
+
+    def _drop_all(self, wanted: Sequence[tuple[Turn, Wanted]], refused: Refused) -> None:
+        if refused.fenced_out:
+            metrics.FENCED_OUT.inc(len(refused.fenced_out))
+            log.warning("fenced out while giving queues back", queues=len(refused.fenced_out))
+        for turn, _ in wanted:
+            self._forget(turn)
+
+
+def _nobody() -> None:
+    """Is to be told: nothing of it runs."""
