@@ -301,3 +301,60 @@ def test_the_check_sees_sql_wherever_it_stands(tmp_path: Path) -> None:
         '    run("DELETE FROM a")\n    run("UPDATE a\\n SET b = 1")\n    log = "Select one, or SELECTED"\n'
     )
     assert sql_in(sample) == [2, 7, 8]
+
+
+# What says where a queue and a request stand. Only the verbs of lifecycle/ and accepting write it, by queues/sql/.
+MOVED = {
+    "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "fence", "holder", "lease_until",
+    "claimed", "claimed_at", "careful_to", "wake_at", "idle_since", "moved_at", "status", "seq", "attempt",
+}  # fmt: skip
+WRITERS = ("queues/lifecycle/", "queues/enqueue/accept.py", "queues/sql/", "queues/models.py")
+WRITING_SQL = {f"queues.sql.{name}" for name in ("accept", "control", "dispatch", "protocol")}
+OWN_TABLES = ("processing/webhooks/", "processing/schedules/")  # with a `state` and a `seq` of their own
+
+
+def writes(path: Path) -> set[str]:
+    """The counters and states that a file writes by the ORM, or sets in a row that could be saved."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in {"update", "create", "get_or_create", "update_or_create"}:
+                found |= {keyword.arg for keyword in node.keywords if keyword.arg in MOVED}
+            elif node.func.attr in {"save", "bulk_update", "bulk_create"}:
+                found.add(node.func.attr)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            # An object's own attribute, or what a lease remembers of its queue: no row.
+            own = ast.unparse(node.value).rpartition(".")[2] in {"self", "lease"}
+            found |= {node.attr} & MOVED if not own else set()
+    return {name for name in found if name}
+
+
+def test_only_lifecycle_and_accepting_write_counters_and_states() -> None:
+    others = {str(path.relative_to(ROOT)): path for path in files("queues", "processing")}
+    found = {
+        (name, column)
+        for name, path in others.items()
+        if not name.startswith((*WRITERS, *OWN_TABLES))
+        for column in writes(path)
+    }
+    assert found == set()
+
+
+def test_statements_that_write_them_are_run_by_lifecycle_and_accepting_only() -> None:
+    users = {name for module in WRITING_SQL for name in who_imports(module, *APPS)}
+    assert {name for name in users if not name.startswith(WRITERS)} == set()
+    written = re.compile(
+        rf"\b(INSERT INTO|UPDATE) queues_(userqueue|request)\b(?! k)[^;]*?\b(SET|,)\s*({'|'.join(MOVED)}) = ", re.DOTALL
+    )
+    reading = [path for path in files("queues/sql") if _module(path) not in WRITING_SQL]
+    assert [path.name for path in reading if written.search(path.read_text())] == []
+    assert all(written.search((ROOT / f"{module.replace('.', '/')}.py").read_text()) for module in WRITING_SQL)
+
+
+def test_the_check_sees_who_writes(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text(
+        "queue.done_seq += 1\nqueue.wake_at, other = None, 1\nself.state = turn.lease.state = 2\n"
+        "rows.update(status=3, other=4)\nqueue.save()\nrows.filter(seq=5)\n"
+    )
+    assert writes(sample) == {"done_seq", "wake_at", "status", "save"}

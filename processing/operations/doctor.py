@@ -22,7 +22,7 @@ from project.postgresql import pooling
 from project.rabbitmq_addresses import amqp_urls
 from project.redis import RedisUnavailable, check_redis
 from project.telemetry import health
-from queues.lifecycle import control, outbox
+from queues.lifecycle import control, correction, outbox
 from queues.models import UserQueue
 from queues.operations import backlog, integrity
 from queues.operations.selectors import by_key
@@ -142,7 +142,7 @@ def counters(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
     for queues, mismatches in integrity.compare(count, everywhere):
         for mismatch in mismatches[: max(0, NAMED - wrong)]:
             ends = ": ends it as failed; its owner can retry it" if mismatch.passed else ""
-            repair = partial(integrity.mend, mismatch.queue_id)
+            repair = partial(correction.correct, mismatch.queue_id)
             yield Finding("counters", Grade.FAULT, str(mismatch), f"manage.py doctor --repair{ends}", repair)
         looked += queues
         wrong += len(mismatches)

@@ -5,9 +5,6 @@ same lock. What a worker has claimed is never taken away from it, only asked for
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,6 +16,7 @@ from django.db.models.functions import Cast, Now
 from queues import event_log, kinds
 from queues.enqueue.accept import accept
 from queues.exceptions import NotPossible, UnknownKind
+from queues.lifecycle.locking import locked
 from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
 from queues.notify.changes import changed, finished
@@ -164,27 +162,6 @@ def purge(queue_id: int) -> int:
         go_on(queue)
         event_log.intervened("purged", queue, requests=count)
     return count
-
-
-@contextmanager
-def locked(queue_id: int) -> Iterator[Any]:
-    """The queue's row, locked until the block ends and saved then; the dispatcher is told afterwards."""
-    with transaction.atomic():
-        queue = UserQueue.objects.select_for_update(no_key=True).get(id=queue_id)
-        now: datetime = UserQueue.objects.filter(id=queue_id).values_list(Now(), flat=True)[0]
-        queue.now = now  # type: ignore[attr-defined]  # the database's clock, for the helpers below
-        before = queue.state
-        yield queue
-        if queue.state != before:
-            queue.state_since = now
-        queue.save(
-            update_fields=[
-                "done_seq", "given_up_ahead", "published_seq", "state", "state_since", "paused", "held", "paused_at",
-                "paused_by", "wake_at", "idle_since", "moved_at",
-            ]
-        )  # fmt: skip
-        transaction.on_commit(work_waits)
-        transaction.on_commit(partial(finished, queue_id))
 
 
 def _claimed_to(queue: UserQueue) -> int:

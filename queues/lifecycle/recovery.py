@@ -2,14 +2,15 @@
 
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from django.db import transaction
-from django.db.models.functions import Now
 
 from queues import event_log, kinds
 from queues.exceptions import UnknownKind
+from queues.lifecycle.locking import lock, write
 from queues.metrics import count_lost
-from queues.models import Attempt, Request, UserQueue
+from queues.models import Attempt, Request
 from queues.notify.changes import finished
 from queues.sql.locks import wait_at_most
 from queues.states import FINAL, AttemptOutcome, OnFailure, QueueState, Status
@@ -29,18 +30,13 @@ def recover(queue_id: int, fence: int, *, patience: float | None = None) -> bool
     with transaction.atomic():
         if patience is not None:
             wait_at_most(patience)
-        queue = (
-            UserQueue.objects.select_for_update()
-            .filter(id=queue_id, fence=fence, state=QueueState.DRAINING)
-            .annotate(now=Now())
-            .first()
-        )
+        queue = lock(queue_id, fence=fence, state=QueueState.DRAINING)
         if queue is None:
             return False
         first_crash = queue.careful_to <= queue.done_seq
         queue.fence += 1
         queue.careful_to = max(queue.careful_to, queue.done_seq + max(1, queue.claimed))
-        queue.state, queue.state_since = QueueState.READY, queue.now
+        queue.state = QueueState.READY
         if queue.claimed == 1:
             head = queue.requests.filter(seq=queue.done_seq + 1).exclude(status__in=FINAL).first()
             if head is not None and not (first_crash and 1 < head.attempt + 1 == head.max_attempts):
@@ -50,14 +46,14 @@ def recover(queue_id: int, fence: int, *, patience: float | None = None) -> bool
             begun.update(started_at=queue.claimed_at)
         if queue.state != QueueState.BLOCKED and queue.published_seq == queue.done_seq:
             queue.state, queue.idle_since, queue.wake_at = QueueState.IDLE, queue.now, None
-        queue.save()
+        write(queue)
     finished(queue_id)
-    return queue.state == QueueState.READY and not queue.paused
+    return bool(queue.state == QueueState.READY and not queue.paused)
 
 
-def _count_lost_attempt(queue: UserQueue, head: Request) -> None:
+def _count_lost_attempt(queue: Any, head: Request) -> None:
     """The head's attempt ended with its worker; after the last one its kind's policy decides."""
-    now = queue.now  # type: ignore[attr-defined]  # annotated by recover
+    now = queue.now
     error = {
         "type": "WorkerLost",
         "message": "The worker died, or was silent for longer than its lease.",
@@ -86,7 +82,8 @@ def _count_lost_attempt(queue: UserQueue, head: Request) -> None:
         head.status, head.finished_at = Status.FAILED, now
         queue.done_seq += 1
         queue.moved_at = now
-    head.save(update_fields=["attempt", "error", "started_at", "status", "finished_at"])
+    fields = ("attempt", "error", "started_at", "status", "finished_at")
+    Request.objects.filter(id=head.id).update(**{name: getattr(head, name) for name in fields})
     transaction.on_commit(partial(count_lost, head.kind, head.finished_at is not None))
     transaction.on_commit(partial(event_log.lost, queue, head))
 

@@ -18,6 +18,16 @@ EXPIRE = Statement("""
     RETURNING r.id, r.queue_id, lapsed.user_id, r.seq, r.kind, r.attempt, r.trace
 """)
 
+WRITTEN = (
+    "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "paused", "held", "paused_at",
+    "paused_by", "fence", "careful_to", "wake_at", "idle_since", "moved_at", "bytes_stored",
+)  # fmt: skip
+
+# The row that this transaction has locked and looked at, so nobody has moved it meanwhile: lifecycle/locking.py.
+WRITE_LOCKED = Statement(f"""
+    UPDATE queues_userqueue SET {", ".join(f"{name} = %({name})s" for name in WRITTEN)} WHERE id = %(id)s
+""")  # noqa: S608  (columns' names)
+
 # Of queues that this transaction has locked, in which so many requests (`ended`) were made final ahead of done_seq:
 # move it past what is final at the head, unless a worker has the queue, and wake those whose head is a new one.
 PASS_OVER = Statement("""

@@ -12,6 +12,7 @@ from accounts.models import User
 from queues import kinds
 from queues.enqueue.accept import accept
 from queues.exceptions import TooManyBytes
+from queues.lifecycle import correction
 from queues.lifecycle.lease import Lease
 from queues.models import Request, UserQueue
 from queues.operations import integrity
@@ -140,7 +141,7 @@ def test_a_count_that_is_wrong_is_found_and_mended(user: User) -> None:
     UserQueue.objects.update(bytes_stored=7)
     ((_, (wrong,)),) = integrity.compare(100, everywhere=True)
     assert "bytes_stored is 7, but its requests have 10" in str(wrong)
-    integrity.mend(wrong.queue_id)
+    correction.correct(wrong.queue_id)
     assert counted(queue_of(user)) == (10, 10)
     assert [found for _, found in integrity.compare(100, everywhere=True)] == [[]]
 

@@ -15,7 +15,7 @@ from processing.worker.recorder import Recording
 from queues.enqueue.accept import accept_together
 from queues.exceptions import NotPossible, QueueFull
 from queues.kinds import find
-from queues.lifecycle import control
+from queues.lifecycle import control, correction
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease
 from queues.lifecycle.recovery import recover
@@ -243,7 +243,7 @@ def test_a_count_that_a_hand_made_wrong_is_found_and_mended_and_stops_no_queue()
         UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=wrong)
         ((_, (found,)),) = integrity.compare(10)
         assert str(found).endswith(f"given_up_ahead is {wrong}, but of what is ahead 1 are final")
-        integrity.mend(queue.pk)  # also while a worker has it
+        correction.correct(queue.pk)  # also while a worker has it
         assert UserQueue.objects.get(id=queue.pk).given_up_ahead == 1
     UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=7)
     assert UserQueue.objects.get(id=queue.pk).depth == 0
