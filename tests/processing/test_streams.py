@@ -52,11 +52,11 @@ class Server:
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
+def serving(**environment: str) -> Iterator[Server]:
     port = free_port()
     command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     command += ["--interface", "asgi", "project.asgi:application"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | LIMITS)
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | LIMITS | environment)
     try:
         yield Server(port, process)
     finally:

@@ -2,16 +2,10 @@
 
 import asyncio
 import inspect
-import itertools
-import os
-import re
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,8 +15,10 @@ from accounts.models import Session, User
 from queues.lifecycle import control
 from queues.models import Request as Row
 from scripts.place import ROOT
-from tests.processing.crew import Crew, queue_of
-from tests.processing.test_streams import Server, serving
+from tests.processing.clients.conftest import PASSWORD
+from tests.processing.clients.lossy_proxy import lossy_proxy
+from tests.processing.crew import queue_of
+from tests.processing.test_streams import Server
 
 sys.path.insert(0, str(ROOT / "clients" / "python"))
 from ordered_work import (
@@ -40,30 +36,6 @@ from ordered_work import (
 )
 
 pytestmark = pytest.mark.timeout(180)
-PASSWORD = "a long and unusual one"
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def server(django_db_setup: None) -> Iterator[Server]:
-    import time
-
-    with serving() as server:
-        deadline = time.monotonic() + 90
-        while not server.answers():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield server
-
-
-@pytest.fixture
-def url(server: Server, transactional_db: None) -> str:
-    return f"http://127.0.0.1:{server.port}"
-
-
-@pytest.fixture
-def user(transactional_db: None) -> User:
-    return User.objects.create_user(f"client-{next(_numbers)}", password=PASSWORD)
 
 
 @pytest.fixture
@@ -71,12 +43,6 @@ def client(url: str, user: User) -> Iterator[Client]:
     session = Session.open(user)
     with Client(url, session.access, session.refresh, patience=Patience(first=0.05)) as client:
         yield client
-
-
-@pytest.fixture
-def crew(watch: object) -> Iterator[None]:
-    with Crew(workers=2):
-        yield
 
 
 def test_log_in_submit_and_wait(url: str, user: User, crew: None) -> None:
@@ -173,7 +139,7 @@ def test_an_access_token_that_ran_out_is_renewed_once_for_all_threads(client: Cl
 
 def test_a_renewal_whose_answer_was_lost_ends_no_session(url: str, user: User, server: Server) -> None:
     session = Session.open(user)
-    with broken_by_a_proxy(server.port) as port, Client(f"http://127.0.0.1:{port}", "old", session.refresh) as client:
+    with lossy_proxy(server.port) as port, Client(f"http://127.0.0.1:{port}", "old", session.refresh) as client:
         client.patience = Patience(first=0.05)
         assert client.queue().depth == 0
         assert client.refresh != session.refresh
@@ -209,7 +175,7 @@ def test_a_task_that_is_cancelled_while_it_renews_ends_no_session(url: str, user
 def test_a_stream_that_breaks_goes_on_where_it_was(url: str, user: User, server: Server) -> None:
     session = Session.open(user)
     with (
-        broken_by_a_proxy(server.port) as port,
+        lossy_proxy(server.port) as port,
         Client(f"http://127.0.0.1:{port}", session.access, patience=Patience(first=0.05)) as client,
     ):
         first = client.submit("demo.echo", 1)
@@ -230,7 +196,7 @@ def test_what_is_sent_twice_is_done_once(url: str, user: User, server: Server) -
     """The first answer to each submission is lost on its way: the key makes the second one the same."""
     session = Session.open(user)
     with (
-        broken_by_a_proxy(server.port) as port,
+        lossy_proxy(server.port) as port,
         Client(f"http://127.0.0.1:{port}", session.access, patience=Patience(first=0.05)) as client,
     ):
         one = client.submit("demo.echo", "once")
@@ -259,67 +225,3 @@ def test_what_cannot_be_reached_is_said_after_so_many_attempts(client: Client) -
     nobody = Client("http://127.0.0.1:9", "token", patience=Patience(attempts=2, first=0.01))
     with pytest.raises(Unreachable):
         nobody.queue()
-
-
-def test_the_documented_examples_run(url: str, user: User, crew: None, tmp_path: Path) -> None:
-    """Those of the README and of docs/clients.md, each as a program of its own."""
-    texts = [(ROOT / path).read_text() for path in ("clients/python/README.md", "docs/clients.md")]
-    examples = [found for text in texts for found in re.findall(r"(?s)```(python|bash)\n(.*?)```", text)]
-    programs = [(language, code) for language, code in examples if "pip install" not in code]
-    assert [language for language, _ in programs] == ["python", "bash", "python", "python"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "clients" / "python"), *sys.path])}
-    for language, code in programs:
-        code = code.replace("http://127.0.0.1:8000", url).replace("ada", user.username)
-        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        assert "succeeded" in done.stdout.splitlines()[-1]
-
-
-class broken_by_a_proxy:  # noqa: N801  (used as a function)
-    """Passes calls on, and loses each first answer to a POST, and each first stream after a few events."""
-
-    def __init__(self, port: int) -> None:
-        lost: set[str] = set()
-
-        class Handler(BaseHTTPRequestHandler):
-            def pass_on(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                headers = {n: v for n, v in self.headers.items() if n.lower() not in ("host", "connection")}
-                with httpx.stream(
-                    self.command, f"http://127.0.0.1:{port}{self.path}", content=body, headers=headers, timeout=60
-                ) as answer:
-                    once = self.headers.get("Idempotency-Key") or self.path
-                    first, stream = once not in lost, self.path.endswith("/events")
-                    lost.add(once)
-                    if first and self.command == "POST" and not stream:
-                        answer.read()
-                        return  # and the connection ends
-                    self.send_response(answer.status_code)
-                    self.send_header("Content-Type", answer.headers["content-type"])
-                    self.end_headers()
-                    for part in answer.iter_raw():
-                        self.wfile.write(part)
-                        self.wfile.flush()
-                        if first and stream and b"event: request" in part:
-                            return
-
-            do_GET = do_POST = pass_on  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # type: ignore[method-assign]
-        self.thread: Callable[[], None] = self.server.serve_forever
-
-    def __enter__(self) -> int:
-        threading.Thread(target=self.thread, args=(0.01,), daemon=True).start()
-        return int(self.server.server_address[1])
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
