@@ -9,7 +9,7 @@ from django.db import connection
 from accounts.audit import SecurityEvent
 from processing.webhooks.models import CHOSEN, Delivery, Webhook
 from project.web.rate_limit import Limit
-from tests.processing.webhooks.test_delivering import cancelled
+from tests.processing.webhooks.messages import cancelled
 from tests.queues.api import Caller
 from tests.queues.threads import at_once
 

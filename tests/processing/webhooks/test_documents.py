@@ -16,8 +16,8 @@ from processing.webhooks import owning
 from processing.webhooks.delivery import signing
 from scripts.place import ROOT
 from tests.processing.crew import new_user
+from tests.processing.webhooks.messages import cancelled
 from tests.processing.webhooks.receiver import Got, Receiver
-from tests.processing.webhooks.test_delivering import cancelled
 
 TEXT = (ROOT / "docs" / "webhooks.md").read_text()
 Verify = Callable[[str, dict[str, str], bytes], bool]

@@ -21,8 +21,8 @@ from queues.operations.export import records
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
 from tests.processing.crew import new_user
+from tests.processing.webhooks.messages import cancelled
 from tests.processing.webhooks.receiver import Receiver
-from tests.processing.webhooks.test_delivering import cancelled
 
 WEBHOOKS, DELIVERIES = "/admin/webhooks/webhook/", "/admin/webhooks/delivery/"
 
