@@ -29,6 +29,7 @@ class Status(TextChoices):
 
 FINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 GIVEN_UP = (Status.FAILED, Status.CANCELLED, Status.EXPIRED)
+THROUGHPUT = (Status.SUCCEEDED, Status.FAILED)  # what counts as work done: it ran; what was given up did not
 
 
 class AttemptOutcome(TextChoices):

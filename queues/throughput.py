@@ -1,7 +1,8 @@
-"""How many requests were accepted and finished in each minute of the last hour, over all processes, kept in Redis.
+"""How many requests were accepted and ran to their end in each minute of the last hour, over all processes.
 
-Every process counts for itself and adds what it has counted every two seconds, in a thread of its own; counting costs
-it a look into a dictionary. While Redis is away it keeps what it has. What Redis loses is lost: only the board asks.
+Redis keeps it. Every process counts for itself and adds what it has counted every two seconds, in a thread of its own:
+counting costs a look into a dictionary. While Redis is away it keeps what it has. What Redis loses is lost: only the
+board asks.
 """
 
 import atexit
@@ -14,13 +15,13 @@ from functools import cached_property
 
 from project.redis import RedisUnavailable, Script
 from queues.notify.hints import channel
-from queues.states import FINAL, AttemptOutcome
+from queues.states import THROUGHPUT, AttemptOutcome
 
 MINUTES = 60
 FLUSH_SECONDS = 2.0
 AWAY_SECONDS = 15.0  # Redis did not answer: the others who ask for it come first
 ACCEPTED = "accepted"
-COUNTED = frozenset({*(status.value for status in FINAL), AttemptOutcome.REJECTED.value})
+COUNTED = frozenset({*(status.value for status in THROUGHPUT), AttemptOutcome.REJECTED.value})
 
 ADD = Script("""
     for at = 1, #KEYS do
@@ -97,7 +98,10 @@ class Tally:
         self._add(ACCEPTED, count)
 
     def finished(self, kind: str, status: str, count: int) -> None:
-        """So many of that kind have just got that final status; `rejected` in the place of failed, where it was so."""
+        """So many of that kind have just got that final status; `rejected` in the place of failed, where it was so.
+
+        What was cancelled or expired is not counted: it did not run.
+        """
         if status in COUNTED:
             self._add(f"{status}:{kind}", count)
 

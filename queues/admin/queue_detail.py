@@ -1,15 +1,13 @@
 """A queue's page for operators: its state in words, what runs, what waits in order, its pace, its last ones."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.db.models import QuerySet
 
 from queues.models import Request, UserQueue
-from queues.operations.selectors import with_oldest
-from queues.representation.queue_summary import LOOK_BACK, per_minute
-from queues.states import QueueState, Status
+from queues.operations.selectors import throughput, with_oldest
+from queues.states import QueueState
 
 A_PAGE = 100
 HISTORY = 20
@@ -53,7 +51,7 @@ def shown(queue_id: str, after: str) -> Page | None:
     runs = [head] if head is not None and queue.state == QueueState.DRAINING else []
     begin = max(behind, queue.done_seq + len(runs))
     waiting = list(_requests(queue).filter(seq__gt=begin, finished_at=None).order_by("seq")[: A_PAGE + 1])
-    newest = list(_requests(queue).filter(seq__lte=queue.done_seq).order_by("-seq")[:LOOK_BACK])
+    newest = list(_requests(queue).filter(seq__lte=queue.done_seq).order_by("-seq")[:HISTORY])
     return Page(
         queue,
         list(_said(queue, head)),
@@ -61,9 +59,9 @@ def shown(queue_id: str, after: str) -> Page | None:
         waiting[:A_PAGE],
         waiting[A_PAGE - 1].seq if len(waiting) > A_PAGE else None,
         not behind,
-        _pace(newest, queue.now),
+        throughput([queue])[queue.id],
         None if queue.seconds_each is None or queue.stands else round(queue.depth * queue.seconds_each, 1),
-        newest[:HISTORY],
+        newest,
         head if queue.state == QueueState.BLOCKED else None,
     )
 
@@ -94,14 +92,3 @@ def _said(queue: Any, head: Request | None) -> list[str]:
     if queue.depth >= queue.limit:
         told.append("It is full: more requests are refused with 429.")
     return told
-
-
-def _pace(newest: list[Request], now: datetime) -> float:
-    """How many were finished in the last minute."""
-    since = now - timedelta(minutes=1)
-    ended = [
-        request.finished_at
-        for request in newest
-        if request.status in (Status.SUCCEEDED, Status.FAILED) and request.finished_at and request.finished_at > since
-    ]
-    return per_minute(len(ended), (now - min(ended)).total_seconds() if ended else None)

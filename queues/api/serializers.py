@@ -148,7 +148,9 @@ class QueueShown(serializers.Serializer[Any]):
     paused = serializers.BooleanField()
     depth = serializers.IntegerField(help_text="Requests in line without a final status, the running one included.")
     limit = serializers.IntegerField(help_text="The depth at which more is refused with 429.")
-    oldest_waiting_at = serializers.DateTimeField(allow_null=True, help_text="When what waits longest was created.")
+    oldest_waiting_at = serializers.DateTimeField(
+        allow_null=True, help_text="Since when the next that waits could begin: created then, or its `not_before`."
+    )
     running = serializers.UUIDField(allow_null=True, help_text="The request that runs.")
     finished_per_minute = serializers.FloatField(help_text="Succeeded or failed within the last minute.")
     eta_seconds = serializers.FloatField(allow_null=True, help_text="Until all of it is done at the present pace.")

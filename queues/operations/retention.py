@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
+from queues.operations.selectors import first_id
 from queues.representation import response_cache
 from queues.sql.locks import wait_at_most
 from queues.sql.maintenance import DELETE_OLD_ACTIONS, DELETE_REQUESTS, OLD_REQUESTS, RETENTION_PAGE
@@ -38,7 +39,7 @@ class Retention:
 def old(retention: Retention, count: int) -> Iterator[list[UUID]]:
     """Batches of the ids of what is to go, oldest first."""
     after = EARLIEST
-    bound = _earliest_after(retention.before)
+    bound = first_id(retention.before)  # what was accepted later cannot have ended before
     while True:
         rows = OLD_REQUESTS.rows(
             after=after,
@@ -51,11 +52,6 @@ def old(retention: Retention, count: int) -> Iterator[list[UUID]]:
             return
         after = rows[-1].id
         yield [row.id for row in rows]
-
-
-def _earliest_after(moment: datetime) -> UUID:
-    """The smallest id that a request accepted then could have: one accepted later cannot have ended before."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def prune(retention: Retention, count: int) -> Iterator[int]:
@@ -86,7 +82,7 @@ class Sweep:
         if not days:
             return False
         before = timezone.now() - timedelta(days=days)
-        values = {"after": self._after, "bound": _earliest_after(before), "before": before, "count": count}
+        values = {"after": self._after, "bound": first_id(before), "before": before, "count": count}
         page: list[UUID] = []
         ids: list[UUID] = []
         try:

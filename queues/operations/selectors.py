@@ -5,22 +5,25 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from django.db.models import Case, DateTimeField, F, OuterRef, Q, QuerySet, Subquery, When
+from django.db.models import Case, DateTimeField, F, Func, Q, QuerySet, When
 from django.db.models.functions import Greatest, Now
 
 from accounts.models import User
 from queues.exceptions import NoSuch
 from queues.models import Request, UserQueue
+from queues.sql.definitions import finished_per_minute
+from queues.sql.figures import OLDEST_WAITING_OF, THROUGHPUT_OF
 from queues.sql.selectors import BLOCKED, LOOKED_AT, NEWEST_OF, QUEUED, RETRYING
 from queues.sql.statement import Statement
 from queues.states import GIVEN_UP, QueueState, Status
 
 DEPTH = Greatest(F("last_seq") - F("done_seq") - F("given_up_ahead"), 0)  # as UserQueue.depth
-Order = Literal["depth", "age", "pace"]
+RUNNING = Case(When(queue__state=QueueState.DRAINING, then=1), default=0)  # how many of a queue, with its requests
+Order = Literal["depth", "age", "service_time"]
 ORDERS: dict[Order, Any] = {
     "depth": DEPTH.desc(),
     "age": F("oldest_waiting_at").asc(nulls_last=True),
-    "pace": F("seconds_each").desc(nulls_last=True),  # the slowest first
+    "service_time": F("seconds_each").desc(nulls_last=True),  # the slowest first
 }
 
 
@@ -93,7 +96,7 @@ def having(requests: QuerySet[Request], status: Status) -> QuerySet[Request]:
     if status == Status.RETRYING:
         return heads.filter(status=status).exclude(queue__state__in=(QueueState.DRAINING, QueueState.BLOCKED))
     if status == Status.QUEUED:
-        return busy.filter(status=status, seq__gt=F("queue__done_seq"))
+        return busy.filter(status=status, seq__gt=F("queue__done_seq") + RUNNING)
     if status == Status.SCHEDULED:
         return requests.filter(status=status, due_at__isnull=False)
     return requests.filter(given_up=status) if status in GIVEN_UP else requests.filter(status=status)
@@ -132,26 +135,45 @@ def newest_having(requests: QuerySet[Request], status: Status, kind: str) -> Que
 
 
 def with_oldest(queues: QuerySet[UserQueue]) -> QuerySet[Any]:
-    """Queues with `oldest_waiting_at`: since when their oldest waiting request could begin."""
-    running = Case(When(queue__state=QueueState.DRAINING, then=1), default=0)
-    waiting = Request.objects.filter(queue=OuterRef("pk"), seq__gt=F("queue__done_seq") + running, finished_at=None)
-    since = waiting.order_by("seq").values(since=Greatest("created_at", "not_before"))[:1]
-    return queues.annotate(oldest_waiting_at=Subquery(since, output_field=DateTimeField()), now=Now())
+    """Queues with `oldest_waiting_at`: since when the next request that waits could begin."""
+    oldest = Func(
+        F("id"),
+        F("done_seq"),
+        F("state"),
+        template=OLDEST_WAITING_OF,
+        output_field=DateTimeField(),
+    )
+    return queues.annotate(oldest_waiting_at=oldest, now=Now())
 
 
-def told(queue: Any) -> dict[str, Any]:
-    """A queue of `with_oldest` as operators are shown it."""
-    oldest: datetime | None = queue.oldest_waiting_at
-    return {
-        "queue": queue.id,
-        "user": queue.user.username,
-        "state": queue.state,
-        "paused": queue.paused,
-        "depth": queue.depth,
-        "oldest_waiting_seconds": None if oldest is None else round((queue.now - oldest).total_seconds(), 1),
-        "per_minute": round(60 / queue.seconds_each, 1) if queue.seconds_each else None,
-        "running_since": queue.claimed_at if queue.state == QueueState.DRAINING else None,
-    }
+def throughput(queues: Sequence[UserQueue]) -> dict[int, float]:
+    """How many requests each of these finished in the last minute, by its number."""
+    rows = THROUGHPUT_OF.rows(queues=[queue.pk for queue in queues])
+    return {row.id: finished_per_minute(row.outcomes, row.seconds) for row in rows}
 
 
-COLUMNS = ("queue", "user", "state", "paused", "depth", "oldest_waiting_seconds", "per_minute", "running_since")
+def described(queues: Sequence[Any]) -> list[dict[str, Any]]:
+    """Queues of `with_oldest` as operators are shown them."""
+    per_minute = throughput(queues)
+    return [
+        {
+            "queue": queue.id,
+            "user": queue.user.username,
+            "state": queue.state,
+            "paused": queue.paused,
+            "depth": queue.depth,
+            "oldest_waiting_seconds": None
+            if queue.oldest_waiting_at is None
+            else round((queue.now - queue.oldest_waiting_at).total_seconds(), 1),
+            "finished_per_minute": per_minute[queue.id],
+            "avg_service_seconds": queue.seconds_each,
+            "running_since": queue.claimed_at if queue.state == QueueState.DRAINING else None,
+        }
+        for queue in queues
+    ]
+
+
+COLUMNS = (
+    "queue", "user", "state", "paused", "depth", "oldest_waiting_seconds", "finished_per_minute",
+    "avg_service_seconds", "running_since",
+)  # fmt: skip

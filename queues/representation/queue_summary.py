@@ -8,10 +8,9 @@ from uuid import UUID
 from django.conf import settings
 
 from queues.exceptions import SessionOver
+from queues.sql.definitions import finished_per_minute
 from queues.sql.reads import QUEUE_SUMMARY
 from queues.states import QueueState
-
-LOOK_BACK = 100  # outcomes; where more fell into the last minute, their pace is carried on
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class Summary:
 
 def summary(user_id: UUID, session_id: UUID) -> Summary:
     """The queue of a user; that of one who never asked for anything is idle and empty. Raises SessionOver."""
-    row = QUEUE_SUMMARY.row(user=user_id, session=session_id, look_back=LOOK_BACK)
+    row = QUEUE_SUMMARY.row(user=user_id, session=session_id)
     if row is None:
         raise SessionOver
     if row.state is None:
@@ -43,17 +42,10 @@ def summary(user_id: UUID, session_id: UUID) -> Summary:
         limit=settings.ENV.waiting_limit if row.waiting_limit is None else row.waiting_limit,
         oldest_waiting_at=row.oldest_waiting_at,
         running=row.head if row.state == QueueState.DRAINING else None,
-        finished_per_minute=per_minute(row.outcomes, row.seconds),
+        finished_per_minute=finished_per_minute(row.outcomes, row.seconds),
         eta_seconds=_eta(row),
         blocked_by=row.head if row.state == QueueState.BLOCKED else None,
     )
-
-
-def per_minute(outcomes: int, seconds: float | None) -> float:
-    """The pace of the last minute, in which the newest LOOK_BACK outcomes showed so many, the oldest so long ago."""
-    if outcomes < LOOK_BACK or not seconds:
-        return float(outcomes)
-    return round(outcomes * 60 / seconds, 1)
 
 
 def _eta(row: Any) -> float | None:

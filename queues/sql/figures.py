@@ -1,33 +1,42 @@
 """What operators, the metrics and the board are shown of all queues. Each reads only what is not at rest."""
 
+from queues.sql.definitions import DEPTH, FINISHED_LATELY, OLDEST_WAITING
 from queues.sql.statement import Statement
 
 # Through the two partial indexes of the queue table; each queue's head in the index of its requests: the limits keep
 # the planner from reading that table as a whole.
-BY_STATE = Statement("""
+BY_STATE = Statement(f"""
     WITH queue AS MATERIALIZED (
-        SELECT id, state, paused, last_seq, published_seq, done_seq,
-               greatest(0, last_seq - done_seq - given_up_ahead) AS depth FROM queues_userqueue WHERE active
+        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH} AS depth
+        FROM queues_userqueue q WHERE active
         UNION ALL
-        SELECT id, state, paused, last_seq, published_seq, done_seq,
-               greatest(0, last_seq - done_seq - given_up_ahead) FROM queues_userqueue
-        WHERE unpublished AND NOT active
+        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}
+        FROM queues_userqueue q WHERE unpublished AND NOT active
     )
     SELECT q.state, q.paused, count(*) AS queues, sum(q.depth)::bigint AS depth,
            max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
            extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
            extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
     FROM queue q
-    LEFT JOIN LATERAL (
-        SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
-        WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
-        ORDER BY r.seq LIMIT 1) waiting ON true
+    LEFT JOIN LATERAL ({OLDEST_WAITING}) waiting ON true
     LEFT JOIN LATERAL (
         SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
         WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1
         LIMIT 1) owed ON true
     GROUP BY q.state, q.paused
-""")
+""")  # noqa: S608  (constants)
+
+# The same of each queue that the ORM lists: a template whose expressions are the queue's id, done_seq and state.
+OLDEST_WAITING_OF = f"""(
+    SELECT waiting.since
+    FROM (SELECT %(expressions)s) q (id, done_seq, state) CROSS JOIN LATERAL ({OLDEST_WAITING}) waiting
+)"""  # noqa: S608  (constants)
+
+# What each of a few queues finished in the last minute.
+THROUGHPUT_OF = Statement(f"""
+    SELECT q.id, lately.outcomes, lately.seconds
+    FROM queues_userqueue q CROSS JOIN LATERAL ({FINISHED_LATELY}) lately WHERE q.id = ANY (%(queues)s::bigint[])
+""")  # noqa: S608  (constants)
 
 # What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
 # lock, and its session asks something four times a second; a frozen one does not.

@@ -1,6 +1,7 @@
 """What an owner reads of their queue. Each asks in the same statement whether the owner's session lives."""
 
 from queues.sql.columns import QUEUE_COLUMNS, REQUEST_COLUMNS, TEXT_COLUMNS
+from queues.sql.definitions import DEPTH, FINISHED_LATELY, OLDEST_WAITING
 from queues.sql.statement import Statement
 
 # One row while the session lives, whatever it is joined to; none once it has ended.
@@ -39,20 +40,12 @@ OWN_REQUESTS = Statement(f"""
 
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
 QUEUE_SUMMARY = Statement(f"""
-    SELECT q.state, q.paused, greatest(0, q.last_seq - q.done_seq - q.given_up_ahead) AS depth, q.waiting_limit,
-           q.seconds_each, head.id AS head,
-           (SELECT created_at FROM queues_request r
-            WHERE r.queue_id = q.id AND r.seq > q.done_seq + (q.state = 'draining')::int AND r.finished_at IS NULL
-            ORDER BY r.seq LIMIT 1) AS oldest_waiting_at,
-           past.outcomes, extract(epoch FROM clock_timestamp() - past.oldest)::float8 AS seconds
+    SELECT q.state, q.paused, {DEPTH} AS depth, q.waiting_limit, q.seconds_each, head.id AS head,
+           ({OLDEST_WAITING}) AS oldest_waiting_at, lately.outcomes, lately.seconds
     FROM {LIVING_SESSION}
     LEFT JOIN queues_userqueue q ON q.user_id = u.id
     LEFT JOIN queues_request head ON head.queue_id = q.id AND head.seq = q.done_seq + 1 AND head.finished_at IS NULL
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS outcomes, min(finished_at) AS oldest
-        FROM (SELECT status, finished_at FROM queues_request r WHERE r.queue_id = q.id AND r.seq <= q.done_seq
-              ORDER BY r.seq DESC LIMIT %(look_back)s) newest
-        WHERE status IN ('succeeded', 'failed') AND finished_at > clock_timestamp() - interval '1 minute') past
+    CROSS JOIN LATERAL ({FINISHED_LATELY}) lately
 """)  # noqa: S608  (a constant)
 
 # How many requests between the head and each of some places in line are final already: what lies between two of these

@@ -4,6 +4,7 @@ Each starts from the queues that are not at rest: a search by status, or backwar
 finished requests. The limits keep the planner from doing so.
 """
 
+from queues.sql.definitions import BEGUN_TO
 from queues.sql.statement import Statement
 
 LOOKED_AT = 5_000
@@ -17,7 +18,8 @@ _BUSY = """(SELECT id, done_seq, state FROM queues_userqueue WHERE active
 QUEUED = Statement(f"""
     SELECT r.id FROM {_BUSY} q
     CROSS JOIN LATERAL (SELECT id FROM queues_request
-                        WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL AND status = 'queued'
+                        WHERE queue_id = q.id AND seq > {BEGUN_TO} AND finished_at IS NULL
+                          AND status = 'queued'
                         ORDER BY seq LIMIT {LOOKED_AT}) r
     LIMIT {LOOKED_AT}
 """)  # noqa: S608  (constants)

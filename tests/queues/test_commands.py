@@ -58,10 +58,10 @@ def test_queues_are_listed_worst_first_and_those_at_rest_left_out() -> None:
     a_queue(deep, 5, seconds_each=0.5)
     queue_of(rests, last_seq=9, published_seq=9, done_seq=9)
     assert [row["user"] for row in run("queues", "list", "--json").json] == [deep.username, shallow.username]
-    assert next(r["user"] for r in run("queues", "list", "--json", "--sort", "pace").json) == shallow.username
+    assert next(r["user"] for r in run("queues", "list", "--json", "--sort", "service_time").json) == shallow.username
     assert next(r["user"] for r in run("queues", "list", "--json", "--sort", "age").json) == deep.username
     (one,) = run("queues", "list", "--json", "--limit", "1").json
-    assert (one["depth"], one["per_minute"], one["state"]) == (5, 120.0, "ready")
+    assert (one["depth"], one["avg_service_seconds"], one["state"]) == (5, 0.5, "ready")
     assert one["oldest_waiting_seconds"] == pytest.approx(300, abs=60)
 
 

@@ -16,6 +16,7 @@ from accounts import retention
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.operations import retention as pruning
 from queues.operations.retention import RETENTION_PAGE, Sweep
+from queues.operations.selectors import first_id
 from queues.states import QueueState, Status
 from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user
@@ -89,7 +90,7 @@ def test_each_step_reads_a_page_however_little_of_it_is_to_go() -> None:
 def test_the_page_is_read_along_the_primary_key() -> None:
     with connection.cursor() as cursor:
         values = {
-            "after": pruning.EARLIEST, "bound": pruning._earliest_after(NOW), "before": NOW, "count": 500,
+            "after": pruning.EARLIEST, "bound": first_id(NOW), "before": NOW, "count": 500,
             "statuses": ["succeeded"],
         }  # fmt: skip
         cursor.execute(f"EXPLAIN {RETENTION_PAGE.text}", values)

@@ -13,7 +13,7 @@ from rich.table import Table
 from queues.management.command_base import OperatorCommand, positive, seconds, shown
 from queues.models import Request, UserQueue
 from queues.operations import backlog
-from queues.operations.selectors import COLUMNS, ORDERS, busy, find_queue, told, with_oldest
+from queues.operations.selectors import COLUMNS, ORDERS, busy, described, find_queue, with_oldest
 from queues.states import QueueState
 
 NEXT_REQUESTS = 10
@@ -54,7 +54,7 @@ class Command(OperatorCommand):
             }
             for request in waiting.select_related("queue").defer("payload", "result", "error")[:NEXT_REQUESTS]
         ]
-        about = told(found) | {
+        about = described([found])[0] | {
             "user_id": found.user_id,
             "state_since": found.state_since,
             "paused_at": found.paused_at,
@@ -95,7 +95,7 @@ class Command(OperatorCommand):
 
 def rows(sort: str, state: list[str], limit: int, paused: bool | None, **_: Any) -> list[dict[str, Any]]:
     found = with_oldest(busy(state, paused)).order_by(ORDERS[sort], "id")  # type: ignore[index]
-    return [told(queue) for queue in found[:limit]]
+    return described(list(found[:limit]))
 
 
 def summary() -> dict[str, Any]:
