@@ -52,6 +52,18 @@ def fine(script: Script) -> None:
 
 
 @pytest.fixture
+def ran(script: Script) -> list[int]:
+    """The sequence numbers that "note" was run with."""
+    ran: list[int] = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+
+    return ran
+
+
+@pytest.fixture
 def wire() -> Iterator[Wire]:
     wire = Wire()
     name = tokens.token_queue()

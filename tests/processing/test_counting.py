@@ -1,8 +1,5 @@
 """What the dispatcher and the worker count while they run requests."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from prometheus_client import REGISTRY
 
@@ -10,9 +7,8 @@ from processing.broker import tokens
 from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest, Reject
 from tests.metrics import counted
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, submit
-
-Script = Callable[..., Any]
 
 
 class Since:

@@ -1,6 +1,6 @@
 """doctor says what is wrong and what to type; --repair puts right what a hand or a lost broker left behind."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,12 +18,11 @@ from project.telemetry import health
 from queues.lifecycle.lease import WORKERS
 from queues.management.command_base import Exit, OperatorCommand
 from queues.models import Leadership, OperatorAction, Request, UserQueue
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.api import Caller
 from tests.queues.commands import Ran, run
 from tests.queues.rows import a_leader
-
-Script = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)

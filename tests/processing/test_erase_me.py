@@ -25,11 +25,10 @@ from queues.models import UserQueue
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user, named
 from tests.processing import crew
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, requests_of, submit
 from tests.processing.test_erasing import _redis_is_believed_in, left_of  # noqa: F401
 from tests.project.conftest import no_limit_reached  # noqa: F401
-
-Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
 
 
 def leave(api: Api, password: str = PASSWORD) -> Any:

@@ -4,7 +4,6 @@ import json
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,10 +26,9 @@ from queues.notify import progress
 from queues.representation import response_cache
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit, until
 from tests.queues.commands import run
-
-Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
 
 
 @pytest.fixture(autouse=True)

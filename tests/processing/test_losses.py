@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from processing.worker import drain, recorder
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue
+from tests.processing.conftest import Script
 from tests.processing.crew import (
     Hand,
     Wire,
@@ -35,20 +35,6 @@ from tests.processing.crew import (
 )
 
 NOBODYS = 10**12  # the number of a queue that no user of another test has
-
-Script = Callable[..., Any]
-
-
-@pytest.fixture
-def ran(script: Script) -> list[int]:
-    """The sequence numbers that "note" was run with."""
-    ran: list[int] = []
-
-    @script
-    def note(request: HandlerRequest) -> None:
-        ran.append(request.sequence)
-
-    return ran
 
 
 def take(wire: Wire, queue_id: int, count: int) -> None:

@@ -1,7 +1,7 @@
 """A request that submits the next one, and the signal that one is final."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from processing.handlers import HandlerRequest, Reject
 from queues import signals
 from queues.models import Request, UserQueue
 from queues.signals import FinishedRequest, request_finished
+from tests.processing.conftest import Script
 from tests.processing.crew import (
     Crew,
     Hand,
@@ -24,8 +25,6 @@ from tests.processing.crew import (
     submit,
     until,
 )
-
-Script = Callable[..., Any]
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
 """PostgreSQL was restored to an older state than RabbitMQ's: messages tell of requests that it never accepted."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest
 from queues.models import Request, UserQueue
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.commands import run
 
-Script = Callable[..., Any]
 KEPT, LOST = 4, 6
 
 

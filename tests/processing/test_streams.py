@@ -19,6 +19,7 @@ from accounts.tokens import keyring
 from processing.handlers import HandlerRequest
 from queues.lifecycle import control
 from scripts.place import ROOT, free_port
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, submit
 from tests.queues.events import Event, events
 from tests.queues.threads import holding, in_thread, wait_for_a_lock
@@ -26,7 +27,6 @@ from tests.queues.threads import holding, in_thread, wait_for_a_lock
 pytestmark = pytest.mark.timeout(180)
 
 Until = Callable[..., None]
-Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
 
 PATH = "/api/v1/queue/events"
 LIMITS = {"STREAMS": "4", "STREAMS_PER_USER": "3", "API_THREADS": "3"}

@@ -20,10 +20,9 @@ from processing.worker.turn import Turn
 from processing.worker.watchdog import Watch
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
-
-Script = Callable[..., Any]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The transactions of a turn: a connection that a handler spoils spoils nothing else, and atomic ones write once."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
@@ -10,10 +9,8 @@ from django.utils import timezone
 from accounts.models import Session, User
 from processing.handlers import HandlerRequest
 from processing.worker.turn import Turn
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, attempts_of, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
-
-Script = Callable[..., Any]
-
 
 # The database connection that a handler shares with the turn
 

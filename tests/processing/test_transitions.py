@@ -1,7 +1,7 @@
 """The log tells one request's way with everything that finds it again, and nothing of its payload."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
@@ -21,12 +21,12 @@ from queues.exceptions import NotPossible
 from queues.lifecycle import control
 from queues.lifecycle.recovery import recover
 from queues.models import UserQueue
+from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, submit
 from tests.queues.api import Caller
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-Script = Callable[..., Any]
 Lines = list[dict[str, Any]]
 
 

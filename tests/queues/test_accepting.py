@@ -12,7 +12,6 @@ from queues.enqueue.accept import accept
 from queues.exceptions import QueueFull, SessionOver
 from queues.models import Request, UserQueue
 from queues.values import Accepted, Submission
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of
 from tests.queues.threads import at_once, in_thread, wait_for_a_lock
 

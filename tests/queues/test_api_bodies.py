@@ -11,11 +11,6 @@ from tests.queues.api import Caller
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def ahead(**span: float) -> str:
     return (datetime.now(UTC) + timedelta(**span)).isoformat()
 

@@ -17,11 +17,6 @@ from tests.queues.rows import NOW, a_long_story, queue_of, request_in
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def listed(caller: Caller, query: str = "") -> list[Any]:
     answer = caller.get(f"requests?{query}")
     assert answer.status == 200, answer.content

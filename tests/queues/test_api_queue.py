@@ -21,11 +21,6 @@ from tests.queues.threads import at_once
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def test_the_queue_of_one_who_never_asked_for_anything_is_idle(alice: Caller) -> None:
     assert alice.get("queue").json == {
         "state": "idle", "paused": False, "depth": 0, "limit": 1000, "oldest_waiting_at": None, "running": None,

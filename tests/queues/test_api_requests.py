@@ -11,11 +11,6 @@ from tests.queues.api import Caller
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def test_an_accepted_request_is_answered_with_its_place_and_where_to_look(alice: Caller) -> None:
     alice.submit("first")
     answer = alice.post("requests", {"kind": "demo.echo", "payload": {"b": 1, "a": 2}})

@@ -49,11 +49,6 @@ def ask(caller: Caller, path: str, **headers: str) -> Answer:
     return Answer(HttpResponse(body, status=int(status), headers=dict(named)))
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def get(caller: Caller, path: str) -> Callable[[], Any]:
     return in_thread(lambda: (ask(caller, path), time.monotonic()))
 

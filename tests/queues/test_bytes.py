@@ -20,7 +20,6 @@ from queues.operations.erasure import remove_requests
 from queues.operations.retention import remove
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome, Submission
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of
 from tests.queues.api import Caller
 from tests.queues.rows import request_in

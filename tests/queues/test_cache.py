@@ -21,11 +21,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
-@pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """The ids of the requests whose rows were read from PostgreSQL for an owner."""
     read: list[UUID] = []

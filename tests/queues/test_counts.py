@@ -25,7 +25,7 @@ from queues.representation.rows import count_given_up_between
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Ask, Outcome, Submission
 from tests.processing import kinds
-from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
+from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, new_user, submit, until
 from tests.queues.api import Caller
 from tests.queues.rows import queue_of, request_in

@@ -22,11 +22,6 @@ pytestmark = pytest.mark.django_db
 FIRED_LATE = timedelta(seconds=300)  # the one that waits longest was scheduled: this long ago it could begin
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def a_queue(alice: Caller, state: QueueState) -> UserQueue:
     """Three are over, four are in line, of which one was given up; the head is in the state's favourite status."""
     now = timezone.now()

@@ -16,7 +16,6 @@ from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
 from tests.metrics import counted
 from tests.processing import kinds
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of, statuses_of, submit
 from tests.queues.rows import queue_of as queue_with
 from tests.queues.rows import request_in

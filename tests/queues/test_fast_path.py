@@ -24,7 +24,6 @@ from queues.enqueue.accept import accept_together
 from queues.models import Request, UserQueue
 from tests.asgi import as_wsgi, in_threads
 from tests.metrics import counted
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of, until
 from tests.queues.rows import with_queues
 from tests.queues.threads import NOTHING_IS_ACCEPTED, at_once, holding, in_thread, wait_for_a_lock

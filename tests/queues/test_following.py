@@ -20,11 +20,6 @@ from tests.queues.events import Event, read
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def alice() -> Caller:
-    return Caller()
-
-
 def follower(caller: Caller, last_id: str = "") -> Follower:
     return Follower(read_access(caller.token), last_id)
 

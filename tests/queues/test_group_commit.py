@@ -17,7 +17,6 @@ from queues.enqueue.accept import accept_together
 from queues.enqueue.group_commit import GroupCommit
 from queues.models import Request, UserQueue
 from queues.values import Ask, Submission
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import queue_of, until
 from tests.queues.rows import with_queues
 from tests.queues.threads import NOTHING_IS_ACCEPTED, holding, in_thread, wait_for_a_lock

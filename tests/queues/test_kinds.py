@@ -13,7 +13,7 @@ from processing.handlers import handler
 from processing.schedules import writing
 from queues import kinds
 from queues.models import Request
-from queues.operations.kinds_in_use import WAITING
+from queues.sql.figures import KINDS_WAITING
 from tests.processing.crew import new_user
 from tests.processing.kinds import kept
 from tests.queues.api import Caller
@@ -101,7 +101,7 @@ def test_check_shows_schedules_of_a_kind_that_is_gone() -> None:
 def test_what_is_finished_is_neither_counted_nor_read() -> None:
     queue = a_long_story(new_user())
     unfinished = Request.objects.filter(queue=queue, finished_at=None)
-    assert sum(row.waiting for row in WAITING.rows()) == unfinished.count() > 0
+    assert sum(row.waiting for row in KINDS_WAITING.rows()) == unfinished.count() > 0
 
 
 def test_list_shows_every_kind_and_who_may_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from processing.handlers import handler
 from queues import permissions
 from queues.api.fast_path import FastPath
 from queues.models import Request
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.kinds import kept
 from tests.queues.api import Caller
 from tests.queues.test_fast_path import Recorded, call

@@ -44,7 +44,6 @@ from queues.sql.statement import Statement
 from queues.states import FINAL, AttemptOutcome, QueueState, Status
 from queues.values import Outcome
 from tests.processing import kinds
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, submit
 
 ALL = Shard(0, 1)

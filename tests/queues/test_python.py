@@ -19,7 +19,6 @@ from accounts.models import User
 from queues.models import IdempotencyKey, Request, UserQueue
 from queues.notify import hints
 from scripts.place import ROOT
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import elsewhere, new_user, queue_of
 from tests.queues.api import Caller
 from tests.queues.threads import at_once

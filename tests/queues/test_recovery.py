@@ -22,7 +22,7 @@ from queues.models import Attempt, Request, UserQueue
 from queues.states import QueueState, Status
 from queues.values import Outcome
 from tests.processing import kinds
-from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401
+from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit, until
 
 ALL = Shard(0, 1)

@@ -23,7 +23,6 @@ from queues.notify.hints import Listener
 from scripts.place import free_port
 from scripts.servers.redis import Redis
 from tests.accounts.people import PASSWORD, Api
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.queues.api import Caller
 from tests.queues.rows import with_queues
 from tests.queues.test_api_waiting import ask

@@ -18,7 +18,6 @@ from queues.operations import retention as pruning
 from queues.operations.retention import RETENTION_PAGE, Sweep
 from queues.operations.selectors import first_id
 from queues.states import QueueState, Status
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user
 from tests.processing.frozen import frozen
 from tests.queues.rows import queue_of, request_in

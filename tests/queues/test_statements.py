@@ -24,7 +24,6 @@ from queues.sql.statement import Statement
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome
 from tests.processing import kinds
-from tests.processing.conftest import _empty_by_delete  # noqa: F401
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit, until
 from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
 

@@ -8,8 +8,6 @@ from queues.lifecycle import control
 from tests.processing.crew import queue_of, submit
 
 Hook = Callable[..., Webhook]
-
-
 Deliver = Callable[..., None]
 
 
