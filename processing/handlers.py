@@ -21,7 +21,7 @@ from project.telemetry.logs import at_work
 from queues import from_python, kinds
 from queues.enqueue.accept import accept
 from queues.enqueue.parsing import LARGEST_BATCH
-from queues.kinds import Kind, Permission
+from queues.kinds import Kind, Permission, Rate
 from queues.notify import progress
 from queues.notify.hints import work_waits
 from queues.states import OnFailure
@@ -152,6 +152,8 @@ def handler(
     backoff_cap: float = 300,
     atomic: bool = False,
     permission: Permission | None = None,
+    max_concurrency: int | None = None,
+    rate: str | None = None,
     description: str = "",
 ) -> Callable[[Function], Function]:
     """Declare a handler for a kind. It takes the request and its payload (`schema`'s instance) and returns any JSON.
@@ -159,6 +161,8 @@ def handler(
     `time_limit`, `backoff` (first delay) and `backoff_cap` (longest) are seconds. `on_failure`: continue | block.
     `atomic` runs it inside the recording transaction: its writes to PostgreSQL happen exactly once.
     `permission` is who may ask for it: a permission of Django's, or a function of the user.
+    `max_concurrency` is how many run at once, of all users in all workers; `rate`, as "100/m", how many begin in any
+    such time.
     docs/handlers.md says more. Raises WrongHandler when an argument or the function does not fit, or the name and
     version are taken.
     """
@@ -168,6 +172,7 @@ def handler(
     def declare(function: Function) -> Function:
         wrong = _wrong_about(name, version, schema, max_attempts, on_failure) or _wrong_with(function)
         wrong = wrong or _wrong_seconds(name, time_limit, backoff, backoff_cap) or _wrong_permission(name, permission)
+        wrong = wrong or kinds.wrong_limits(name, max_concurrency, rate)
         if not wrong and (name, version) in _functions:
             other = place_of(_functions[name, version])
             wrong = f"{name!r} version {version} has a handler already, at {other}. Give one another name or version."
@@ -176,7 +181,8 @@ def handler(
         about = description or (function.__doc__ or "").strip().partition("\n")[0]
         policy = OnFailure(on_failure)
         times = (time_limit, policy, backoff, backoff_cap)
-        kinds.register(Kind(name, version, about, schema, max_attempts, *times, atomic, permission))
+        limits = (max_concurrency, None if rate is None else Rate.parse(rate))
+        kinds.register(Kind(name, version, about, schema, max_attempts, *times, atomic, permission, *limits))
         _functions[name, version] = function
         return function
 

@@ -1,11 +1,12 @@
 """What may be asked for: each kind of request, by name and version, with the schema of its payload."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from django.conf import settings
 from pydantic import BaseModel
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 Permission = str | Callable[["User"], bool]
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MOST_STARTS = 100_000  # of a rate: each is kept for as long as it counts
+
+
+class Rate(NamedTuple):
+    """At most `most` begin within any `seconds`."""
+
+    most: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of "100/m", "5/10s": a number, and a window of s, m, h or d. Raises ValueError with a sentence."""
+        found = re.fullmatch(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,3})?([smhd])", text) if isinstance(text, str) else None
+        if found is None or int(found[1]) > MOST_STARTS:
+            raise ValueError(f"write up to {MOST_STARTS} for a time, as in '100/m', '5/10s', '1000/h' or '20/d'.")
+        return cls(int(found[1]), int(found[2] or 1) * UNITS[found[3]])
+
+    def __str__(self) -> str:
+        unit = max((unit for unit, seconds in UNITS.items() if self.seconds % seconds == 0), key=UNITS.__getitem__)
+        length = self.seconds // UNITS[unit]
+        return f"{self.most}/{'' if length == 1 else length}{unit}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +58,8 @@ class Kind:
     backoff_cap: float
     atomic: bool
     permission: Permission | None = None  # who may ask for it: queues/permissions.py
+    max_concurrency: int | None = None  # limits of all versions together: queues/limits
+    rate: Rate | None = None
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after the attempt of that number failed: exponential, with full jitter on its upper half."""
@@ -57,6 +83,38 @@ def register(kind: Kind) -> None:
     _kinds[kind.name, kind.version] = kind
     if kind.name not in _newest or _newest[kind.name].version < kind.version:
         _newest[kind.name] = kind
+
+
+def wrong_limits(name: str, max_concurrency: Any, rate: Any) -> str | None:
+    """What does not fit of the limits that a handler declares, as a sentence."""
+    if max_concurrency is not None and (type(max_concurrency) is not int or not 1 <= max_concurrency < 2**31):
+        return f"{name!r} has max_concurrency={max_concurrency!r}: write a whole number from 1."
+    parsed = None
+    if rate is not None:
+        try:
+            parsed = Rate.parse(rate)
+        except ValueError as wrong:
+            return f"{name!r} has rate={rate!r}: {wrong}"
+    for (other, version), kind in _kinds.items():
+        for what, mine, its in (
+            ("max_concurrency", max_concurrency, kind.max_concurrency),
+            ("rate", parsed, kind.rate),
+        ):
+            if other == name and None not in (mine, its) and mine != its:
+                return (
+                    f"{name!r} has {what}={mine}, its version {version} {its}: limits are of all versions together."
+                    " Write the same, or leave it out."
+                )
+    return None
+
+
+def declared_limits() -> dict[str, tuple[int | None, Rate | None]]:
+    """The limits that the code declares for each kind. A version that declares none has those of the others."""
+    found: dict[str, tuple[int | None, Rate | None]] = {}
+    for kind in all_kinds():
+        most, rate = found.get(kind.name, (None, None))
+        found[kind.name] = (most or kind.max_concurrency, rate or kind.rate)
+    return found
 
 
 def find(name: str, version: int | None = None) -> Kind:

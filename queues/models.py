@@ -1,7 +1,7 @@
 """What is stored: a queue for each user, its requests in order, and every attempt at them.
 
-The verbs that move a queue stand beside it: accepting in `accepting.py`, publishing in `outbox.py`, running in
-`lease.py`. Their SQL has its place in `statements.py`.
+The verbs that move a queue have files of their own: `enqueue/accept.py`, `lifecycle/outbox.py`, `lifecycle/lease.py`.
+Their SQL is in `sql/`. What limits of kinds store is in `limits/models.py`.
 """
 
 from datetime import datetime
@@ -16,7 +16,13 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from queues.fields import JSONText
+from queues.limits.models import HELD_UNTIL, KindLimit, KindStart, Permit
 from queues.states import FINAL, GIVEN_UP, AttemptOutcome, OnFailure, QueueState, Status
+
+__all__ = [
+    "Attempt", "IdempotencyKey", "InLine", "KindLimit", "KindStart", "Leadership", "OperatorAction", "Permit",
+    "Request", "TokenQueue", "UserQueue",
+]  # fmt: skip
 
 
 class UserQueue(models.Model):
@@ -113,9 +119,14 @@ class UserQueue(models.Model):
         return max(0, self.last_seq - self.done_seq - self.given_up_ahead)
 
     @property
+    def held_back(self) -> bool:
+        """Whether its head waits for its kind: for a limit, or because the kind is paused."""
+        return self.wake_at is not None and self.wake_at > HELD_UNTIL
+
+    @property
     def stands(self) -> bool:
-        """Whether nobody can say when the next request begins: it is paused, or its head blocks it."""
-        return self.paused or self.state == QueueState.BLOCKED
+        """Whether nobody can say when the next request begins: it is paused, its head blocks it, or is held back."""
+        return self.paused or self.state == QueueState.BLOCKED or self.held_back
 
     def bytes_waiting(self) -> int:
         """How many bytes the payloads of its requests without a final status have, scheduled ones included."""

@@ -65,6 +65,7 @@ class Work(NamedTuple):
     """One claimed request, as it was when it was claimed. `payload` is JSON text, `attempt` how many attempts ended.
 
     `ready_at` (when it could begin) and `began_at` (when its first attempt did) are in seconds since the epoch.
+    `limited`: it needs a permit of its kind.
     """
 
     id: UUID
@@ -81,6 +82,7 @@ class Work(NamedTuple):
     trace: str
     ready_at: float
     began_at: float | None
+    limited: bool = False
 
 
 class Outcome(NamedTuple):

@@ -15,8 +15,8 @@ NAMES_APPS = {"project.urls", "project.asgi"}  # that is what they are for
 # From the top floor down: each room knows only rooms below it.
 ROOMS = {
     "queues": """
-        management apps admin urls api operations from_python live signals lifecycle enqueue representation permissions
-        event_log metrics throughput values sql kinds exceptions models fields states notify
+        management apps admin urls api operations from_python live signals lifecycle limits enqueue representation
+        permissions event_log metrics throughput values sql kinds exceptions models limits.models fields states notify
     """,
     "processing": "management apps dispatch operations worker health broker handlers results metrics",
     "project": """
@@ -309,7 +309,7 @@ MOVED = {
     "claimed", "claimed_at", "careful_to", "wake_at", "idle_since", "moved_at", "status", "seq", "attempt",
 }  # fmt: skip
 WRITERS = ("queues/lifecycle/", "queues/enqueue/accept.py", "queues/sql/", "queues/models.py")
-WRITING_SQL = {f"queues.sql.{name}" for name in ("accept", "control", "dispatch", "protocol")}
+WRITING_SQL = {f"queues.sql.{name}" for name in ("accept", "control", "dispatch", "permits", "protocol")}
 OWN_TABLES = ("processing/webhooks/", "processing/schedules/")  # with a `state` and a `seq` of their own
 
 

@@ -26,6 +26,7 @@ from processing.dispatch.unmarked import Unmarked
 from queues.lifecycle import outbox
 from queues.lifecycle.leadership import Leadership
 from queues.lifecycle.outbox import PublishBatch, Shard
+from queues.lifecycle.permits import Calls
 from queues.notify.hints import Listener
 from queues.sql.statement import left_out
 
@@ -35,6 +36,7 @@ LOOK_SECONDS = 0.25  # how long a hint that was lost is waited for
 GATHER_SECONDS = 0.01  # what is accepted meanwhile shares one publication; longer than hints.QUIET_SECONDS
 WAKE_SECONDS = 0.05  # how often what waits for its moment is looked for while there is much to publish
 RENEW_SECONDS = 0.5  # how often a leader shows that it makes progress
+PERMIT_SECONDS = 0.05  # the same while somebody waits for a permit of a kind
 STANDBY_SECONDS = 0.5
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 10
@@ -61,6 +63,7 @@ class Dispatcher:
         self.sweeper = Sweeper(shard, self.leading)
         self.unmarked = Unmarked()
         self.dead_leases = DeadLeases(shard)
+        self.calls = Calls()
         self._stands_by = False
         self._renewed = 0.0
         self._width = QUEUES_A_STEP  # how many queues had something to publish in the last step; at first, most
@@ -142,7 +145,7 @@ class Dispatcher:
             log.warning("another one leads now", shard=self.shard.number)
             self._stand_by()
         elif not more:
-            self.listener.wait(LOOK_SECONDS)
+            self.listener.wait(PERMIT_SECONDS if self.calls.waited_for else LOOK_SECONDS)
         elif not self._behind:
             stop.wait(GATHER_IN_CROWD_SECONDS if self._crowded else GATHER_SECONDS)
 
@@ -190,13 +193,16 @@ class Dispatcher:
         return dispatched or more_to_wake
 
     def wake(self) -> bool:
-        """Let those go on whose moment has come: scheduled requests into line, waiting queues. Whether more have to."""
+        """Let those go on whose moment has come: scheduled requests into line, queues that wait for a time or a permit.
+        Whether more have to.
+        """
         entered = outbox.enter_line(self.shard, SWEEPS_A_STEP)
+        more_called = self.calls.call()
         woken = outbox.wake(self.shard, SWEEPS_A_STEP)
         if woken:
             log.debug("woken", queues=len(woken))
         self.send_tokens(woken)
-        return entered == SWEEPS_A_STEP
+        return entered == SWEEPS_A_STEP or more_called
 
     def dispatch_next(self) -> bool:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""

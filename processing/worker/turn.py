@@ -18,6 +18,9 @@ from processing.worker.recorder import AGAIN_SECONDS, Recording, Wanted
 from processing.worker.shares import Shares
 from processing.worker.watchdog import Watch
 from queues.lifecycle.lease import Lease
+from queues.lifecycle.permits import take
+from queues.notify.changes import changed
+from queues.notify.hints import work_waits
 from queues.states import QueueState
 from queues.values import Next, Work
 
@@ -58,6 +61,7 @@ class Turn:
         self.handling = 0.0  # seconds that the handlers of this claim took ..
         self._ran_before = 0  # .. and how many had run before it
         self._passed_over = 0
+        self._asked_for_permit = False  # since the last record
         self._tag = self._next_tag = 0  # the last delivery that is over, and the one that is next
 
     @property
@@ -158,6 +162,11 @@ class Turn:
         if delay is not None:
             return Verdict(None, QueueState.WAITING, delay)  # its kind holds its share of the threads
         try:
+            if work.limited:
+                self._asked_for_permit = True
+                delay = take(self.lease.queue_id, self.lease.fence, work.seq, work.kind)
+                if delay is not None:
+                    return Verdict(None, QueueState.WAITING, delay)  # until it is called
             return Attempt(self, work, kind, function).run()
         finally:
             self.run.shares.leave(kind)
@@ -229,6 +238,10 @@ class Turn:
     def recorded(self) -> None:
         """Ack after the commit: a redelivery meets the sequence check."""
         self.record_again = self._locked_since = 0.0
+        if self._asked_for_permit:
+            self._asked_for_permit = False
+            work_waits()  # there may be a permit for others now ..
+            changed(self.lease.queue_id)  # .. and this one may be held back
         if self.source is not None and self._tag:
             self.source.done(self._tag)
             self.source.settle()

@@ -20,6 +20,7 @@ from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
 from queues.lifecycle.lease import WORKERS, Lease, renew
 from queues.lifecycle.reconcile import reconcile
+from queues.limits.deployment import declare
 
 log = structlog.get_logger()
 
@@ -187,6 +188,7 @@ class Watch:
             (taken,) = cursor.fetchone()
         if taken:
             tokens.learn(outbox.token_generation())  # before anybody sends a token
+            declare()  # before anything runs
             self._locked.set()
 
     def _check_all(self) -> None:

@@ -58,6 +58,7 @@ QUEUE: dict[str, Any] = {
     "finished_per_minute": 12.0,
     "eta_seconds": 1.5,
     "blocked_by": None,
+    "limited_by": None,
 }
 TOO_MUCH = (
     Error("too-many-requests", "Too many requests; Retry-After says when to come back."),

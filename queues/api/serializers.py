@@ -143,6 +143,12 @@ class AttemptShown(serializers.Serializer[Any]):
     error = ErrorShown(allow_null=True)
 
 
+class LimitedByShown(serializers.Serializer[Any]):
+    kind = serializers.CharField()
+    reason = serializers.ChoiceField(["paused", "max_concurrency", "rate"])
+    until = serializers.DateTimeField(allow_null=True, help_text="Of a rate: when another may begin, whosesoever.")
+
+
 class QueueShown(serializers.Serializer[Any]):
     state = serializers.ChoiceField(QueueState.choices)
     paused = serializers.BooleanField()
@@ -155,6 +161,9 @@ class QueueShown(serializers.Serializer[Any]):
     finished_per_minute = serializers.FloatField(help_text="Succeeded or failed within the last minute.")
     eta_seconds = serializers.FloatField(allow_null=True, help_text="Until all of it is done at the present pace.")
     blocked_by = serializers.UUIDField(allow_null=True, help_text="The failed head that wants retry, skip or cancel.")
+    limited_by = LimitedByShown(
+        allow_null=True, help_text="The head waits because its kind is paused, or as many as may run or begin."
+    )
 
 
 class KindShown(serializers.Serializer[Any]):

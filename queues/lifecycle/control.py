@@ -16,6 +16,7 @@ from django.db.models.functions import Cast, Now
 from queues import event_log, kinds
 from queues.enqueue.accept import accept
 from queues.exceptions import NotPossible, UnknownKind
+from queues.lifecycle import permits
 from queues.lifecycle.locking import locked
 from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
@@ -47,6 +48,7 @@ def give_up(request_id: UUID, status: Status) -> None:
         if request.seq is not None and request.seq <= _claimed_to(queue):
             if status == Status.CANCELLED:
                 Request.objects.filter(id=request_id).update(cancel_asked_at=Now())
+                permits.let_go(queue.pk)  # it may be that it is being set aside
                 event_log.intervened("cancel asked", queue, request)
             return
         _end_ahead(queue, queue.requests.filter(id=request_id), status)
@@ -199,6 +201,7 @@ def go_on(queue: Any) -> None:
     if done == queue.done_seq:
         return
     queue.given_up_ahead = max(0, queue.given_up_ahead - (done - queue.done_seq))  # all that is passed was given up
+    permits.drop(queue.pk, done)
     queue.done_seq, queue.published_seq, queue.moved_at = done, max(done, queue.published_seq), queue.now
     if queue.published_seq == done:
         queue.state, queue.wake_at, queue.idle_since = QueueState.IDLE, None, queue.now

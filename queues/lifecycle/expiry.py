@@ -9,6 +9,7 @@ from queues.lifecycle.outbox import Shard
 from queues.metrics import count_given_up
 from queues.notify.changes import finished
 from queues.sql.control import EXPIRE, PASS_OVER
+from queues.sql.permits import DROP_OF
 from queues.states import Status
 
 
@@ -24,6 +25,7 @@ def expire(shard: Shard, count: int) -> int:
         ended = Counter(row.queue_id for row in rows if row.seq is not None)
         # A statement of its own: it has to see what was accepted before the queues were locked.
         PASS_OVER.rows(ids=list(ended), ended=list(ended.values()))
+        DROP_OF.rows(queues=list(ended))
     count_given_up(Counter(row.kind for row in rows), Status.EXPIRED)
     event_log.expired(rows)
     for queue_id in {row.queue_id for row in rows}:

@@ -7,8 +7,7 @@ import orjson
 
 from project.web.together import Together, Waiting
 from queues.representation.rows import RequestRow, queue_of, request_of
-from queues.sql.columns import QUEUE
-from queues.sql.reads import OWN_REQUESTS
+from queues.sql.reads import OWN_REQUESTS, QUEUE
 
 MOST_BYTES = 64 * 1024  # of a request's texts: a larger one is read by itself
 

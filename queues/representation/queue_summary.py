@@ -14,6 +14,17 @@ from queues.states import QueueState
 
 
 @dataclass(frozen=True, slots=True)
+class LimitedBy:
+    """Why the head waits for its kind: it is `paused`, or has as many as may run (`max_concurrency`), or begin (`rate`)
+    until then. When it is this user's turn others decide, too.
+    """
+
+    kind: str
+    reason: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """A queue as the API shows it."""
 
@@ -26,6 +37,7 @@ class Summary:
     finished_per_minute: float
     eta_seconds: float | None
     blocked_by: UUID | None
+    limited_by: LimitedBy | None
 
 
 def summary(user_id: UUID, session_id: UUID) -> Summary:
@@ -34,7 +46,7 @@ def summary(user_id: UUID, session_id: UUID) -> Summary:
     if row is None:
         raise SessionOver
     if row.state is None:
-        return Summary(QueueState.IDLE.value, False, 0, settings.ENV.waiting_limit, None, None, 0, 0, None)
+        return Summary(QueueState.IDLE.value, False, 0, settings.ENV.waiting_limit, None, None, 0, 0, None, None)
     return Summary(
         state=row.state,
         paused=row.paused,
@@ -45,6 +57,7 @@ def summary(user_id: UUID, session_id: UUID) -> Summary:
         finished_per_minute=finished_per_minute(row.outcomes, row.seconds),
         eta_seconds=_eta(row),
         blocked_by=row.head if row.state == QueueState.BLOCKED else None,
+        limited_by=None if row.held_kind is None else LimitedBy(row.held_kind, row.held_reason, row.held_until),
     )
 
 
@@ -52,6 +65,6 @@ def _eta(row: Any) -> float | None:
     """Seconds until all that waits is done; None while nobody can know."""
     if row.depth == 0:
         return 0.0
-    if row.seconds_each is None or row.paused or row.state == QueueState.BLOCKED:
+    if row.seconds_each is None or row.paused or row.state == QueueState.BLOCKED or row.held_kind:
         return None
     return float(round(row.depth * row.seconds_each, 3))

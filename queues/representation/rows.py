@@ -6,8 +6,7 @@ from uuid import UUID
 
 from queues.exceptions import SessionOver
 from queues.models import InLine, UserQueue
-from queues.sql.columns import QUEUE, SHOWN
-from queues.sql.reads import GIVEN_UP_BETWEEN, OWN_QUEUE, OWN_REQUEST, OWN_SESSION
+from queues.sql.reads import GIVEN_UP_BETWEEN, OWN_QUEUE, OWN_REQUEST, OWN_SESSION, QUEUE, SHOWN
 
 
 class RequestRow(InLine):

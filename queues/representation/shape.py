@@ -10,7 +10,7 @@ from django.db.models.functions import Cast
 
 from queues.models import Attempt, Request
 from queues.notify import progress
-from queues.sql.columns import JSON_COLUMNS
+from queues.sql.reads import JSON_COLUMNS
 from queues.states import AttemptOutcome, Status
 from queues.values import Accepted
 

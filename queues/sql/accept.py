@@ -46,7 +46,7 @@ ACCEPT = Statement(f"""
               SELECT count(*) FROM queues_request r WHERE r.queue_id = q.id AND r.due_at IS NOT NULL))
           {_ROOM.format(bytes="%(bytes)s::bigint")}
         RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
-                  q.paused OR q.state = 'blocked' AS stands
+                  q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
 
@@ -69,7 +69,7 @@ ACCEPT_TOGETHER = Statement(f"""
           AND q.last_seq - q.done_seq - q.given_up_ahead + v.places <= coalesce(q.waiting_limit, %(limit)s)
           {_ROOM.format(bytes="v.bytes")}
         RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
-                  q.paused OR q.state = 'blocked' AS stands
+                  q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
 

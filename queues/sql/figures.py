@@ -94,3 +94,19 @@ PERCENTILES = Statement("""
         WHERE started_at IS NOT NULL AND finished_at IS NOT NULL) ended
     GROUP BY k.kind ORDER BY count(*) DESC, k.kind
 """)
+
+# Every kind with limits here, how many of it run and wait, and for how long the first in line has waited.
+KINDS_AT_WORK = Statement("""
+    SELECT k.kind, k.most, k.rate_most, k.rate_seconds, k.paused, k.paused_by,
+           k.max_concurrency IS NOT NULL OR k.rate IS NOT NULL AS set_here,
+           k.paused OR k.most IS NOT NULL OR k.rate_most IS NOT NULL AS limited,
+           (SELECT count(*) FROM queues_permit p
+            CROSS JOIN LATERAL (SELECT * FROM queues_userqueue WHERE id = p.queue_id LIMIT 1) q
+            WHERE p.kind = k.kind AND p.called_at IS NOT NULL AND p.fence = q.fence AND q.state = 'draining'
+              AND q.done_seq < p.seq) AS running,
+           (SELECT count(*) FROM queues_permit p WHERE p.kind = k.kind AND p.called_at IS NULL) AS waiting,
+           extract(epoch FROM clock_timestamp() - (
+               SELECT p.since FROM queues_permit p WHERE p.kind = k.kind AND p.called_at IS NULL
+               ORDER BY p.since LIMIT 1))::float8 AS oldest
+    FROM queues_kindlimit k ORDER BY k.kind
+""")

@@ -1,6 +1,6 @@
 """What is new for those who follow a queue."""
 
-from queues.sql.columns import QUEUE_COLUMNS, REQUEST_COLUMNS, TEXT_COLUMNS
+from queues.sql.reads import QUEUE_COLUMNS, REQUEST_COLUMNS, TEXT_COLUMNS
 from queues.sql.statement import Statement
 
 # The queue, and the moment at which this look began.

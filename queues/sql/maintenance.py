@@ -65,3 +65,18 @@ COMPARE_COUNTERS = Statement("""
           AND r.seq > q.done_seq - %(look_back)s) behind
     WHERE q.id > %(after)s AND (q.active OR q.unpublished OR %(all)s) ORDER BY q.id LIMIT %(count)s
 """)
+
+# What workers have claimed of a kind that gets its first limit counts as running.
+ADOPT = Statement("""
+    INSERT INTO queues_permit AS p (queue_id, kind, seq, fence, since, called_at)
+    SELECT q.id, %(kind)s, claim.seq, q.fence, clock_timestamp(), clock_timestamp()
+    FROM queues_userqueue q CROSS JOIN LATERAL (
+        SELECT max(r.seq) AS seq FROM queues_request r
+        WHERE r.queue_id = q.id AND r.seq > q.done_seq AND r.seq <= q.done_seq + q.claimed
+          AND r.kind = %(kind)s AND r.finished_at IS NULL) claim
+    WHERE q.active AND q.state = 'draining' AND claim.seq IS NOT NULL
+    ON CONFLICT (queue_id) DO UPDATE SET kind = excluded.kind, seq = excluded.seq, fence = excluded.fence,
+        called_at = excluded.called_at
+    WHERE p.seq < excluded.seq
+    RETURNING queue_id
+""")

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from functools import lru_cache
 
-from queues.sql.columns import REQUEST_COLUMNS, TEXT_COLUMNS
+from queues.sql.reads import REQUEST_COLUMNS, TEXT_COLUMNS
 from queues.sql.statement import Statement
 
 # What came at once has time and place in one order; so these are read from the index of times.

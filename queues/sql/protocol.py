@@ -12,7 +12,8 @@ from queues.sql.statement import Statement
 # ready -> draining, for many queues, and the head of each with it. The head is locked so that it is read as it is now,
 # not as it was when the statement began: a cancel may have come in between. One that somebody else has locked is read
 # with the claim instead. Where a worker died lately, a queue is leased by itself and its head is not claimed yet: its
-# holder may leave it to another process (`left`), and a crash until then costs no attempt.
+# holder may leave it to another process (`left`), and a crash until then costs no attempt. `limited`: it needs a permit
+# (permits.py). These are few rows, read once a statement.
 _LEASE = """
     WITH asked AS MATERIALIZED (
         SELECT DISTINCT id FROM json_to_recordset(%(asked)s::json) AS v (id bigint) ORDER BY id
@@ -38,7 +39,9 @@ _LEASE = """
                coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
                r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace,
                extract(epoch FROM greatest(r.created_at, r.not_before))::float8 AS ready_at,
-               extract(epoch FROM r.started_at)::float8 AS began_at
+               extract(epoch FROM r.started_at)::float8 AS began_at,
+               r.kind = ANY (ARRAY (SELECT kind FROM queues_kindlimit
+                   WHERE paused OR most IS NOT NULL OR rate_most IS NOT NULL)) AS limited
         FROM queues_request r WHERE r.queue_id = lease.queue_id AND r.seq = lease.done_seq + 1
         FOR NO KEY UPDATE OF r SKIP LOCKED) head ON true
 """
@@ -56,7 +59,9 @@ CLAIMED = Statement("""
                coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
                cancel_asked_at IS NOT NULL AS cancel_asked, trace,
                extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
-               extract(epoch FROM started_at)::float8 AS began_at
+               extract(epoch FROM started_at)::float8 AS began_at,
+               kind = ANY (ARRAY (SELECT k.kind FROM queues_kindlimit k
+                   WHERE paused OR most IS NOT NULL OR rate_most IS NOT NULL)) AS limited
         FROM queues_request WHERE queue_id = claim.queue AND seq > claim.done AND seq <= claim.done + claim.count
         ORDER BY seq LIMIT claim.count) r
 """)

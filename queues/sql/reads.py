@@ -1,8 +1,29 @@
 """What an owner reads of their queue. Each asks in the same statement whether the owner's session lives."""
 
-from queues.sql.columns import QUEUE_COLUMNS, REQUEST_COLUMNS, TEXT_COLUMNS
+from django.db.models import Model
+from django.db.models.fields.generated import GeneratedField
+
+from queues.models import Request, UserQueue
 from queues.sql.definitions import DEPTH, FINISHED_LATELY, OLDEST_WAITING
 from queues.sql.statement import Statement
+
+# The columns that are read of a queue and of a request: all but the generated ones, and JSON as text.
+JSON_COLUMNS = ("payload", "result", "error")
+
+
+def _columns(model: type[Model]) -> list[str]:
+    return [
+        field.attname
+        for field in model._meta.concrete_fields
+        if field.attname not in JSON_COLUMNS and not isinstance(field, GeneratedField)
+    ]
+
+
+QUEUE, REQUEST = _columns(UserQueue), _columns(Request)
+SHOWN = [*REQUEST, *(f"{name}_text" for name in JSON_COLUMNS)]
+QUEUE_COLUMNS = ", ".join(f"q.{name} AS queue_{name}" for name in QUEUE)
+REQUEST_COLUMNS = ", ".join(f"r.{name} AS request_{name}" for name in REQUEST)
+TEXT_COLUMNS = ", ".join(f"r.{name}::text" for name in JSON_COLUMNS)
 
 # One row while the session lives, whatever it is joined to; none once it has ended.
 LIVING_SESSION = """
@@ -41,10 +62,19 @@ OWN_REQUESTS = Statement(f"""
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
 QUEUE_SUMMARY = Statement(f"""
     SELECT q.state, q.paused, {DEPTH} AS depth, q.waiting_limit, q.seconds_each, head.id AS head,
-           ({OLDEST_WAITING}) AS oldest_waiting_at, lately.outcomes, lately.seconds
+           ({OLDEST_WAITING}) AS oldest_waiting_at, lately.outcomes, lately.seconds,
+           held.kind AS held_kind, held.reason AS held_reason, held.until AS held_until
     FROM {LIVING_SESSION}
     LEFT JOIN queues_userqueue q ON q.user_id = u.id
     LEFT JOIN queues_request head ON head.queue_id = q.id AND head.seq = q.done_seq + 1 AND head.finished_at IS NULL
+    LEFT JOIN LATERAL (
+        SELECT k.kind, CASE WHEN paused THEN 'paused' WHEN full_until > clock_timestamp() THEN 'rate'
+                            ELSE 'max_concurrency' END AS reason,
+               CASE WHEN NOT paused AND full_until > clock_timestamp() THEN full_until END AS until
+        FROM queues_permit p JOIN queues_kindlimit k USING (kind) CROSS JOIN LATERAL (
+            SELECT max(s.at + make_interval(secs => k.rate_seconds)) AS full_until FROM queues_kindstart s
+            WHERE s.kind = k.kind AND s.n = k.starts + 1 - k.rate_most) first
+        WHERE p.queue_id = q.id AND p.fence IS NULL AND q.wake_at > '2999-01-01' LIMIT 1) held ON true
     CROSS JOIN LATERAL ({FINISHED_LATELY}) lately
 """)  # noqa: S608  (a constant)
 

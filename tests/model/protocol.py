@@ -13,6 +13,7 @@ Checked in every state that is reached:
 
     S1  `done` moves from n to n + 1, recorded by the holder of the newest fence
     S2  no two handlers of a user run at once, unless a lease ran out under a live worker
+    S3  no more handlers run at once than their kind's limit says, with the same exception
     L   every user whose row nobody has locked for ever can still be finished, without another fault, without waiting
         for a lease to run out under a live worker, a silent queue to answer, or somebody frozen to come back
 """
@@ -43,6 +44,10 @@ class Rules:
     each_row_its_own_guard: bool = True  # of many records in one statement one that is refused fails no other
     give_back_beside_a_slow_one: bool = True  # what has not begun in a run does not wait for a handler that is slow ..
     begin_nothing_that_may_be_given_back: bool = True  # .. and does not begin any more, if the answer to that was lost
+    ask_for_a_permit: bool = True  # of a kind with a limit nothing begins before one is free ..
+    decide_one_after_another: bool = True  # .. and of two who ask at once one sees what the other was given
+    permits_end_with_the_lease: bool = True  # nobody has to give them back: who dies, or is let go, has none
+    call_those_held_back: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Size:
     workers: int = 2
     faults: int = 1
     failures: int = 1  # attempts that fail; a user's second one blocks the queue
+    limit: int = 0  # how many may run at once of the kind that all ask for; 0: it has none
 
 
 class Row(NamedTuple):
@@ -70,6 +76,8 @@ class Row(NamedTuple):
     paused: bool = False
     locked: bool = False  # by somebody who never lets go
     attempt: int = 0
+    permit: bool = False  # under this lease
+    held_back: bool = False  # waiting, until it is called
 
 
 class Hold(NamedTuple):
@@ -83,6 +91,7 @@ class Hold(NamedTuple):
     outcome: str = ""  # of that message, not recorded yet
     seen: int = -1  # pub at the last look into an empty queue
     leaving: bool = False  # nothing of it begins any more: it is given back
+    allowed: bool = False  # it saw a permit that was free
 
 
 class Worker(NamedTuple):
@@ -195,7 +204,10 @@ class Protocol:
                 if not self.rules.skip_locked and row.state in ("waiting", "draining"):
                     return  # the leader's only thread waits for that row
                 continue
-            if row.state == "waiting" and self.rules.wake_the_waiting:
+            if row.held_back:
+                if self.rules.call_those_held_back and self.permit_is_free(state, user):
+                    yield Step(f"call {user}", self.row(state, user, state="ready"))
+            elif row.state == "waiting" and self.rules.wake_the_waiting:
                 yield Step(f"wake {user}", self.row(state, user, state="ready"))
             if row.state == "draining" and not row.alive and self.rules.sweep_dead_leases:
                 yield Step(f"sweep {user}", self.fenced(self.row(state, user, state="ready", holder=-1), user))
@@ -340,6 +352,8 @@ class Protocol:
                 continue
             if state.rows[user].locked and self.rules.skip_locked:  # its lease will run out; the thread is free
                 given_up = self.unacked(self.hold(state, index, user, None), user, hold)
+                if self.rules.permits_end_with_the_lease:  # which nobody renews
+                    given_up = self.row(given_up, user, permit=False)
                 yield Step(f"w{index} gives up {user}, whose row is locked", given_up)
             row, queue = state.rows[user], state.queues[user][hold.gen]
             name = f"w{index}: {user}"
@@ -352,7 +366,7 @@ class Protocol:
                 continue
             if hold.message and not hold.begun:
                 if not any(h and h.begun and not h.outcome for h in me.holds):  # one thread
-                    yield Step(f"{name} begins", self.hold(state, index, user, hold._replace(begun=True)))
+                    yield from self.begin(state, index, user, hold)
             elif hold.message:
                 others = (w.holds[user] for i, w in enumerate(state.workers) if i != index and w.step != "asking")
                 if not state.ran_out and any(other and other.begun and not other.outcome for other in others):
@@ -377,6 +391,37 @@ class Protocol:
             elif self.rules.republish_what_was_lost:
                 lost = self.row(self.leave(state, index, user, hold, "idle"), user, pub=row.done)
                 yield Step(f"{name} was lost by RabbitMQ", lost)
+
+    def begin(self, state: State, index: int, user: int, hold: Hold) -> Iterator[Step]:
+        """Its handler is called, if its kind lets it."""
+        name = f"w{index}: {user}"
+        begun = self.hold(state, index, user, hold._replace(begun=True))
+        if not (self.size.limit and self.rules.ask_for_a_permit):
+            yield Step(f"{name} begins", self.counted(begun))
+        elif not self.mine(state, user, hold):
+            yield Step(f"{name} is fenced out", self.unacked(self.hold(state, index, user, None), user, hold))
+        elif hold.allowed or (self.rules.decide_one_after_another and self.permit_is_free(state, user)):
+            yield Step(f"{name} begins with a permit", self.counted(self.row(begun, user, permit=True)))
+        elif self.permit_is_free(state, user):
+            yield Step(f"{name} sees a permit", self.hold(state, index, user, hold._replace(allowed=True)))
+        elif not state.rows[user].locked:
+            left = self.unacked(self.leave(state, index, user, hold, "waiting"), user, hold)
+            yield Step(f"{name} is held back", self.row(left, user, held_back=True))
+
+    def permit_is_free(self, state: State, user: int) -> bool:
+        """Whether fewer others have one than may. Of a lease that has run out nobody knows more than that."""
+        counts = [
+            row.permit and (row.alive or not self.rules.permits_end_with_the_lease)
+            for other, row in enumerate(state.rows)
+            if other != user
+        ]
+        return sum(counts) < self.size.limit
+
+    def counted(self, state: State) -> State:
+        running = sum(bool(h and h.begun and not h.outcome) for worker in state.workers for h in worker.holds)
+        if self.size.limit and running > self.size.limit and not state.ran_out:
+            raise Violation(f"S3: {running} run at once")
+        return state
 
     def record(self, state: State, index: int, me: Worker) -> Iterator[Step]:
         """All that is over, in one statement; what is locked is left out, and the holder goes on with the rest."""
@@ -456,7 +501,7 @@ class Protocol:
                 yield Step(f"{user}'s row is locked for ever", self.row(state, user, locked=True), True)
             if not row.paused:
                 yield Step(f"{user} is paused", self.row(state, user, paused=True), True)
-            if self.size.workers > 1 and not state.hung:
+            if self.size.workers > 1 and not state.hung and not self.size.limit:
                 yield Step(f"{user}'s handlers hang", state._replace(hung=(user,)), True)
             if user not in state.silent:
                 yield Step(f"{user}'s queue falls silent", state._replace(silent=(*state.silent, user)), True)
@@ -477,7 +522,14 @@ class Protocol:
     # How a state is changed.
 
     def row(self, where: State, user: int, **values: Any) -> State:
-        return where._replace(rows=put(where.rows, user, where.rows[user]._replace(**values)))
+        before = where.rows[user]
+        row = before._replace(**values)
+        over = row.done != before.done or row.state in ("idle", "waiting", "blocked")
+        if over or (row.state == "ready" and self.rules.permits_end_with_the_lease):
+            row = row._replace(permit=False)
+        if row.state != "waiting":
+            row = row._replace(held_back=False)
+        return where._replace(rows=put(where.rows, user, row))
 
     def at(self, state: State, index: int, worker: Worker) -> State:
         if worker.step == "working" and not any(worker.holds):

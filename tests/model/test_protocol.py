@@ -12,12 +12,17 @@ SMALL = [
     Size(users=1, requests=2, dispatchers=2, workers=2, faults=2, failures=1),
     Size(users=2, requests=1, dispatchers=2, workers=1, faults=2, failures=0),
     Size(users=1, requests=1, dispatchers=2, workers=2, faults=3, failures=2),
+    Size(users=2, requests=1, dispatchers=1, workers=2, faults=2, failures=0, limit=1),
 ]
 ONE_USER = Size(users=1, requests=2, dispatchers=2, workers=2, faults=1, failures=1)
 TWO_USERS = Size(users=2, requests=1, dispatchers=2, workers=1, faults=1, failures=0)
 NEEDS_TWO_USERS = ("skip_locked", "set_silent_aside", "each_row_its_own_guard")  # it is the bystander who would wait
 BESIDE_A_SLOW_ONE = Size(users=2, requests=1, dispatchers=1, workers=2, faults=2, failures=0)
 NEEDS_A_SLOW_ONE = ("give_back_beside_a_slow_one", "begin_nothing_that_may_be_given_back")
+OF_A_LIMITED_KIND = Size(users=2, requests=1, dispatchers=1, workers=2, faults=2, failures=0, limit=1)
+NEEDS_A_LIMIT = (
+    "ask_for_a_permit", "decide_one_after_another", "permits_end_with_the_lease", "call_those_held_back",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("size", SMALL, ids=str)
@@ -30,12 +35,14 @@ def test_every_state_keeps_every_promise(size: Size) -> None:
 @pytest.mark.parametrize("rule", [field.name for field in fields(Rules)])
 def test_without_any_of_its_rules_the_protocol_breaks(rule: str) -> None:
     size = TWO_USERS if rule in NEEDS_TWO_USERS else BESIDE_A_SLOW_ONE if rule in NEEDS_A_SLOW_ONE else ONE_USER
+    size = OF_A_LIMITED_KIND if rule in NEEDS_A_LIMIT else size
     walked = everywhere(Protocol(size, replace(Rules(), **{rule: False})))
     assert walked.broken
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_long_walks_at_random_through_a_large_one_come_to_their_end(seed: int) -> None:
-    size = Size(users=3, requests=3, dispatchers=3, workers=3, faults=8, failures=4)
-    walked = at_random(Protocol(size, Rules()), seed, walks=150)
-    assert not walked.broken, (walked.broken, walked.trail[-30:])
+    for limit in (0, 2):
+        size = Size(users=3, requests=3, dispatchers=3, workers=3, faults=8, failures=4, limit=limit)
+        walked = at_random(Protocol(size, Rules()), seed, walks=100)
+        assert not walked.broken, (walked.broken, walked.trail[-30:])

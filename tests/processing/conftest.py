@@ -84,6 +84,7 @@ def _empty_by_delete() -> Iterator[None]:
                 " DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
                 " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM django_admin_log;"
                 " DELETE FROM queues_leadership; DELETE FROM django_session;"
+                " DELETE FROM queues_permit; DELETE FROM queues_kindlimit; DELETE FROM queues_kindstart;"
                 " DELETE FROM queues_tokenqueue;"
                 " DELETE FROM accounts_mail; DELETE FROM accounts_invitation;"
                 " DELETE FROM accounts_session; DELETE FROM accounts_user_groups;"

@@ -11,6 +11,7 @@ import pytest
 
 from processing.handlers import HandlerRequest, WrongHandler, handler
 from project.start import place
+from queues import kinds
 from tests.processing import kinds as _kinds
 from tests.processing.crew import Hand, new_user, requests_of, submit
 
@@ -62,6 +63,17 @@ def at(function: Callable[..., Any]) -> str:
         ({"max_attempts": 0}, build, "'test.new' has max_attempts=0: write a whole number from 1."),
         ({"max_attempts": "3"}, build, "'test.new' has max_attempts='3': write a whole number from 1."),
         ({"version": 1.5}, build, "'test.new' has version=1.5: write a whole number from 1."),
+        ({"max_concurrency": 0}, build, "'test.new' has max_concurrency=0: write a whole number from 1."),
+        ({"max_concurrency": "2"}, build, "'test.new' has max_concurrency='2': write a whole number from 1."),
+        *(
+            (
+                {"rate": rate},
+                build,
+                f"'test.new' has rate={rate!r}: write up to 100000 for a time, as in '100/m', '5/10s', '1000/h' or "
+                "'20/d'.",
+            )
+            for rate in ("x/y", "0/m", "-1/m", 100, "100", "1/0s", "200000/s", "1/w")
+        ),
         ({"schema": dict}, build, "'test.new' has schema=<class 'dict'>: write a class made from pydantic.BaseModel."),
         ({"time_limit": "60"}, build, "'test.new' has time_limit='60': write a number of seconds."),
         (
@@ -121,3 +133,22 @@ def test_the_readmes_handler_runs_as_it_stands(hand: Hand, readme: str) -> None:
         (request,) = requests_of(user)
     assert (request.status, request.result, request.on_failure) == ("succeeded", {"pages": 2}, "block")
     assert request.max_attempts == 5
+
+
+def test_versions_of_a_kind_share_its_limits() -> None:
+    with _kinds.kept():
+        handler("test.new", max_concurrency=2, rate="60/m")(build)
+        handler("test.new", version=2)(build)
+        handler("test.new", version=3, rate="60/1m")(build)
+        assert kinds.declared_limits()["test.new"] == (2, kinds.Rate(60, 60))
+        with pytest.raises(WrongHandler) as refused:
+            handler("test.new", version=4, max_concurrency=3)(build)
+    assert str(refused.value) == (
+        f"{at(build)}: 'test.new' has max_concurrency=3, its version 1 2: limits are of all versions together. "
+        "Write the same, or leave it out."
+    )
+
+
+@pytest.mark.parametrize("text", ["100/m", "5/10s", "1000/h", "20/d", "7/90m"])
+def test_a_rate_is_written_as_it_is_read(text: str) -> None:
+    assert str(kinds.Rate.parse(text)) == text

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.django_db
 def test_the_queue_of_one_who_never_asked_for_anything_is_idle(alice: Caller) -> None:
     assert alice.get("queue").json == {
         "state": "idle", "paused": False, "depth": 0, "limit": 1000, "oldest_waiting_at": None, "running": None,
-        "finished_per_minute": 0, "eta_seconds": 0, "blocked_by": None,
+        "finished_per_minute": 0, "eta_seconds": 0, "blocked_by": None, "limited_by": None,
     }  # fmt: skip
     assert not UserQueue.objects.exists()
 

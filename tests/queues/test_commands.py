@@ -22,7 +22,7 @@ from queues.management.command_base import Exit, positive, shown, span
 from queues.management.commands import failed as failed_command
 from queues.management.commands import queue as queue_command
 from queues.management.commands import queues as queues_command
-from queues.models import Attempt, OperatorAction, Request, UserQueue
+from queues.models import Attempt, KindLimit, OperatorAction, Request, UserQueue
 from queues.operations import selectors
 from queues.states import QueueState, Status
 from scripts.place import ROOT
@@ -517,3 +517,49 @@ def test_whoever_has_seen_enough_ends_it_without_a_traceback(transactional_db: N
         ran.stdout.close()
         said = ran.stderr.read().decode()
     assert (ran.wait(60), said.strip()) == (Exit.REFUSED, "CommandError: Nobody reads on; the rest was not done.")
+
+
+# Kinds
+
+
+def test_a_kind_is_paused_limited_and_let_go_by_command() -> None:
+    assert run("kind", "pause", "demo.echo", "--yes", "--reason", "why not").status == Exit.DONE
+
+    def now() -> dict[str, Any]:
+        (row,) = [row for row in run("kind", "list", "--json").json if row["kind"] == "demo.echo"]
+        return dict(row)
+
+    assert now()["paused"]
+    assert KindLimit.objects.get(kind="demo.echo").paused_by.endswith(": why not")
+    assert run("kind", "resume", "demo.echo", "--yes").status == Exit.DONE
+    assert run("kind", "limit", "demo.echo", "--max-concurrency", 3, "--rate", "5/10s", "--yes").status == Exit.DONE
+    assert {name: now()[name] for name in ("paused", "max_concurrency", "rate", "set_here", "running", "waiting")} == {
+        "paused": False, "max_concurrency": 3, "rate": "5/10s", "set_here": True, "running": 0, "waiting": 0,
+    }  # fmt: skip
+    assert run("kind", "limit", "demo.echo", "--rate", "none", "--yes").status == Exit.DONE
+    assert (now()["max_concurrency"], now()["rate"]) == (3, None)
+    assert run("kind", "limit", "demo.echo", "--reset", "--yes").status == Exit.DONE
+    assert (now()["set_here"], now()["running"]) == (False, None)
+    assert [action.command for action in OperatorAction.objects.order_by("id")][:2] == [
+        "kind pause demo.echo", "kind resume demo.echo",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["pause", "no.kind"], Exit.NOT_FOUND, "There is no kind 'no.kind'"),
+        (["limit", "no.kind", "--rate", "1/m"], Exit.NOT_FOUND, "There is no kind 'no.kind'"),
+        (["limit", "demo.echo", "--rate", "x/y"], Exit.USAGE, "--rate x/y: write up to 100000 for a time"),
+        (["limit", "demo.echo", "--max-concurrency", "0"], Exit.USAGE, "write a whole number from 1, or none."),
+        (["limit", "demo.echo", "--max-concurrency=-2"], Exit.USAGE, "write a whole number from 1, or none."),
+        (["limit", "demo.echo"], Exit.USAGE, "Give --max-concurrency or --rate, or --reset alone."),
+        (["limit", "demo.echo", "--reset", "--rate", "1/m"], Exit.USAGE, "or --reset alone."),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_of_a_kind_changes_nothing(words: list[str], status: int, said: str) -> None:
+    ran = run("kind", *words, "--yes")
+    assert ran.status == status
+    assert said in ran.said + ran.err
+    assert not KindLimit.objects.exists()

@@ -58,6 +58,7 @@ class Queue:
     finished_per_minute: float
     eta_seconds: float | None
     blocked_by: str | None
+    limited_by: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, shown: dict[str, Any]) -> Self:
