@@ -15,7 +15,7 @@ from queues.api.fast_path import FastPath
 from queues.models import Request
 from tests.processing.kinds import kept
 from tests.queues.api import Caller
-from tests.queues.test_fast_path import Recorded, call
+from tests.queues.fast_path.conftest import Recorded, call
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

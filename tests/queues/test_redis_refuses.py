@@ -24,9 +24,9 @@ from scripts.place import free_port
 from scripts.servers.redis import Redis
 from tests.accounts.people import PASSWORD, Api
 from tests.queues.api import Caller
+from tests.queues.fast_path.conftest import Recorded, call
 from tests.queues.rows import with_queues
 from tests.queues.test_api_waiting import ask
-from tests.queues.test_fast_path import Recorded, call
 from tests.queues.threads import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
