@@ -1,0 +1,74 @@
+"""Operators and viewers before the admin, and a queue of bob's to steer."""
+
+import importlib
+import re
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.models import Group
+from django.test import Client
+
+from accounts.models import User
+from queues.admin import alarms, dashboard
+
+QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
+GROUPS = importlib.import_module("queues.migrations.0008_groups")
+
+
+@pytest.fixture(autouse=True)
+def servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The board asks no server: the threads that do keep connections, and the database could not be dropped."""
+    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "ok"))
+
+
+@pytest.fixture
+def groups(db: None) -> None:
+    """As the migration makes them; a test that empties the database takes them away."""
+    GROUPS.make_groups(apps, None)
+
+
+def member_of(group: str) -> Client:
+    user = User.objects.create_user(f"the-{group}", is_staff=True)
+    user.groups.add(Group.objects.get(name=group))
+    client = Client(raise_request_exception=True)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def operator(groups: None) -> Client:
+    return member_of("operator")
+
+
+@pytest.fixture
+def viewer(groups: None) -> Client:
+    return member_of("viewer")
+
+
+@pytest.fixture
+def bob() -> User:
+    return User.objects.create_user("bob-the-builder")
+
+
+def chosen(action: str, *rows: Any, **more: Any) -> dict[str, Any]:
+    return {"action": action, "_selected_action": [str(row.pk) for row in rows], **more}
+
+
+def ask(client: Client, path: str, action: str, *rows: Any, **more: Any) -> Any:
+    """The confirmation page."""
+    page = client.post(path, chosen(action, *rows, **more))
+    assert page.status_code == 200, page
+    return page
+
+
+def act(client: Client, path: str, action: str, *rows: Any, **more: Any) -> str:
+    """Ask, confirm and go on until it is done; the page that is seen then."""
+    answer = ask(client, path, action, *rows, **more)
+    data = {**chosen(action, *rows, **more), "reason": "ticket 4711", **more}
+    for _ in range(100):
+        token = re.search(r'name="progress" value="([^"]+)"', answer.content.decode())
+        if token is None:
+            break
+        answer = client.post(path, {**data, "progress": token[1]}, follow=True)
+    return str(answer.content.decode())
