@@ -14,7 +14,8 @@ from processing.handlers import HandlerRequest
 from processing.worker import drain
 from processing.worker.watchdog import Watch
 from tests.processing import kinds
-from tests.processing.crew import Hand, Journal, Wire
+from tests.processing.crew import Hand, Wire
+from tests.processing.journal import Journal
 
 Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
 

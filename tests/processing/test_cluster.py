@@ -15,7 +15,8 @@ from processing.broker import tokens
 from processing.broker.rabbitmq import Publisher, queue_name
 from queues.models import Attempt, Request, UserQueue
 from tests.processing.cluster import Cluster, Node
-from tests.processing.crew import Journal, all_done, new_user, queue_of, submit, until
+from tests.processing.crew import all_done, new_user, queue_of, submit, until
+from tests.processing.journal import Journal
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -19,7 +19,6 @@ from processing.broker import tokens
 from processing.broker.rabbitmq import queue_name
 from queues.models import Attempt
 from tests.processing.crew import (
-    Journal,
     Wire,
     all_done,
     new_user,
@@ -30,6 +29,7 @@ from tests.processing.crew import (
     submit_with_one_attempt_left,
     until,
 )
+from tests.processing.journal import Journal
 
 RUN = Path(__file__).parent / "run.py"
 GRACE_SECONDS = 3.0  # of which a process of its own has 1

@@ -10,7 +10,6 @@ from processing.worker import drain, isolation
 from queues.lifecycle.lease import Lease
 from tests.processing.crew import (
     Hand,
-    Journal,
     new_user,
     queue_of,
     requests_of,
@@ -18,6 +17,7 @@ from tests.processing.crew import (
     submit_with_one_attempt_left,
     until,
 )
+from tests.processing.journal import Journal
 
 RUN = Path(__file__).parent / "run.py"
 

@@ -25,7 +25,8 @@ from queues.lifecycle import lease
 from queues.models import Request, UserQueue
 from queues.sql import protocol
 from queues.sql.statement import Statement
-from tests.processing.crew import Crew, Journal, Wire, all_done, new_user, queue_of, submit, until
+from tests.processing.crew import Crew, Wire, all_done, new_user, queue_of, submit, until
+from tests.processing.journal import Journal
 
 _numbers = itertools.count()
 chance = random.Random()  # noqa: S311

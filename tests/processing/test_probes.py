@@ -30,7 +30,8 @@ from project.telemetry.probe_server import PortUnusable, Probes
 from queues.lifecycle.outbox import Shard
 from scripts.place import free_port
 from scripts.servers.process import descendants
-from tests.processing.crew import Journal, all_done, new_user, submit, until
+from tests.processing.crew import all_done, new_user, submit, until
+from tests.processing.journal import Journal
 
 RUN = Path(__file__).parent / "run.py"
 START_SECONDS = 90
