@@ -18,8 +18,8 @@ from queues.sql.accept import ACCEPT_TOGETHER  # noqa: E402
 from queues.sql.statement import Statement  # noqa: E402
 
 JOINED = """JOIN accounts_user u ON u.id = q.user_id
-JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id
-WHERE q.user_id = asked.user_id AND u.is_active AND s.ended_at IS NULL"""
+JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id AND s.ended_at IS NULL
+WHERE q.user_id = asked.user_id AND u.is_active"""
 
 
 def unchecked(text: str) -> str:

@@ -4,11 +4,12 @@
 that says what to write instead. project/settings.py makes Django's own settings from them.
 """
 
+import json
 import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from django.core.exceptions import ImproperlyConfigured
 from pydantic import Field, ValidationError, field_validator
@@ -21,6 +22,11 @@ DEVELOPMENT_SECRET = "development-only-" + "0" * 40  # refused outside DEBUG
 
 
 OPTIONAL_KINDS = {"demo": "processing.demo", "http.call": "processing.http_call"}
+
+# What the promises of `ingest_kafka` rest on, and what has a setting of its own.
+KAFKA_OURS = frozenset(
+    {"bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "auto.offset.reset"}
+)
 
 
 def named(text: str) -> list[str]:
@@ -146,6 +152,33 @@ class Environment(BaseSettings):
     webhook_retention_days: float = Field(14, gt=0, description="How long deliveries are listed.")
     webhook_calls_per_minute: int = Field(60, ge=1, description="Changes, tests and resends of a user's webhooks.")
 
+    kafka_brokers: str = Field("", description="Where manage.py ingest_kafka finds Kafka: host:9092,host:9092.")
+    kafka_topics: str = Field("requests", min_length=1, description="The topics it reads, comma-separated.")
+    kafka_group: str = Field("ordered-work", min_length=1, description="Its consumer group.")
+    kafka_user: str = Field(
+        "key",
+        pattern=r"^(key|header:\S+|payload:[^.]+(\.[^.]+)*)$",
+        description="Where a message names its user, by id or name: key, header:NAME or payload:path.to.field.",
+    )
+    kafka_config: str = Field(
+        "", description='More properties of librdkafka as a JSON object: {"security.protocol": "SASL_SSL"} ..'
+    )
+    kafka_rejected_retention_days: float = Field(90, ge=0, description="How long rejected ones stay; 0: for ever.")
+
+    @field_validator("kafka_config")
+    @classmethod
+    def _properties(cls, text: str) -> str:
+        try:
+            asked = json.loads(text or "{}")
+        except ValueError:
+            asked = None
+        if not isinstance(asked, dict):
+            raise ValueError('write a JSON object: {"security.protocol": "SASL_SSL"}')
+        ours = sorted(asked.keys() & KAFKA_OURS)
+        if ours:
+            raise ValueError(f"{', '.join(ours)}: set by ingest_kafka itself, or by another setting")
+        return text
+
     @field_validator("rabbitmq_url")
     @classmethod
     def _addresses(cls, value: str) -> str:
@@ -197,7 +230,7 @@ def read_environment() -> Environment:
         sentences = []
         for error in wrong.errors():
             name = str(error["loc"][0])
-            shown = "" if name in ("secret_key", "token_keys", "email_url") else f"={error['input']!r}"
+            shown = "" if name in ("secret_key", "token_keys", "email_url", "kafka_config") else f"={error['input']!r}"
             meant = Environment.model_fields[name].description
             sentences.append(f"{name.upper()}{shown} does not fit: {error['msg']}. What it is: {meant}")
         raise ImproperlyConfigured(" ".join(sentences)) from None
@@ -206,6 +239,11 @@ def read_environment() -> Environment:
     if env.email_url and not env.debug and "public_url" not in env.model_fields_set:
         raise ImproperlyConfigured("PUBLIC_URL is not set. Links in mails need it: PUBLIC_URL=https://work.example.com")
     return env
+
+
+def kafka_properties(env: Environment) -> dict[str, Any]:
+    """What KAFKA_CONFIG says, and where the brokers are."""
+    return {**json.loads(env.kafka_config or "{}"), "bootstrap.servers": env.kafka_brokers}
 
 
 def optional_kinds(env: Environment) -> list[str]:

@@ -69,6 +69,7 @@ INSTALLED_APPS = [
     "queues.page",
     "processing",
     "processing.schedules",
+    "processing.kafka",
     *(OPTIONAL_KINDS[kinds] for kinds in optional_kinds(ENV)),
     *(["processing.webhooks"] if ENV.webhooks else []),
     *extra_apps(ENV.extra_apps),

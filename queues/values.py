@@ -53,10 +53,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One submission of somebody, in a session, by the call that `trace` names."""
+    """One submission of somebody, in a session if there is one, by the call that `trace` names."""
 
     user_id: UUID
-    session_id: UUID
+    session_id: UUID | None
     submission: Submission
     trace: str
 

@@ -254,6 +254,7 @@ SQL = re.compile(
 WITH_SQL = {
     "accounts/mail/delivery.py": "one statement of its own",
     "accounts/retention.py": "its statements stand by name at its top",
+    "processing/kafka/statements.py": "an app that the core does not import has its own",
     "processing/webhooks/statements.py": "an app that the core does not import has its own",
     "project/admin/base.py": "the planner's estimate of any table",
     "project/postgresql/base.py": "the session itself",
@@ -279,7 +280,7 @@ def test_sql_stands_by_name_in_one_place() -> None:
 
 def test_each_statement_says_why_it_is_so() -> None:
     bare = []
-    for path in [*files("queues/sql"), ROOT / "processing/webhooks/statements.py"]:
+    for path in [*files("queues/sql"), *(ROOT / name for name in WITH_SQL if name.endswith("statements.py"))]:
         lines = path.read_text().splitlines()
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _called(node.value) == "Statement":

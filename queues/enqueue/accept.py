@@ -15,7 +15,8 @@ from queues.exceptions import QueueFull, SessionOver, TooManyBytes
 from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.notify.changes import changed
-from queues.sql.accept import ACCEPT, ACCEPT_TOGETHER, OPEN_QUEUE
+from queues.sql.accept import ACCEPT, ACCEPT_MESSAGES, ACCEPT_TOGETHER, OPEN_QUEUE
+from queues.sql.statement import Statement
 from queues.values import Accepted, Ask, Submission
 
 NO_LIMIT = 2**62
@@ -57,6 +58,15 @@ def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
     missing: `accept` says why, or waits for the queue's lock, or makes the queue. To tell those who watch the queues
     is left to the caller.
     """
+    return _accept_together(ACCEPT_TOGETHER, asks)
+
+
+def accept_messages(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
+    """The same for asks without a session, in the caller's transaction: active users' are taken."""
+    return _accept_together(ACCEPT_MESSAGES, asks)
+
+
+def _accept_together(statement: Statement, asks: Sequence[Ask]) -> dict[UUID, Accepted]:
     users: dict[UUID, dict[str, Any]] = {}
     told = []
     nothing = {"places": 0, "bytes": 0}
@@ -66,7 +76,7 @@ def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
             user["places"] += 1
             told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace))
             user["bytes"] += told[-1]["bytes"]
-    rows = ACCEPT_TOGETHER.rows(
+    rows = statement.rows(
         limit=settings.ENV.waiting_limit,
         **_most_bytes(),
         asked=orjson.dumps(list(users.values())).decode(),
@@ -74,9 +84,7 @@ def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
     )
     found = {row.id: row for row in rows}
     taken = [ask for ask in asks if ask.submission.id in found]
-    count_accepted([ask.submission.kind for ask in taken])
-    for ask in taken:
-        event_log.accepted(ask.user_id, [ask.submission], [found[ask.submission.id]], ask.trace)
+    transaction.on_commit(partial(_tell_together, taken, found))
     return {ask.submission.id: _accepted(ask.submission, found[ask.submission.id]) for ask in taken}
 
 
@@ -127,6 +135,13 @@ def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], tra
     count_accepted([submission.kind for submission in submissions])
     event_log.accepted(user_id, submissions, rows, trace)
     changed(rows[0].queue_id)
+
+
+def _tell_together(taken: Sequence[Ask], rows: dict[UUID, Any]) -> None:
+    """Count and log what was committed."""
+    count_accepted([ask.submission.kind for ask in taken])
+    for ask in taken:
+        event_log.accepted(ask.user_id, [ask.submission], [rows[ask.submission.id]], ask.trace)
 
 
 def open_queue(user_id: UUID) -> int:

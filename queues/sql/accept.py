@@ -50,28 +50,36 @@ ACCEPT = Statement(f"""
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
 
-# The same for several users, each with a session and nothing scheduled. It waits for nobody's lock, so one user's
-# queue never holds up another's, and it deadlocks with nobody: what is locked is left out, as is what ACCEPT refuses.
-ACCEPT_TOGETHER = Statement(f"""
+# The same for several users, with nothing scheduled. It waits for nobody's lock, so one user's queue never holds up
+# another's, and it deadlocks with nobody: what is locked is left out, as is what ACCEPT refuses.
+_TOGETHER = """
     WITH asked AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(asked)s::json) AS v (
             user_id uuid, session_id uuid, places bigint, bytes bigint)
     ), unlocked AS (
         SELECT q.id, asked.places, asked.bytes FROM asked CROSS JOIN LATERAL (
             SELECT q.id FROM queues_userqueue q JOIN accounts_user u ON u.id = q.user_id
-            JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id
-            WHERE q.user_id = asked.user_id AND u.is_active AND s.ended_at IS NULL
+            {session}
+            WHERE q.user_id = asked.user_id AND u.is_active
             FOR NO KEY UPDATE OF q SKIP LOCKED) q
     ), queue AS (
         UPDATE queues_userqueue q SET last_seq = last_seq + v.places, bytes_stored = bytes_stored + v.bytes
         FROM unlocked v
         WHERE q.id = v.id AND q.id = ANY (ARRAY (SELECT id FROM unlocked)) -- bounds the scan, whatever join is planned
           AND q.last_seq - q.done_seq - q.given_up_ahead + v.places <= coalesce(q.waiting_limit, %(limit)s)
-          {_ROOM.format(bytes="v.bytes")}
+          {room}
         RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
                   q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
-    ), {_REQUESTS}
-""")  # noqa: S608  # of constants
+    ), {requests}
+"""
+_PARTS = {"room": _ROOM.format(bytes="v.bytes"), "requests": _REQUESTS}
+_SESSION = "JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id AND s.ended_at IS NULL"
+
+# Each with a session.
+ACCEPT_TOGETHER = Statement(_TOGETHER.format(session=_SESSION, **_PARTS))
+
+# For what comes from nobody's session: messages of Kafka.
+ACCEPT_MESSAGES = Statement(_TOGETHER.format(session="", **_PARTS))
 
 # The first time a user asks for anything. Two at once: one of them makes it.
 OPEN_QUEUE = Statement("INSERT INTO queues_userqueue (user_id) VALUES (%(user)s) ON CONFLICT (user_id) DO NOTHING")

@@ -81,7 +81,8 @@ def _empty_by_delete() -> Iterator[None]:
     def empty(*_: object, **__: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute(
-                "DELETE FROM webhooks_delivery; DELETE FROM webhooks_webhook;"
+                "DELETE FROM kafka_event; DELETE FROM kafka_rejectedmessage;"
+                " DELETE FROM webhooks_delivery; DELETE FROM webhooks_webhook;"
                 " DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
                 " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM django_admin_log;"
                 " DELETE FROM queues_leadership; DELETE FROM django_session;"

@@ -1,0 +1,187 @@
+"""`manage.py ingest_kafka` in processes: rebalanced, stopped, killed, cut off; nothing is lost and nothing doubled."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import orjson
+import pytest
+
+from accounts.models import User
+from processing.kafka.models import Event
+from queues.models import Request
+from scripts.place import free_port
+from tests.processing.crew import new_user, requests_of, until
+from tests.processing.kafka.brokers import QUICK, Broker, event, mesh, mock_cluster
+from tests.queues.commands import run
+
+ROOT = Path(__file__).resolve().parents[3]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Ingesters:
+    def __init__(self, broker: Broker, topic: str, output: Path) -> None:
+        self.output = output
+        self.environ = {
+            "KAFKA_BROKERS": broker.address,
+            "KAFKA_TOPICS": topic,
+            "KAFKA_GROUP": f"{topic}-readers",
+            "KAFKA_CONFIG": orjson.dumps(QUICK).decode(),
+        }
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *options: str) -> subprocess.Popen[bytes]:
+        with self.output.open("ab") as output:
+            command = [sys.executable, "manage.py", "ingest_kafka", *options]
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | self.environ, stdout=output, stderr=subprocess.STDOUT
+            )
+        self.running.append(process)
+        return process
+
+    def said(self, what: str) -> int:
+        return self.output.read_text(errors="replace").count(what)
+
+    def end(self) -> None:
+        for process in self.running:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def users() -> list[User]:
+    return [new_user() for _ in range(20)]
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    with mock_cluster() if getattr(request, "param", "mock") == "mock" else mesh(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def ingesters(broker: Broker, tmp_path: Path) -> Iterator[Ingesters]:
+    found = Ingesters(broker, broker.topic(), tmp_path / "ingesters.log")
+    yield found
+    found.end()
+
+
+def send(broker: Broker, topic: str, users: list[User], numbers: range) -> None:
+    """Each user's in one partition, as a key has it."""
+    for number in numbers:
+        at = number % len(users)
+        broker.send(topic, event(number), key=users[at].username, partition=at % 4)
+    broker.flush()
+
+
+def check(users: list[User], count: int) -> None:
+    """All, once, each user's in order."""
+    for at, user in enumerate(users):
+        assert [one.payload for one in requests_of(user)] == list(range(at, count, len(users)))
+    assert Event.objects.count() == count
+
+
+@pytest.mark.parametrize("broker", ["mock", "mesh"], indirect=True)
+def test_kills_stops_and_rebalances_lose_nothing_and_double_nothing(
+    broker: Broker, ingesters: Ingesters, users: list[User]
+) -> None:
+    topic, count = ingesters.environ["KAFKA_TOPICS"], 0
+    ingesters.start()
+    for round_ in range(4):
+        send(broker, topic, users, range(count, count + 1_000))
+        count += 1_000
+        some = count - 900
+        until(lambda some=some: Request.objects.count() >= some, 60, "it reads on")
+        process = ingesters.running[-1]
+        ingesters.start()  # rebalances
+        process.send_signal(signal.SIGTERM if round_ % 2 else signal.SIGKILL)
+        status = process.wait(20)
+        assert status == (0 if round_ % 2 else -signal.SIGKILL)
+    until(lambda: Request.objects.count() == count, 90, "all are accepted")
+    check(users, count)
+    until(lambda: sum(broker.committed(topic, f"{topic}-readers", at) for at in range(4)) == count, 60, "committed")
+
+
+def test_two_share_the_partitions_and_one_takes_over(broker: Broker, ingesters: Ingesters, users: list[User]) -> None:
+    topic = ingesters.environ["KAFKA_TOPICS"]
+    first, second = ingesters.start(), ingesters.start()
+    until(lambda: ingesters.said("kafka_assigned") >= 2, 60, "both have some")
+    send(broker, topic, users, range(2_000))
+    until(lambda: Request.objects.count() == 2_000, 60, "all are accepted")
+    first.send_signal(signal.SIGSTOP)
+    send(broker, topic, users, range(2_000, 3_000))
+    until(lambda: Request.objects.count() == 3_000, 60, "the other one takes over")
+    first.send_signal(signal.SIGCONT)
+    send(broker, topic, users, range(3_000, 4_000))
+    until(lambda: Request.objects.count() == 4_000, 60, "all are accepted")
+    check(users, 4_000)
+    for process in (first, second):
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_broker_that_is_silent_for_a_while_is_read_on(
+    broker: Broker, ingesters: Ingesters, users: list[User]
+) -> None:
+    topic, port = ingesters.environ["KAFKA_TOPICS"], free_port()
+    ingesters.start("--health-port", str(port))
+    send(broker, topic, users, range(500))
+    until(lambda: Request.objects.count() == 500, 60, "all are accepted")
+
+    def answers(what: str) -> dict[str, object]:
+        with urlopen(f"http://127.0.0.1:{port}/{what}", timeout=5) as answer:
+            return {"status": answer.status, "body": answer.read().decode()}
+
+    until(lambda: '"kafka":"ok"' in str(answers("health/ready")["body"]).replace(" ", ""), 20, "it is ready")
+    assert "ordered_work_kafka_messages_total" in str(answers("metrics")["body"])
+    broker.process.send_signal(signal.SIGSTOP)
+    time.sleep(8)  # longer than a session: the group forgets its member
+    assert answers("health/live")["status"] == 200
+    broker.process.send_signal(signal.SIGCONT)
+    send(broker, topic, users, range(500, 1_000))
+    until(lambda: Request.objects.count() == 1_000, 90, "all are accepted")
+    check(users, 1_000)
+
+
+def test_topics_are_made_at_start_by_those_who_ask_for_it(tmp_path: Path, users: list[User]) -> None:
+    with mesh(tmp_path) as broker:
+        ingesters = Ingesters(broker, "orders,mails", tmp_path / "ingesters.log")
+        try:
+            ingesters.start("--create-topics", "4")
+            until(lambda: {"orders", "mails"} <= set(broker.admin.list_topics(timeout=10).topics), 60, "they are there")
+            assert len(broker.admin.list_topics(timeout=10).topics["orders"].partitions) == 4
+            send(broker, "orders", users, range(100))
+            until(lambda: Request.objects.count() == 100, 60, "all are accepted")
+            again = ingesters.start("--create-topics", "4")
+            until(lambda: ingesters.said("ingesting") == 2, 60, "topics that are there are left alone")
+            assert again.poll() is None
+        finally:
+            ingesters.end()
+
+
+def test_the_guides_first_message_and_commands_work(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "kafka.md").read_text()
+    (program,) = re.findall(r"^```python\n(.+?)^```", guide, re.DOTALL | re.MULTILINE)
+    (options,) = re.findall(r"ingest_kafka (--create-topics \d+)", guide)
+    ada = User.objects.create(username="ada")
+    with mesh(tmp_path) as broker:
+        ingesters = Ingesters(broker, "requests", tmp_path / "ingesters.log")
+        try:
+            ingesters.start(*options.split())
+            until(lambda: ingesters.said("ingesting"), 60, "the topic is there")
+            told = program.replace("localhost:9092", broker.address)
+            subprocess.run([sys.executable, "-c", told], check=True, timeout=60)
+            until(lambda: requests_of(ada), 60, "it is a request")
+        finally:
+            ingesters.end()
+    assert requests_of(ada)[0].payload == {"n": 1}
+    for command in re.findall(r"^manage\.py (kafka rejected list.*)$", guide, re.MULTILINE):
+        assert run(*shlex.split(command)).status == 0
