@@ -14,8 +14,8 @@ from django.db import DatabaseError, connection
 
 from processing import metrics
 from processing.broker import token_sender
+from processing.broker.errors import BrokerUnavailable, QueueUnavailable
 from processing.broker.fetcher import Fetcher
-from processing.broker.rabbitmq import BrokerUnavailable, QueueUnavailable
 from processing.worker import recorder
 from processing.worker.isolation import Isolation
 from processing.worker.next_queues import NextQueues

@@ -9,8 +9,9 @@ import structlog
 from django.conf import settings
 
 from processing import handlers, metrics
+from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Source
-from processing.broker.rabbitmq import QueueGone, queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.outcomes import Verdict, raised, without_running

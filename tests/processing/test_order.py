@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from accounts.models import User
-from processing.broker.rabbitmq import Pointer
+from processing.broker.pointers import Pointer
 from processing.dispatch import dispatcher
 from processing.worker import drain
 from processing.worker.watchdog import Watch
