@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from datetime import datetime
+from math import inf
 from typing import Protocol
 
 import structlog
@@ -75,6 +76,10 @@ class Turn:
     def awaits(self) -> bool:
         """Whether it goes on as soon as its next message is here."""
         return self.then is None and not self.record_again
+
+    def read(self, source: Source) -> None:
+        """Its messages come from there now. Delivery tags of an earlier source mean nothing to this one."""
+        self.source, self._tag, self._next_tag = source, 0, 0
 
     def begin(self, claim: list[Work]) -> None:
         """These are claimed, and run next."""
@@ -199,12 +204,12 @@ class Turn:
         return self.then is not None or self.recording.passed > 0
 
     @property
-    def is_due(self) -> bool:
-        """Whether that has waited for as long as it may."""
+    def due_at(self) -> float:
+        """When that has waited for as long as it may, on the monotonic clock."""
         if not self.is_pending:
-            return False
-        ended = self.then is not None and time.monotonic() - self._ended >= settings.ENV.record_after_ms / 1000
-        return ended or self.recording.is_due
+            return inf
+        since = self.recording.oldest if self.recording.passed else self._ended
+        return (since if self.then is None else min(since, self._ended)) + settings.ENV.record_after_ms / 1000
 
     def wanted(self) -> Wanted:
         """What is to be recorded of it, and how it goes on."""
