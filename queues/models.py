@@ -157,6 +157,9 @@ class Request(InLine, models.Model):
     )
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="retries", db_index=False)
     trace = models.CharField(max_length=64, blank=True, help_text="X-Request-ID of the HTTP request that brought it.")
+    traceparent = models.CharField(  # of the span that accepted it; stored with TRACING alone
+        max_length=55, null=True, blank=True, help_text="Its trace, as W3C Trace Context writes it."
+    )
     cancel_asked_at = models.DateTimeField(null=True, blank=True)
     not_before = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)

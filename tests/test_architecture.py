@@ -71,6 +71,10 @@ def test_only_one_module_speaks_to_rabbitmq() -> None:
     }
 
 
+def test_only_one_module_speaks_to_opentelemetry() -> None:
+    assert who_imports("opentelemetry", *APPS, "project") == {"project/telemetry/spans.py"}
+
+
 def test_only_one_module_speaks_to_redis() -> None:
     reach = who_imports("redis", *APPS, "project")
     assert {path for path in reach if not path.startswith("scripts/")} == {"project/redis.py"}

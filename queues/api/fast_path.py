@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, Protocol, TypeVar, cast
@@ -23,6 +24,7 @@ from django.http import HttpResponse, HttpResponseBase
 from django.urls import resolve
 from django.utils.module_loading import import_string
 
+from project.telemetry import tracing
 from project.telemetry.metrics import count_answer
 from project.web import rate_limit
 from project.web.middleware import Edge, request_id_for
@@ -40,7 +42,7 @@ from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary
 from queues.representation.response_cache import Kept
 from queues.representation.rows import RequestRow
-from queues.values import Ask, Submission
+from queues.values import Accepted, Ask, Submission
 
 T = TypeVar("T")
 
@@ -126,7 +128,7 @@ class FastPath:
             return replay(body, receive)
         trace = request_id_for(sent.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            result = await self.commits.accept(Ask(claims.user_id, claims.session_id, submission, trace))
+            result = await self.accept(Ask(claims.user_id, claims.session_id, submission, trace), sent)
             answer = encoded(shape.new(result[0])) if result else b""
         except Exception as failure:
             await self.failed(scope, send, SUBMIT, trace, failure, arrived)
@@ -136,6 +138,19 @@ class FastPath:
         own = _encoded({"location": f"{SUBMIT}/{submission.id}", **rate_limit.headers(result[1])})
         await self.answer(send, 202, [*headers, *own], trace, answer)
         count_answer(self.routes[SUBMIT], "POST", 202, arrived)
+        return None
+
+    async def accept(self, ask: Ask, sent: dict[bytes, bytes]) -> tuple[Accepted, list[rate_limit.Taken]] | None:
+        """As `GroupCommit.accept` does, within a span where that is wanted."""
+        if tracing.tracer is None:
+            return await self.commits.accept(ask)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent.items()}
+        kind = ask.submission.kind.name
+        with tracing.tracer.submit(kind, ask.submission.id, 1, headers) as traceparent:
+            result = await self.commits.accept(replace(ask, traceparent=traceparent))
+            if result is None:
+                raise tracing.LeftToOthers
+            return result
         return None
 
     def submitted(self, body: bytes) -> Submission | None:
