@@ -75,6 +75,9 @@ class Environment(BaseSettings):
     kind_share: float = Field(
         0.75, gt=0, le=1, description="Part of a worker's threads that one kind with a time limit above 10 s may hold."
     )
+    kind_wait_seconds: float = Field(
+        900, gt=0, description="Who waits longer for a kind's limit or pause is an alert, and on the board."
+    )
     stop_grace_seconds: float = Field(20, ge=0, description="How long SIGTERM lets running handlers finish.")
 
     result_limit: int = Field(1024 * 1024, ge=1, description="Most bytes of JSON a handler's result may have.")
@@ -136,7 +139,6 @@ class Environment(BaseSettings):
     log_requests_per_second: int = Field(
         100, ge=0, description="Lines a second and process for each event of requests: accepted, started, succeeded .."
     )
-    tracing: bool = Field(False, description="Spans of submissions and attempts, by OpenTelemetry as OTEL_* say.")
     health_host: str = Field("127.0.0.1", description="Where dispatchers and workers answer probes; 0.0.0.0: all.")
     health_port: int = Field(0, ge=0, le=65535, description="Their port for probes and /metrics; 0: none.")
     http_call_allow: str = Field("", description="Not public, yet open to http.call: names, addresses, networks.")

@@ -8,8 +8,7 @@ import structlog
 
 from processing import metrics
 from processing.broker import tokens
-from processing.broker.errors import BrokerUnavailable
-from processing.broker.rabbitmq import TokenSender
+from processing.broker.rabbitmq import BrokerUnavailable, TokenSender
 
 log = structlog.get_logger()
 

@@ -7,8 +7,7 @@ import structlog
 from django.db.models import F, QuerySet
 
 from processing.broker import tokens
-from processing.broker.pointers import queue_name
-from processing.broker.rabbitmq import Publisher
+from processing.broker.rabbitmq import Publisher, queue_name
 from queues.exceptions import NotPossible
 from queues.lifecycle import control, outbox
 from queues.models import UserQueue

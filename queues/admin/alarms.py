@@ -91,6 +91,22 @@ def late(standing: Standing) -> list[Light]:
     return [Light("Late", lasting(oldest), False, means, queues_by(o="4"), serious=False)]
 
 
+def held_back(standing: Standing) -> list[Light]:
+    """The kinds that keep somebody waiting for longer than KIND_WAIT_SECONDS."""
+    return [
+        Light(
+            f"Held back: {kind.kind}",
+            f"{kind.waiting} {'queue' if kind.waiting == 1 else 'queues'} for up to {lasting(kind.waits_seconds)}",
+            False,
+            f"It is paused by {kind.paused_by}." if kind.paused else "Its limit lets no more of it run or begin.",
+            reverse("admin:queues_kindlimit_changelist"),
+            serious=False,
+        )
+        for kind in standing.kinds
+        if kind.waits_seconds is not None and kind.waits_seconds > settings.ENV.kind_wait_seconds
+    ]
+
+
 def failing(kinds: list[dict[str, object]]) -> list[Light]:
     """The kinds of which many requests failed in the last hour."""
     return [

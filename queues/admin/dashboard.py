@@ -110,7 +110,7 @@ def look() -> Board:
     wrong = [light for light in lights if not light.works]
     return Board(
         timezone.now(),
-        [*wrong, *alarms.late(standing), *alarms.failing(found)],
+        [*wrong, *alarms.late(standing), *alarms.held_back(standing), *alarms.failing(found)],
         lights,
         standing,
         _states(standing),

@@ -80,12 +80,14 @@ def _said(queue: Any, head: Request | None) -> list[str]:
         told.append(f"Paused{since}{by}. Nothing further starts until {who}; accepting goes on.")
     if queue.state == QueueState.IDLE and queue.depth:
         told.append(TO_PUBLISH)
-    else:
+    elif not queue.held_back:
         told.append(SAID[QueueState(queue.state)])
     if queue.state == QueueState.DRAINING and queue.lease_until:
         since = queue.claimed_at or queue.state_since
         told.append(f"Since {since:%H:%M:%S}; unless it is renewed, its lease ends at {queue.lease_until:%H:%M:%S}.")
-    if queue.state == QueueState.WAITING and queue.wake_at:
+    if queue.held_back:
+        told.append("Its head waits for its kind, which is paused, or has as many as may run or begin: see Kinds.")
+    elif queue.state == QueueState.WAITING and queue.wake_at:
         told.append(f"The next attempt is due at {queue.wake_at:%Y-%m-%d %H:%M:%S}.")
     if head is not None and head.attempt:
         told.append(f"Of the {head.max_attempts} attempts that its head has, {head.attempt} failed.")

@@ -10,7 +10,6 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.models import Session, User
-from project.telemetry import tracing
 from queues import event_log
 from queues.exceptions import QueueFull, SessionOver, TooManyBytes
 from queues.metrics import count_accepted
@@ -31,27 +30,11 @@ def accept(
     With `session_id` the same statement sees to it that the session lives. Raises SessionOver, QueueFull and
     TooManyBytes, which is one.
     """
-    if tracing.tracer is None:
-        return _accept(user_id, submissions, session_id, trace)
-    one = submissions[0].id if len(submissions) == 1 else None
-    kind = ",".join(sorted({submission.kind.name for submission in submissions}))
-    with tracing.tracer.submit(kind, one, len(submissions)) as traceparent:
-        return _accept(user_id, submissions, session_id, trace, traceparent)
-
-
-def _accept(
-    user_id: UUID,
-    submissions: Sequence[Submission],
-    session_id: UUID | None,
-    trace: str,
-    traceparent: str | None = None,
-) -> list[Accepted]:
     in_line = 0
     told = []
     for submission in submissions:
         in_line += submission.not_before is None
-        place = in_line if submission.not_before is None else None
-        told.append(_told(user_id, submission, place, trace, traceparent))
+        told.append(_told(user_id, submission, in_line if submission.not_before is None else None, trace))
     values = {
         "user": user_id,
         "session": session_id,
@@ -63,7 +46,7 @@ def _accept(
         "requests": orjson.dumps(told).decode(),
     }
     rows = (in_line == len(submissions) and ACCEPT.rows(**values)) or _accept_alone(user_id, session_id, values)
-    transaction.on_commit(partial(_tell, user_id, submissions, rows, trace, traceparent))
+    transaction.on_commit(partial(_tell, user_id, submissions, rows, trace))
     found = {row.id: row for row in rows}
     return [_accepted(submission, found[submission.id]) for submission in submissions]
 
@@ -91,7 +74,7 @@ def _accept_together(statement: Statement, asks: Sequence[Ask]) -> dict[UUID, Ac
         user = users.setdefault(ask.user_id, {**nothing, "user_id": ask.user_id, "session_id": ask.session_id})
         if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is missing
             user["places"] += 1
-            told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace, ask.traceparent))
+            told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace))
             user["bytes"] += told[-1]["bytes"]
     rows = statement.rows(
         limit=settings.ENV.waiting_limit,
@@ -147,12 +130,10 @@ def _most_bytes() -> dict[str, int]:
     return {"most_waiting": env.bytes_waiting or NO_LIMIT, "most_stored": env.bytes_stored or NO_LIMIT}
 
 
-def _tell(
-    user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str, traceparent: str | None
-) -> None:
+def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str) -> None:
     """Count and log what was committed, and tell those who watch the queue."""
     count_accepted([submission.kind for submission in submissions])
-    event_log.accepted(user_id, submissions, rows, trace, traceparent)
+    event_log.accepted(user_id, submissions, rows, trace)
     changed(rows[0].queue_id)
 
 
@@ -160,7 +141,7 @@ def _tell_together(taken: Sequence[Ask], rows: dict[UUID, Any]) -> None:
     """Count and log what was committed."""
     count_accepted([ask.submission.kind for ask in taken])
     for ask in taken:
-        event_log.accepted(ask.user_id, [ask.submission], [rows[ask.submission.id]], ask.trace, ask.traceparent)
+        event_log.accepted(ask.user_id, [ask.submission], [rows[ask.submission.id]], ask.trace)
 
 
 def open_queue(user_id: UUID) -> int:
@@ -177,9 +158,7 @@ def _check_session(user_id: UUID, session_id: UUID | None) -> None:
         raise SessionOver
 
 
-def _told(
-    user_id: UUID, submission: Submission, place: int | None, trace: str, traceparent: str | None
-) -> dict[str, Any]:
+def _told(user_id: UUID, submission: Submission, place: int | None, trace: str) -> dict[str, Any]:
     """A submission as ACCEPT reads it; the payload is text, so that PostgreSQL stores it as it is."""
     kind = submission.kind
     return {
@@ -195,6 +174,5 @@ def _told(
         "expires_at": submission.expires_at,
         "retry_of": submission.retry_of,
         "trace": trace,
-        "traceparent": traceparent or None,
         "bytes": len(submission.payload.encode()),
     }

@@ -40,9 +40,11 @@ class KindAtWork:
 
 def declare() -> None:
     """Note what this code's handlers declare. To be called before a process runs any of them."""
+    missing = kinds.declared_limits().keys() - set(KindLimit.objects.values_list("kind", flat=True))
+    KindLimit.objects.bulk_create([KindLimit(kind=kind) for kind in missing], ignore_conflicts=True)
     rows = {row.kind: row for row in KindLimit.objects.all()}
     for kind, (most, rate) in kinds.declared_limits().items():
-        row = rows.get(kind) or KindLimit(kind=kind)
+        row = rows[kind]
         wanted = (most, *(rate or (None, None)))
         if (row.declared_concurrency, row.declared_rate, row.declared_seconds) != wanted:
             names = ("declared_concurrency", "declared_rate", "declared_seconds")

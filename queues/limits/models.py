@@ -14,7 +14,7 @@ _RATE = NullIf(Coalesce("rate", "declared_rate"), 0)
 
 
 class KindLimit(models.Model):
-    """The limits of one kind, all its versions together. Only kinds that have, or had, one are here.
+    """The limits of one kind, all its versions together. Each kind that a worker has had is here, limited or not.
 
     What the deployment says comes before what the handler declares; 0 lifts a limit.
     """

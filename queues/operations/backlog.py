@@ -1,13 +1,15 @@
-"""How all queues stand, in two statements that read active queues alone: a million idle users cost them nothing."""
+"""How all queues stand, in three statements that read active queues alone: a million idle users cost them nothing."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
 
 from queues.lifecycle.lease import WORKERS
+from queues.limits import deployment
+from queues.limits.deployment import KindAtWork
 from queues.sql.figures import BY_STATE, CLUSTER_STATUS
 from queues.states import QueueState
 
@@ -19,8 +21,8 @@ CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: l
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The queues of one state, paused or not: how many, and of their requests without a final status how many, the
-    most in one queue, and the age of the oldest that waits (seconds; None: none waits).
+    """The queues of one state, paused or not, held back by a kind or not: how many, and of their requests without a
+    final status how many, the most in one queue, and the age of the oldest that waits (seconds; None: none waits).
     """
 
     state: QueueState
@@ -29,6 +31,7 @@ class Group:
     depth: int
     deepest: int
     oldest_waiting: float | None
+    held_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Standing:
     dispatchers: int
     workers: int
     took: float
+    kinds: Sequence[KindAtWork] = ()
 
     @property
     def depth(self) -> int:
@@ -79,10 +83,13 @@ class Standing:
 
     @property
     def ages(self) -> dict[str, float]:
-        """The same of queues that are `moving`, `blocked` or `paused`: each queue is in one of the three."""
+        """The same of queues that are `moving`, `blocked`, `paused` or `held_back` by a kind: each is one of them."""
         return {
-            "moving": self.oldest_waiting(lambda group: not group.paused and group.state != QueueState.BLOCKED),
+            "moving": self.oldest_waiting(
+                lambda group: not (group.paused or group.held_back) and group.state != QueueState.BLOCKED
+            ),
             "blocked": self.oldest_waiting(lambda group: not group.paused and group.state == QueueState.BLOCKED),
+            "held_back": self.oldest_waiting(lambda group: not group.paused and group.held_back),
             "paused": self.oldest_waiting(lambda group: group.paused),
         }
 
@@ -93,15 +100,20 @@ def look() -> Standing:
     rows = BY_STATE.rows()
     around = CLUSTER_STATUS.row(shards=settings.ENV.dispatch_shards, workers=WORKERS, silent=SILENT_SECONDS)
     assert around is not None  # noqa: S101  (it has no WHERE)
+    kinds = deployment.at_work()
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
     return Standing(
-        [Group(QueueState(r.state), r.paused, r.queues, r.depth, r.deepest, r.oldest_waiting) for r in rows],
+        [
+            Group(QueueState(r.state), r.paused, r.queues, r.depth, r.deepest, r.oldest_waiting, r.held_back)
+            for r in rows
+        ],
         around.paused,
         sum(row.unpublished for row in rows),
         {"publish": owed, "schedule": around.oldest_due or 0.0, "wake": around.oldest_wake or 0.0},
         around.dispatchers,
         around.workers,
         time.monotonic() - began,
+        kinds,
     )
 
 

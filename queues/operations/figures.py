@@ -1,9 +1,11 @@
 """The queues' part of GET /metrics: how the whole installation stands, the same from every process that is asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from django.conf import settings
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from queues.limits.deployment import KindAtWork
 from queues.operations import backlog
 from queues.states import QueueState
 
@@ -31,9 +33,31 @@ def figures() -> Iterator[Metric]:
     for task, seconds in found.lag.items():
         lag.add_metric([task], seconds)
     yield from (queues, depth, oldest, lag)
+    yield from _of_kinds(found.kinds)
     yield GaugeMetricFamily("ordered_work_depth_max", "Depth of the deepest queue.", found.deepest)
     yield GaugeMetricFamily("ordered_work_queues_paused", "Paused queues, idle ones included.", found.paused)
     yield GaugeMetricFamily("ordered_work_unpublished", "Accepted and not in RabbitMQ yet.", found.unpublished)
     yield GaugeMetricFamily("ordered_work_dispatchers_leading", "Shards that have a leader.", found.dispatchers)
     yield GaugeMetricFamily("ordered_work_worker_processes", "Worker processes alive.", found.workers)
     yield GaugeMetricFamily("ordered_work_standing_seconds", "What looking at all queues took.", found.took)
+
+
+def _of_kinds(kinds: Sequence[KindAtWork]) -> Iterator[Metric]:
+    """Of those that have a limit or are paused, or that somebody waits for."""
+    running = GaugeMetricFamily("ordered_work_kind_running", "Requests of a limited kind that run.", labels=["kind"])
+    held = GaugeMetricFamily(
+        "ordered_work_kind_held_back", "Queues whose head waits for its kind's limit or pause.", labels=["kind"]
+    )
+    age = GaugeMetricFamily(
+        "ordered_work_kind_held_back_seconds", "How long the first of these has waited.", labels=["kind", "why"]
+    )
+    for kind in kinds:
+        if kind.running is not None:
+            running.add_metric([kind.kind], kind.running)
+        if kind.running is not None or kind.waiting:
+            held.add_metric([kind.kind], kind.waiting)
+            age.add_metric([kind.kind, "paused" if kind.paused else "limit"], kind.waits_seconds or 0.0)
+    yield from (running, held, age)
+    yield GaugeMetricFamily(
+        "ordered_work_kind_wait_alert_seconds", "KIND_WAIT_SECONDS: longer is an alert.", settings.ENV.kind_wait_seconds
+    )

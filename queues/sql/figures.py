@@ -7,13 +7,14 @@ from queues.sql.statement import Statement
 # the planner from reading that table as a whole.
 BY_STATE = Statement(f"""
     WITH queue AS MATERIALIZED (
-        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH} AS depth
+        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH} AS depth,
+               coalesce(wake_at > '2999-01-01', false) AS held_back
         FROM queues_userqueue q WHERE active
         UNION ALL
-        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}
+        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}, false
         FROM queues_userqueue q WHERE unpublished AND NOT active
     )
-    SELECT q.state, q.paused, count(*) AS queues, sum(q.depth)::bigint AS depth,
+    SELECT q.state, q.paused, q.held_back, count(*) AS queues, sum(q.depth)::bigint AS depth,
            max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
            extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
            extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
@@ -23,7 +24,7 @@ BY_STATE = Statement(f"""
         SELECT greatest(r.created_at, r.not_before) AS since FROM queues_request r
         WHERE q.published_seq < q.last_seq AND r.queue_id = q.id AND r.seq = q.published_seq + 1
         LIMIT 1) owed ON true
-    GROUP BY q.state, q.paused
+    GROUP BY q.state, q.paused, q.held_back
 """)  # noqa: S608  (constants)
 
 # The same of each queue that the ORM lists: a template whose expressions are the queue's id, done_seq and state.

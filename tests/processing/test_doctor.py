@@ -11,9 +11,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.errors import BrokerUnavailable
-from processing.broker.pointers import queue_name
-from processing.broker.rabbitmq import Publisher
+from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
 from processing.handlers import HandlerRequest
 from processing.operations import doctor
 from project.telemetry import health

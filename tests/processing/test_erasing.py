@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts.audit import SecurityEvent
 from accounts.models import Session, User
-from processing.broker.errors import BrokerUnavailable
+from processing.broker.rabbitmq import BrokerUnavailable
 from processing.handlers import HandlerRequest
 from processing.operations import erase
 from project import redis

@@ -12,10 +12,8 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.errors import BrokerUnavailable, QueueGone
 from processing.broker.fetcher import Fetcher, Source
-from processing.broker.pointers import Delivery, Pointer, queue_name
-from processing.broker.rabbitmq import Publisher
+from processing.broker.rabbitmq import BrokerUnavailable, Delivery, Pointer, Publisher, QueueGone, queue_name
 from processing.dispatch import dispatcher
 from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
@@ -91,7 +89,7 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     hand.settle()
     submit(busy, "note")
     hand.dispatch()
-    monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 0.0)
+    monkeypatch.setattr(dispatcher, "REAP_SECONDS", 0.0)
     hand.dispatcher.sweep()
     until(lambda: not hand.wire.exists(queue_of(user).id))
     assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"
@@ -388,7 +386,7 @@ def test_a_dispatcher_outlives_a_broker_that_is_away(
     thread.start()
     try:
         submit(user, "note")
-        until(lambda: hand.dispatcher._backoff.failures >= 3, 10)
+        until(lambda: hand.dispatcher._failures >= 3, 10)
         assert queue_of(user).published_seq == 0
         away.clear()
         until(lambda: queue_of(user).published_seq == 1, 10)
