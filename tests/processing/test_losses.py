@@ -10,22 +10,16 @@ from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 
-from accounts.models import User
 from processing.broker import tokens
-from processing.broker.fetcher import Fetcher, Source
-from processing.broker.rabbitmq import BrokerUnavailable, Delivery, Pointer, Publisher, QueueGone, queue_name
+from processing.broker.rabbitmq import Pointer, queue_name
 from processing.dispatch import dispatcher
-from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import drain, recorder
-from queues.lifecycle import outbox
-from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import (
     Hand,
     Wire,
-    all_done,
     new_user,
     queue_of,
     requests_of,
@@ -33,8 +27,6 @@ from tests.processing.crew import (
     submit,
     until,
 )
-
-NOBODYS = 10**12  # the number of a queue that no user of another test has
 
 
 def take(wire: Wire, queue_id: int, count: int) -> None:
@@ -96,75 +88,6 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     submit(user, "note")
     hand.settle()
     assert ran == [1, 1, 2]
-
-
-def taken(fetcher: Fetcher, source: Source, count: int) -> list[Delivery]:
-    """The next so many messages, or as many as there are."""
-    found: list[Delivery] = []
-
-    def enough() -> bool:
-        fetcher.wait([source], 0.05)
-        while len(found) < count and (delivery := source.take()) is not None:
-            found.append(delivery)
-        return len(found) == count or source.empty
-
-    until(enough)
-    return found
-
-
-def test_a_queue_that_goes_while_it_streams_leaves_a_fetcher_that_works(wire: Wire) -> None:
-    fetcher, publisher = Fetcher(), Publisher()
-    pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
-    publisher.publish([(queue_name(NOBODYS), pointers), (queue_name(NOBODYS + 1), pointers)])
-    gone, other = fetcher.open_sources([(queue_name(NOBODYS), 10), (queue_name(NOBODYS + 1), 1)])
-    assert [delivery.seq for delivery in taken(fetcher, gone, 1)] == [1]
-    wire.delete(queue_name(NOBODYS))
-    with pytest.raises(QueueGone):
-        taken(fetcher, gone, 100)
-    (first,) = taken(fetcher, other, 1)
-    assert first.seq == 1
-    other.done(first.tag)
-    for source in (gone, other):
-        source.close()
-    fetcher.settle()
-    assert wire.depth(queue_name(NOBODYS + 1)) == 4
-    wire.delete(queue_name(NOBODYS + 1))
-    fetcher.close()
-    publisher.close()
-
-
-@pytest.mark.parametrize("ahead", [1, 100], ids=["asked for one by one", "streaming"])
-def test_what_a_fetcher_gives_back_keeps_its_place(wire: Wire, ahead: int) -> None:
-    fetcher, publisher = Fetcher(), Publisher()
-    publisher.publish([(queue_name(NOBODYS), [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
-    (source,) = fetcher.open_sources([(queue_name(NOBODYS), ahead)])
-    read = taken(fetcher, source, 8)
-    source.done(read[4].tag)
-    source.close()
-    fetcher.settle()
-    (again,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
-    assert [delivery.seq for delivery in taken(fetcher, again, 100)] == list(range(6, 21))
-    wire.delete(queue_name(NOBODYS))
-    fetcher.close()
-    publisher.close()
-
-
-def test_many_queues_are_asked_at_once_on_channels_that_are_used_again(wire: Wire) -> None:
-    fetcher, publisher = Fetcher(), Publisher()
-    names = [queue_name(NOBODYS + n) for n in range(20)]
-    for _ in range(3):
-        publisher.publish([(name, [Pointer(1, UUID(int=1))]) for name in names])
-        sources = fetcher.open_sources([(name, 1) for name in names])
-        for source in sources:
-            (delivery,) = taken(fetcher, source, 1)
-            source.done(delivery.tag)
-            source.close()
-        fetcher.settle()
-        assert [wire.depth(name) for name in names] == [0] * 20
-    assert len(fetcher._free) == 20
-    publisher.delete(names)
-    fetcher.close()
-    publisher.close()
 
 
 def test_duplicates_garbage_and_messages_that_come_too_early_change_nothing(hand: Hand, ran: list[int]) -> None:
@@ -289,110 +212,3 @@ def test_a_token_for_a_queue_that_nobody_knows_is_dropped(hand: Hand, ran: list[
     hand.wire.put_token(2**40, 0, -1)
     hand.settle()
     assert ran == [1]
-
-
-# Dispatchers
-
-
-def test_messages_published_but_never_marked_do_no_harm(hand: Hand, ran: list[int]) -> None:
-    user = new_user()
-    submit(user, *["note"] * 12)
-    for _ in range(3):
-        dead = Publisher()
-        parcels = outbox.unpublished(Shard(0, 1), 0, 10, 10)
-        dead.publish((queue_name(p.queue_id), [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
-        dead.close()
-    hand.settle()
-    assert ran == list(range(1, 13))
-
-
-def test_a_dispatcher_that_was_overtaken_marks_nothing(hand: Hand, ran: list[int]) -> None:
-    user = new_user()
-    submit(user, "note", "note")
-    zombie = outbox.unpublished(Shard(0, 1), 0, 10, 1)
-    assert [p.target for p in zombie] == [1]
-    hand.dispatch()
-    assert outbox.mark_published(zombie) == []
-    assert queue_of(user).published_seq == 2
-    hand.settle()
-    assert ran == [1, 2]
-
-
-def test_every_one_of_600_queues_gets_its_first_request_out_before_a_flood_is_published(
-    hand: Hand, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "REQUESTS_A_QUEUE", 20)
-    flood = new_user()
-    for _ in range(5):
-        submit(flood, *["note"] * 100)
-    users = User.objects.bulk_create(User(username=f"one of many {n}") for n in range(600))
-    UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
-    for user in users:
-        submit(user, "note")
-    steps = 0
-    while UserQueue.objects.filter(published_seq=0).exists():
-        assert hand.dispatcher.step()
-        steps += 1
-    assert queue_of(flood).published_seq <= steps * 20
-    assert queue_of(flood).published_seq < 500, "the flood was published first"
-    until(lambda: not hand.dispatcher.step(), 20)
-    assert not UserQueue.objects.filter(unpublished=True).exists()
-
-
-def test_waking_and_sweeping_go_on_while_submissions_keep_coming(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.0)
-    swept = []
-    monkeypatch.setattr(Dispatcher, "sweep", lambda self: swept.append(self))
-
-    @script
-    def flaky(request: HandlerRequest) -> int:
-        if request.attempt == 1:
-            raise RuntimeError("once")
-        return 1
-
-    user, busy = new_user(), new_user()
-    submit(user, "flaky")
-    hand.dispatch()
-    hand.work()
-    assert queue_of(user).state == "waiting"
-
-    def one_more() -> bool:
-        submit(busy, "flaky")
-        assert hand.dispatcher.step(), "there is always more to publish"
-        return queue_of(user).state == "ready"
-
-    until(one_more, 5)
-    assert swept
-
-
-def test_a_dispatcher_outlives_a_broker_that_is_away(
-    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = new_user()
-    away = threading.Event()
-    away.set()
-    real = Publisher.publish
-
-    def publish(self: Publisher, batch: Any) -> Any:
-        if away.is_set():
-            raise BrokerUnavailable("as asked for")
-        return real(self, batch)
-
-    monkeypatch.setattr(Publisher, "publish", publish)
-    stop = threading.Event()
-    thread = threading.Thread(target=hand.dispatcher.run, args=(stop,))
-    thread.start()
-    try:
-        submit(user, "note")
-        until(lambda: hand.dispatcher._failures >= 3, 10)
-        assert queue_of(user).published_seq == 0
-        away.clear()
-        until(lambda: queue_of(user).published_seq == 1, 10)
-    finally:
-        stop.set()
-        thread.join(10)
-    hand.work()
-    assert ran == [1]
-    assert all_done()

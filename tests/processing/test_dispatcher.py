@@ -1,0 +1,128 @@
+"""Whatever comes in between, what is published is marked once, and publishing goes on."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from accounts.models import User
+from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, queue_name
+from processing.dispatch import dispatcher
+from processing.dispatch.dispatcher import Dispatcher
+from processing.handlers import HandlerRequest
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
+from queues.models import UserQueue
+from tests.processing.conftest import Script
+from tests.processing.crew import (
+    Hand,
+    all_done,
+    new_user,
+    queue_of,
+    submit,
+    until,
+)
+
+
+def test_messages_published_but_never_marked_do_no_harm(hand: Hand, ran: list[int]) -> None:
+    user = new_user()
+    submit(user, *["note"] * 12)
+    for _ in range(3):
+        dead = Publisher()
+        parcels = outbox.unpublished(Shard(0, 1), 0, 10, 10)
+        dead.publish((queue_name(p.queue_id), [Pointer(seq, id_) for seq, id_ in p.requests]) for p in parcels)
+        dead.close()
+    hand.settle()
+    assert ran == list(range(1, 13))
+
+
+def test_a_dispatcher_that_was_overtaken_marks_nothing(hand: Hand, ran: list[int]) -> None:
+    user = new_user()
+    submit(user, "note", "note")
+    zombie = outbox.unpublished(Shard(0, 1), 0, 10, 1)
+    assert [p.target for p in zombie] == [1]
+    hand.dispatch()
+    assert outbox.mark_published(zombie) == []
+    assert queue_of(user).published_seq == 2
+    hand.settle()
+    assert ran == [1, 2]
+
+
+def test_every_one_of_600_queues_gets_its_first_request_out_before_a_flood_is_published(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "REQUESTS_A_QUEUE", 20)
+    flood = new_user()
+    for _ in range(5):
+        submit(flood, *["note"] * 100)
+    users = User.objects.bulk_create(User(username=f"one of many {n}") for n in range(600))
+    UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
+    for user in users:
+        submit(user, "note")
+    steps = 0
+    while UserQueue.objects.filter(published_seq=0).exists():
+        assert hand.dispatcher.step()
+        steps += 1
+    assert queue_of(flood).published_seq <= steps * 20
+    assert queue_of(flood).published_seq < 500, "the flood was published first"
+    until(lambda: not hand.dispatcher.step(), 20)
+    assert not UserQueue.objects.filter(unpublished=True).exists()
+
+
+def test_waking_and_sweeping_go_on_while_submissions_keep_coming(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "SWEEP_SECONDS", 0.0)
+    swept = []
+    monkeypatch.setattr(Dispatcher, "sweep", lambda self: swept.append(self))
+
+    @script
+    def flaky(request: HandlerRequest) -> int:
+        if request.attempt == 1:
+            raise RuntimeError("once")
+        return 1
+
+    user, busy = new_user(), new_user()
+    submit(user, "flaky")
+    hand.dispatch()
+    hand.work()
+    assert queue_of(user).state == "waiting"
+
+    def one_more() -> bool:
+        submit(busy, "flaky")
+        assert hand.dispatcher.step(), "there is always more to publish"
+        return queue_of(user).state == "ready"
+
+    until(one_more, 5)
+    assert swept
+
+
+def test_a_dispatcher_outlives_a_broker_that_is_away(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = new_user()
+    away = threading.Event()
+    away.set()
+    real = Publisher.publish
+
+    def publish(self: Publisher, batch: Any) -> Any:
+        if away.is_set():
+            raise BrokerUnavailable("as asked for")
+        return real(self, batch)
+
+    monkeypatch.setattr(Publisher, "publish", publish)
+    stop = threading.Event()
+    thread = threading.Thread(target=hand.dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        submit(user, "note")
+        until(lambda: hand.dispatcher._failures >= 3, 10)
+        assert queue_of(user).published_seq == 0
+        away.clear()
+        until(lambda: queue_of(user).published_seq == 1, 10)
+    finally:
+        stop.set()
+        thread.join(10)
+    hand.work()
+    assert ran == [1]
+    assert all_done()

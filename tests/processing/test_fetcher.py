@@ -1,0 +1,83 @@
+"""Pointers are asked of many queues at once, and what is given back keeps its place."""
+
+from uuid import UUID
+
+import pytest
+
+from processing.broker.fetcher import Fetcher, Source
+from processing.broker.rabbitmq import Delivery, Pointer, Publisher, QueueGone, queue_name
+from tests.processing.crew import (
+    Wire,
+    until,
+)
+
+NOBODYS = 10**12  # the number of a queue that no user of another test has
+
+
+def taken(fetcher: Fetcher, source: Source, count: int) -> list[Delivery]:
+    """The next so many messages, or as many as there are."""
+    found: list[Delivery] = []
+
+    def enough() -> bool:
+        fetcher.wait([source], 0.05)
+        while len(found) < count and (delivery := source.take()) is not None:
+            found.append(delivery)
+        return len(found) == count or source.empty
+
+    until(enough)
+    return found
+
+
+def test_a_queue_that_goes_while_it_streams_leaves_a_fetcher_that_works(wire: Wire) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
+    pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
+    publisher.publish([(queue_name(NOBODYS), pointers), (queue_name(NOBODYS + 1), pointers)])
+    gone, other = fetcher.open_sources([(queue_name(NOBODYS), 10), (queue_name(NOBODYS + 1), 1)])
+    assert [delivery.seq for delivery in taken(fetcher, gone, 1)] == [1]
+    wire.delete(queue_name(NOBODYS))
+    with pytest.raises(QueueGone):
+        taken(fetcher, gone, 100)
+    (first,) = taken(fetcher, other, 1)
+    assert first.seq == 1
+    other.done(first.tag)
+    for source in (gone, other):
+        source.close()
+    fetcher.settle()
+    assert wire.depth(queue_name(NOBODYS + 1)) == 4
+    wire.delete(queue_name(NOBODYS + 1))
+    fetcher.close()
+    publisher.close()
+
+
+@pytest.mark.parametrize("ahead", [1, 100], ids=["asked for one by one", "streaming"])
+def test_what_a_fetcher_gives_back_keeps_its_place(wire: Wire, ahead: int) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
+    publisher.publish([(queue_name(NOBODYS), [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
+    (source,) = fetcher.open_sources([(queue_name(NOBODYS), ahead)])
+    read = taken(fetcher, source, 8)
+    source.done(read[4].tag)
+    source.close()
+    fetcher.settle()
+    (again,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
+    assert [delivery.seq for delivery in taken(fetcher, again, 100)] == list(range(6, 21))
+    wire.delete(queue_name(NOBODYS))
+    fetcher.close()
+    publisher.close()
+
+
+def test_many_queues_are_asked_at_once_on_channels_that_are_used_again(wire: Wire) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
+    names = [queue_name(NOBODYS + n) for n in range(20)]
+    for _ in range(3):
+        publisher.publish([(name, [Pointer(1, UUID(int=1))]) for name in names])
+        sources = fetcher.open_sources([(name, 1) for name in names])
+        for source in sources:
+            (delivery,) = taken(fetcher, source, 1)
+            source.done(delivery.tag)
+            source.close()
+        fetcher.settle()
+        assert [wire.depth(name) for name in names] == [0] * 20
+    assert len(fetcher._free) == 20
+    publisher.delete(names)
+    fetcher.close()
+    publisher.close()
