@@ -27,7 +27,7 @@ from tests.accounts.people import PASSWORD, Api, make_user, named
 from tests.processing import crew
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, requests_of, submit
-from tests.processing.test_erasing import _redis_is_believed_in, left_of  # noqa: F401
+from tests.processing.traces import _redis_is_believed_in, left_of  # noqa: F401
 from tests.project.conftest import no_limit_reached  # noqa: F401
 
 

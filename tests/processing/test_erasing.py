@@ -1,83 +1,31 @@
-"""`manage.py user`: all that is known of a user is written out, or is gone, whatever comes in between."""
+"""`manage.py user erase`: all that is known of a user is gone, whatever comes in between."""
 
-import json
-import stat
 import threading
-from collections import Counter
-from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from django.db import connection
-from django.utils import timezone
 
 from accounts.audit import SecurityEvent
-from accounts.models import Session, User
 from processing.broker.rabbitmq import BrokerUnavailable
 from processing.handlers import HandlerRequest
 from processing.operations import erase
-from project import redis
 from project.redis import call
 from project.web.rate_limit import SUBMIT
 from queues.management.command_base import OperatorCommand
-from queues.models import Attempt, IdempotencyKey, OperatorAction, Request, UserQueue
+from queues.models import OperatorAction
 from queues.notify import progress
 from queues.representation import response_cache
 from tests.accounts.conftest import quick_hashes  # noqa: F401
-from tests.accounts.people import PASSWORD, Api, make_user
+from tests.accounts.people import make_user
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit, until
+from tests.processing.traces import (
+    _redis_is_believed_in,  # noqa: F401
+    left_of,
+    used,
+)
 from tests.queues.commands import run
-
-
-@pytest.fixture(autouse=True)
-def _redis_is_believed_in() -> None:
-    redis._breaker.closed = True
-
-
-def used(hand: Hand, script: Script) -> tuple[User, Api]:
-    """A user of everything: sessions, keys, a retry, failures, what waits and what is scheduled."""
-
-    @script
-    def note(request: HandlerRequest) -> str:
-        request.progress(1, 1)
-        return "done"
-
-    @script
-    def fail(request: HandlerRequest) -> None:
-        raise ValueError("no good")
-
-    user = make_user(username="zoe", email="zoe@example.com", is_staff=True)
-    api = Api()
-    login = {"username": "zoe", "password": PASSWORD}
-    api.tokens = api.tokens._replace(access=api.post("auth/token", login, HTTP_USER_AGENT="Phone").json()["access"])
-    for _ in range(2):
-        Session.open(User.objects.get(id=user.id))
-    for number in range(3):
-        sent = {"kind": "test.script", "payload": "note"}
-        assert api.post("requests", sent, HTTP_IDEMPOTENCY_KEY=f"key-{number}").status_code == 202
-    submit(user, "fail", kind="test.script")
-    hand.settle()
-    failed = requests_of(user)[-1]
-    assert failed.status == "failed"
-    assert api.post(f"requests/{failed.id}/retry").status_code == 202
-    submit(user, *["note"] * 5)
-    submit(user, "note", not_before=timezone.now() + timezone.timedelta(hours=1))
-    return user, api
-
-
-def left_of(user_id: UUID) -> dict[str, int]:
-    """How many rows there still are, by table."""
-    counts = {
-        "users": User.objects.filter(id=user_id),
-        "sessions": Session.objects.filter(user_id=user_id),
-        "queues": UserQueue.objects.filter(user_id=user_id),
-        "requests": Request.objects.filter(queue__user_id=user_id),
-        "attempts": Attempt.objects.filter(request__queue__user_id=user_id),
-        "keys": IdempotencyKey.objects.filter(user_id=user_id),
-    }
-    return {name: rows.count() for name, rows in counts.items() if rows.exists()}
 
 
 def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Script) -> None:
@@ -286,47 +234,3 @@ def test_one_who_never_asked_for_anything_is_erased_too(hand: Hand) -> None:
     assert run("user", "erase", user.username, "--yes").status == 0
     assert left_of(user_id) == {}
     assert run("user", "erase", user.username, "--yes").status == 3
-
-
-def exported(path: Path, *words: object) -> list[dict[str, Any]]:
-    ran = run("user", "export", *words, "--output", path)
-    assert ran.status == 0, ran.said
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def test_an_export_holds_all_that_is_known_of_a_user(
-    hand: Hand, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user, api = used(hand, script)
-    submit(make_user(), "note")
-    shown = {one["id"]: one for one in api.get("requests?limit=200").json()["results"]}
-    monkeypatch.setattr("queues.operations.export.PAGE", 2)
-    lines = exported(tmp_path / "zoe.jsonl", "zoe")
-    assert Counter(line["record"] for line in lines) == {
-        "account": 1, "session": 3, "security_event": 2, "idempotency_key": 3, "queue": 1, "request": 11, "end": 1,
-    }  # fmt: skip
-    assert lines[-1] == {"record": "end", "records": len(lines) - 1}
-    assert (lines[0]["username"], lines[0]["email"]) == ("zoe", "zoe@example.com")
-    assert "password" not in lines[0]
-    requests = {line["id"]: line for line in lines if line["record"] == "request"}
-    assert requests.keys() == shown.keys()
-    for one, told in requests.items():
-        assert {name: told[name] for name in shown[one]} == shown[one]
-    failed = next(line for line in requests.values() if line["status"] == "failed")
-    assert failed["attempts"][-1]["error"]["message"] == "no good"
-    assert SecurityEvent.objects.filter(user_id=user.id).order_by("id").last().event == "exported"  # type: ignore[union-attr]
-
-
-def test_an_export_is_for_the_eyes_of_who_asked_and_overwrites_nothing(hand: Hand, tmp_path: Path) -> None:
-    user, path = make_user(), tmp_path / "export.jsonl"
-    assert [line["record"] for line in exported(path, user.id)] == ["account", "end"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert run("user", "export", user.id, "--output", path).status == 2
-    assert run("user", "export", "nobody-of-this-name").status == 3
-
-
-def test_an_export_can_be_piped(hand: Hand, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    user = make_user()
-    assert run("user", "export", user.username).status == 0
-    lines = capfdbinary.readouterr().out.splitlines()
-    assert [json.loads(line)["record"] for line in lines] == ["account", "end"]
