@@ -1,7 +1,6 @@
-"""Runs: one token for many queues, whose turns share statements, and nobody in it waits for somebody else."""
+"""Nobody in a run waits for, or fails with, somebody else."""
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,100 +8,17 @@ from django.db import DataError, OperationalError
 
 from accounts.models import User
 from processing.broker import token_sender
-from processing.broker import tokens as broker
 from processing.broker.fetcher import Fetcher, Source
 from processing.broker.rabbitmq import BrokerUnavailable, queue_name
-from processing.dispatch import dispatcher
 from processing.handlers import HandlerRequest
-from processing.worker.drain import drain_queue, drain_queues, fetcher
-from processing.worker.token_run import TokenRun
+from processing.worker.drain import drain_queue, drain_queues
 from processing.worker.turn import Turn
-from processing.worker.watchdog import Watch
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease
 from tests.processing.conftest import Script
-from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, queue_of, requests_of, statuses_of, submit, until
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
-
-
-@pytest.fixture
-def five(hand: Hand, fine: None) -> list[User]:
-    """Users with a request each that RabbitMQ has, and no tokens."""
-    users = [new_user() for _ in range(5)]
-    for user in users:
-        submit(user, "fine")
-    hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
-    return users
-
-
-@pytest.fixture
-def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watch gives nothing back, however slow a busy machine is."""
-    monkeypatch.setattr(TokenRun, "_record_beside", lambda *_: None)
-
-
-def ids_of(users: list[User]) -> list[int]:
-    return [queue_of(user).id for user in users]
-
-
-def done(users: list[User]) -> list[int]:
-    return [queue_of(user).done_seq for user in users]
-
-
-def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> None:
-    def woken(count: int) -> int:
-        """How many tokens their queues get."""
-        for _ in range(count):
-            submit(new_user(), "anything")
-        before = hand.wire.tokens()
-        hand.dispatch()
-        return hand.wire.tokens() - before
-
-    assert woken(8) == 8, "a token each, so that all workers have something to do"
-    hand.wire.put_token(*[0] * dispatcher.CROWD_OF_TOKENS)
-    hand.dispatcher.sweep()
-    assert woken(dispatcher.LARGEST_BUNDLE + 1) == 2
-    hand.wire.purge(broker.TOKEN_QUEUE)
-    hand.dispatcher.sweep()
-    assert woken(8) == 8
-
-
-@pytest.mark.usefixtures("undisturbed")
-def test_the_queues_of_a_token_share_a_lease_a_record_and_a_round_of_acks(
-    hand: Hand, five: list[User], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[int] = []
-    recorded: list[int] = []
-    take, record = leases.take_together, leases.record_together
-    monkeypatch.setattr(leases, "take_together", lambda ids, holder: taken.append(len(ids)) or take(ids, holder))
-    monkeypatch.setattr(leases, "record_together", lambda records: recorded.append(len(records)) or record(records))
-    monkeypatch.setattr("django.conf.settings.ENV.record_after_ms", 10_000)  # however busy the machine is
-    drain_queues(ids_of(five))
-    assert [queue_of(user).state for user in five] == ["idle"] * 5
-    assert (taken, recorded) == ([5], [5])
-    fetcher().close()
-    assert [hand.wire.depth(queue_name(id_)) for id_ in ids_of(five)] == [0] * 5, "what was not acked comes back"
-
-
-@pytest.mark.usefixtures("undisturbed")
-def test_many_requests_of_many_queues_are_recorded_together(hand: Hand, script: Script) -> None:
-    ran: list[tuple[str, int]] = []
-
-    @script
-    def note(request: HandlerRequest) -> None:
-        ran.append((str(request.user_id), request.sequence))
-
-    users = [new_user() for _ in range(4)]
-    for user in users:
-        submit(user, *["note"] * 30)
-    hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
-    drain_queues(ids_of(users))
-    assert [queue_of(user).state for user in users] == ["idle"] * 4
-    for user in users:
-        assert [seq for who, seq in ran if who == str(user.id)] == list(range(1, 31))
-        assert queue_of(user).fence == 1
+from tests.processing.token_runs.conftest import done, ids_of
 
 
 @pytest.mark.usefixtures("undisturbed")
@@ -221,19 +137,6 @@ def test_an_answer_that_is_lost_loses_nothing_of_what_was_recorded_together(
 
 
 @pytest.mark.usefixtures("undisturbed")
-def test_a_process_that_ends_begins_nothing_else(hand: Hand, five: list[User], watch: Watch, script: Script) -> None:
-    @script
-    def fine(request: HandlerRequest) -> int:
-        watch.stopping.set()
-        return 1
-
-    drain_queues(ids_of(five))
-    assert hand.wire.tokens() == len([user for user in five if queue_of(user).state == "ready"])
-    assert {queue_of(user).state for user in five} <= {"idle", "ready"}
-    assert [queue_of(user).claimed for user in five if queue_of(user).state == "ready"] == [0] * hand.wire.tokens()
-
-
-@pytest.mark.usefixtures("undisturbed")
 def test_a_broker_that_is_lost_costs_no_attempt(hand: Hand, five: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
     wait = Fetcher.wait
 
@@ -262,44 +165,6 @@ def test_what_cannot_be_acked_at_the_end_comes_back(
     submit(five[0], "fine")
     hand.settle()
     assert statuses_of(five[0]) == ["succeeded", "succeeded"]
-
-
-@pytest.mark.usefixtures("fine")
-def test_nobody_in_a_run_waits_for_a_slow_handler_before_them(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Leased and not begun, they are given back, with their messages, to whoever takes the tokens."""
-
-    @script
-    def slow(request: HandlerRequest) -> int:
-        until(lambda: elsewhere(lambda: hand.wire.tokens()) == 3, 5, "the others were not passed on")
-        until(lambda: elsewhere(lambda: [hand.wire.depth(queue_name(id_)) for id_ in ids[1:]]) == [1] * 3, 5)
-        assert elsewhere(lambda: [(queue_of(u).state, queue_of(u).claimed) for u in users[1:]]) == [("ready", 0)] * 3
-        return 1
-
-    users = [new_user() for _ in range(4)]
-    submit(users[0], "slow")
-    for user in users[1:]:
-        submit(user, "fine")
-    hand.dispatch()
-    hand.wire.purge(broker.TOKEN_QUEUE)
-    ids = ids_of(users)
-    monkeypatch.setattr(Turn, "awaits", property(first_of(ids, Turn.awaits.fget)))  # type: ignore[attr-defined]
-    drain_queues(ids)
-    assert done(users)[0] == 1
-    hand.settle()
-    assert all(statuses_of(user) == ["succeeded"] for user in users)
-    assert [request.attempt for user in users for request in requests_of(user)] == [1] * 4
-
-
-def first_of(ids: list[int], awaits: Any) -> Callable[[Turn], bool]:
-    """Nobody else begins before the first of them has."""
-
-    def asked(turn: Turn) -> bool:
-        first = turn.run.turns.get(ids[0])
-        return bool(awaits(turn)) and (turn is first or first is None or first.ran > 0)
-
-    return asked
 
 
 def test_a_broker_that_hangs_does_not_hold_up_the_watch(watch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
