@@ -13,7 +13,7 @@ import pytest
 
 from accounts.models import Session
 from tests.processing.crew import new_user
-from tests.processing.test_streams import Server, serving
+from tests.processing.streaming import Server, serving
 
 TEN_MB = b" " * 10_000_000
 PATH = "/api/v1/auth/register"

@@ -16,7 +16,7 @@ import pytest
 from accounts.models import User
 from scripts.place import ROOT, free_port
 from tests.processing.crew import Crew
-from tests.processing.test_streams import Server, serving
+from tests.processing.streaming import Server, serving
 
 PASSWORD = "a long and unusual one"
 _numbers = itertools.count(1)

@@ -18,7 +18,7 @@ from scripts.place import ROOT
 from tests.processing.clients.conftest import PASSWORD
 from tests.processing.clients.lossy_proxy import lossy_proxy
 from tests.processing.crew import queue_of
-from tests.processing.test_streams import Server
+from tests.processing.streaming import Server
 
 sys.path.insert(0, str(ROOT / "clients" / "python"))
 from ordered_work import (

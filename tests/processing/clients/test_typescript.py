@@ -14,7 +14,7 @@ from accounts.models import User
 from scripts.place import ROOT
 from tests.processing.clients.conftest import PASSWORD, run_in
 from tests.processing.clients.lossy_proxy import lossy_proxy
-from tests.processing.test_streams import Server
+from tests.processing.streaming import Server
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
