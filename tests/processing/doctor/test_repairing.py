@@ -1,91 +1,21 @@
-"""doctor says what is wrong and what to type; --repair puts right what a hand or a lost broker left behind."""
+"""`doctor --repair` puts right what a hand or a lost broker left behind."""
 
-from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from django.conf import settings
-from django.db import connection
 from django.utils import timezone
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
+from processing.broker.rabbitmq import queue_name
 from processing.handlers import HandlerRequest
-from processing.operations import doctor
-from project.telemetry import health
-from queues.lifecycle.lease import WORKERS
 from queues.management.command_base import Exit, OperatorCommand
-from queues.models import Leadership, OperatorAction, Request, UserQueue
+from queues.models import OperatorAction, Request, UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, all_done, new_user, queue_of, requests_of, statuses_of, submit
+from tests.processing.doctor.conftest import faults
 from tests.queues.api import Caller
-from tests.queues.commands import Ran, run
-from tests.queues.rows import a_leader
-
-
-@pytest.fixture(autouse=True)
-def _all_is_well(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[None]:
-    """Servers work, a dispatcher leads and a worker lives, as far as locks tell; no patience is needed."""
-    found = dict.fromkeys(("postgresql", "migrations", "rabbitmq", "redis", "dispatcher"), "ok")
-    monkeypatch.setattr(health, "checks", lambda: found)
-    monkeypatch.setattr(doctor, "DELIVERY_SECONDS", 0.0)
-    a_leader()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s, 1)", [WORKERS])
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_unlock_all()")
-
-
-def faults(ran: Ran) -> list[tuple[str, str]]:
-    return [(row["check"], row["advice"]) for row in ran.json if row["grade"] == "fault"]
-
-
-@pytest.mark.usefixtures("fine")
-def test_a_system_that_works_has_no_fault(hand: Hand) -> None:
-    submit(new_user(), "fine", "fine")
-    hand.settle()
-    submit(new_user(), "fine")
-    hand.dispatch()
-    ran = run("doctor", "--all", "--json")
-    assert (ran.status, faults(ran)) == (Exit.DONE, [])
-    assert {row["check"] for row in ran.json} >= {"postgresql", "redis", "workers", "publish", "counters", "broker"}
-    assert "2 queues agree with their rows" in ran.out
-    assert not OperatorAction.objects.exists(), "looking changes nothing"
-
-
-def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        health,
-        "checks",
-        lambda: {"postgresql": "ok", "migrations": "ok", "rabbitmq": "down", "redis": "down", "dispatcher": "down"},
-    )
-    Leadership.objects.all().delete()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_unlock_all()")
-    ran = run("doctor", "--json")
-    assert ran.status == Exit.FAULTS
-    found = dict(faults(ran))
-    assert found["dispatcher"] == found["shards"] == "manage.py dispatch"
-    assert found["workers"] == "manage.py work"
-    assert "RABBITMQ_URL" in found["rabbitmq"]
-    assert "redis" not in found, "without Redis all goes on"
-    redis = next(row for row in ran.json if row["check"] == "redis")
-    assert redis["found"].startswith("down: ")
-    assert str(urlsplit(settings.ENV.redis_url).port or "usual port") in redis["found"]
-    assert redis["found"].endswith("it answers just now")
-    monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(doctor.SERVERS, "down"))
-    assert len(run("doctor", "--json").json) == len(doctor.SERVERS), "without PostgreSQL nothing else can be asked"
-
-
-def test_where_a_server_was_looked_for_is_told_without_its_password(monkeypatch: Any) -> None:
-    several = "postgres://me:secret@one:5432,two:5433/orders?sslmode=require"
-    monkeypatch.setitem(doctor.ASKED, "postgresql", (several, lambda: None))
-    assert doctor.told_by("postgresql") == ": one:5432,two:5433/orders: it answers just now"
-    monkeypatch.setitem(doctor.ASKED, "postgresql", ("postgres://me:secret@one/orders", lambda: None))
-    assert doctor.told_by("postgresql") == ": one:its usual port/orders: it answers just now"
+from tests.queues.commands import run
 
 
 @pytest.mark.usefixtures("fine")
@@ -222,47 +152,6 @@ def test_what_a_worker_has_is_left_to_it() -> None:
     assert "A worker has the queue" in ran.err
 
 
-def test_what_is_late_blocked_or_starving_is_said() -> None:
-    for state, fields in (
-        ("ready", {}),
-        ("blocked", {}),
-        ("draining", {"lease": True}),
-    ):
-        user = new_user()
-        submit(user, "anything")
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "UPDATE queues_userqueue SET state = %s, published_seq = 0, moved_at = now() - interval '1 hour',"
-                " lease_until = CASE WHEN %s THEN now() - interval '1 hour' END WHERE user_id = %s",
-                [state, bool(fields), user.id],
-            )
-    Request.objects.update(created_at="2020-01-01T00:00:00Z")
-    rows = {row["check"]: row["grade"] for row in run("doctor", "--json").json}
-    assert (rows["publish"], rows["leases"]) == ("fault", "fault")
-    assert (rows["turns"], rows["blocked"]) == ("warning", "warning")
-
-
-def test_so_many_faults_are_named_and_the_others_counted(
-    hand: Hand, wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "NAMED", 2)
-    users = [new_user() for _ in range(4)]
-    for user in users:
-        submit(user, "anything", "anything")
-    hand.dispatch()
-    for user in users:
-        wire.delete(queue_name(queue_of(user).id))
-        Request.objects.filter(queue__user=user, seq=1).delete()
-    ran = run("doctor", "--json", "--batch-size", "3")
-    found = {check: [row["found"] for row in ran.json if row["check"] == check] for check in ("counters", "broker")}
-    assert [len(told) for told in found.values()] == [3, 3]
-    assert (found["counters"][2], found["broker"][2]) == ("2 more queues", "as it seems, 2 more queues")
-    assert ("broker", "manage.py rebuild_broker") in faults(ran)
-    for _ in range(2):
-        run("doctor", "--repair", "--yes")
-    assert faults(run("doctor", "--json")) == []
-
-
 def test_a_queue_that_is_erased_meanwhile_is_not_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     user = new_user()
     submit(user, "anything", "anything")
@@ -284,16 +173,6 @@ def test_a_missing_token_queue_is_made(wire: Wire) -> None:
     assert wire.tokens() == 0
 
 
-def test_a_broker_that_vanishes_meanwhile_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: Any) -> Any:
-        raise BrokerUnavailable("gone")
-
-    monkeypatch.setattr(Publisher, "waiting_in", gone)
-    assert [check for check, _ in faults(run("doctor", "--json"))] == ["broker"]
-    monkeypatch.setattr(tokens, "declare_token_queue", gone)
-    assert run("rebuild_broker", "--yes").status == Exit.SERVER_AWAY
-
-
 @pytest.mark.usefixtures("fine")
 def test_a_wiped_broker_is_rebuilt(hand: Hand, wire: Wire) -> None:
     users = [new_user() for _ in range(3)]
@@ -312,15 +191,3 @@ def test_a_wiped_broker_is_rebuilt(hand: Hand, wire: Wire) -> None:
     hand.settle()
     assert all_done()
     assert [statuses_of(user) for user in users] == [["succeeded"] * 2] * 3
-
-
-def test_a_server_that_is_away_is_said_with_where_it_was_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused() -> None:
-        raise BrokerUnavailable("connection refused")
-
-    monkeypatch.setitem(doctor.ASKED, "rabbitmq", ("amqp://ada:secret@mq.example:5673/jobs", refused))
-    monkeypatch.setattr(health, "checks", lambda: {**dict.fromkeys(doctor.SERVERS, "ok"), "rabbitmq": "timeout"})
-    ran = run("doctor", "--json")
-    (found,) = [row["found"] for row in ran.json if row["check"] == "rabbitmq"]
-    assert found == "timeout: mq.example:5673/jobs: connection refused"
-    assert "secret" not in ran.out
