@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,52 +12,15 @@ from django.utils import timezone
 
 from accounts.models import User
 from project.telemetry import health
-from queues import kinds, metrics, throughput
+from queues import metrics, throughput
 from queues.admin import alarms, dashboard
-from queues.models import Attempt, Request
+from queues.models import Request
 from queues.operations import backlog
-from queues.operations.backlog import Recent
-from queues.states import AttemptOutcome, QueueState, Status
-from queues.values import Outcome
-from tests.metrics import counted
+from queues.states import QueueState, Status
+from tests.project.board.conftest import BOARD, PAGE
 from tests.queues.rows import queue_of, request_in
 
 pytestmark = pytest.mark.django_db
-BOARD, PAGE = "/admin/board", "/admin/"
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing kept from another test."""
-    monkeypatch.setattr(backlog, "recent", Recent())
-    for kept in ("newest_failures", "latencies", "workers"):
-        monkeypatch.setattr(dashboard, kept, dashboard.Kept(0.0, getattr(dashboard, kept)._look))
-    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "ok"))
-
-
-@pytest.fixture
-def operator() -> Client:
-    client = Client()
-    client.force_login(User.objects.create_superuser("operator"))
-    return client
-
-
-@pytest.fixture
-def clean_pace() -> Iterator[None]:
-    """An hour in which nothing happened."""
-    throughput.tally.flush()
-    _forget()
-    yield
-    throughput.tally.flush()
-    _forget()
-
-
-def _forget() -> None:
-    from project.redis import call
-
-    minute = int(time.time() // 60)
-    for one in range(minute - throughput.MINUTES, minute + 2):
-        call("DEL", throughput._key(one))
 
 
 def test_it_shows_queues_requests_and_processes(operator: Client) -> None:
@@ -95,67 +57,6 @@ def test_it_is_red_when_a_queue_is_blocked_or_work_waits_and_nothing_moves(opera
     assert "Queues" not in wrong()
 
 
-def test_it_shows_what_was_accepted_and_finished_in_each_minute(
-    operator: Client, clean_pace: None, until: Callable[..., None]
-) -> None:
-    echo = kinds.find("demo.echo", 1)
-    metrics.count_accepted([echo] * 7)
-    metrics.count_given_up({"demo.echo": 3}, Status.CANCELLED)
-    metrics.count_lost("demo.echo", final=True)
-    metrics.count_lost("demo.echo", final=False)
-
-    def hour() -> tuple[int, int, int]:
-        throughput.tally.flush()  # its thread may be at it
-        found = throughput.read()
-        assert found is not None
-        return sum(found.accepted), sum(found.finished), len(found.minutes)
-
-    until(lambda: hour() == (7, 1, 60), "all is counted, once")
-    told = operator.get(BOARD).context["board"]
-    assert told.charts[0].most == 7
-    assert [(row["kind"], row["failed"], row["finished"]) for row in told.kinds if row["failed"]] == [
-        ("demo.echo", 1, 1)
-    ]
-
-
-def test_many_processes_count_together(clean_pace: None) -> None:
-    for _ in range(3):
-        process = throughput.Tally()
-        process.accepted(2)
-        assert process.flush()
-    hour = throughput.read()
-    assert hour is not None
-    assert sum(hour.accepted) == 6
-
-
-def test_what_was_counted_while_redis_was_away_is_added_when_it_is_back(
-    operator: Client, clean_pace: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: Any) -> None:
-        raise throughput.RedisUnavailable
-
-    process = throughput.Tally()
-    with monkeypatch.context() as without:
-        without.setattr(throughput, "ADD", away)
-        without.setattr(throughput, "READ", away)
-        process.accepted(5)
-        assert not process.flush()
-        assert "Redis is away, which counts what" in operator.get(BOARD).content.decode()
-    assert process.flush()
-    hour = throughput.read()
-    assert hour is not None
-    assert sum(hour.accepted) == 5
-
-
-def test_failing_kinds_are_told_with_their_commonest_error(operator: Client) -> None:
-    queue = queue_of(User.objects.create_user("bob"), last_seq=9)
-    for seq, error in enumerate(["ValueError", "KeyError", "KeyError"], 1):
-        request_in(queue, seq, Status.FAILED, timezone.now(), error={"type": error, "message": "x", "at": ""})
-    request_in(queue, 4, Status.CANCELLED)
-    (row,) = [row for row in operator.get(BOARD).context["board"].kinds if row["failures"]]
-    assert (row["kind"], row["failures"], row["error"]) == ("demo.echo", 3, "KeyError")
-
-
 def test_what_waits_long_while_work_goes_on_and_what_fails_often_is_said_with_a_link(
     operator: Client, clean_pace: None
 ) -> None:
@@ -173,18 +74,6 @@ def test_what_waits_long_while_work_goes_on_and_what_fails_often_is_said_with_a_
     assert operator.get(wrong["Failing: demo.echo"].link).status_code == 200
 
 
-def test_it_tells_how_long_requests_of_each_kind_waited_and_ran(operator: Client) -> None:
-    queue = queue_of(User.objects.create_user("ada"), last_seq=100, done_seq=100, published_seq=100)
-    now = timezone.now() - timedelta(minutes=1)
-    for n in range(100):
-        times = {"started_at": now + timedelta(seconds=n), "finished_at": now + timedelta(seconds=n + 2)}
-        request_in(queue, n + 1, Status.SUCCEEDED, now, **times)
-    (found,) = operator.get(BOARD).context["board"].latencies
-    assert (found.kind, found.requests) == ("demo.echo", 100)
-    assert [round(seconds, 1) for seconds in found.waited] == [49.5, 94.0, 98.0]
-    assert found.ran == [2, 2, 2]
-
-
 def test_it_tells_what_each_worker_runs(operator: Client) -> None:
     for name, holder in (("ada", 7), ("bob", 7), ("eve", 9)):
         user = User.objects.create_user(name)
@@ -192,40 +81,6 @@ def test_it_tells_what_each_worker_runs(operator: Client) -> None:
         request_in(queue, 1, Status.QUEUED)
     workers = operator.get(BOARD).context["board"].workers
     assert {worker.holder: {run.user for run in worker.runs} for worker in workers} == {7: {"ada", "bob"}, 9: {"eve"}}
-
-
-def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
-    operator: Client, clean_pace: None, until: Callable[..., None]
-) -> None:
-    queue = queue_of(User.objects.create_user("bob"), last_seq=9)
-    at = timezone.now()
-    error = {"type": "AddressRefused", "message": "x", "at": ""}
-    rejected = request_in(queue, 1, Status.FAILED, at, kind="http.call", error=error)
-    Attempt.objects.create(request=rejected, number=rejected.attempt, started_at=at, finished_at=at, outcome="rejected")
-    metrics.count_recorded([ended("http.call", AttemptOutcome.REJECTED), ended("demo.echo", AttemptOutcome.FAILED)])
-
-    def finished() -> int:
-        throughput.tally.flush()
-        found = throughput.read()
-        return sum(found.finished) if found else 0
-
-    until(lambda: finished() == 2, "both are counted")
-    told = operator.get(BOARD).context["board"]
-    assert [(row["kind"], row["failed"]) for row in told.kinds if row["failed"]] == [("demo.echo", 1)]
-
-
-def test_rejected_and_failed_requests_are_counted_apart() -> None:
-    def finished(status: str) -> float:
-        return counted("finished_total", kind="http.call", status=status)
-
-    before = finished("rejected"), finished("failed")
-    metrics.count_recorded([ended("http.call", AttemptOutcome.REJECTED)] * 3)
-    assert (finished("rejected"), finished("failed")) == (before[0] + 3, before[1])
-
-
-def ended(kind: str, how: AttemptOutcome) -> Outcome:
-    work: Any = SimpleNamespace(kind=kind)
-    return Outcome(1, Status.FAILED, 1, how, work=work)
 
 
 def test_a_hostile_kind_or_error_is_text(operator: Client) -> None:
