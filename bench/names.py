@@ -39,6 +39,7 @@ PEERS = {
 ALONE = {
     "end-to-end": ("loads.end_to_end", "over HTTP until it is finished: requests a second, p50, p99, CPU by process"),
     "accept": ("loads.accept", "submissions over HTTP, beside FastAPI + Celery and Express + BullMQ"),
+    "kafka": ("kafka", "messages of Kafka until they are requests, beside a consumer that only reads"),
     "scale": ("loads.scale", "the same with a million users and ten million finished requests, and 20,000 queues"),
     "memory": ("loads.memory", "what an idle queue, a waiting request and a worker hold"),
     "reads": ("reads", "what is asked most often over HTTP, beside submissions"),

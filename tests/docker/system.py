@@ -16,6 +16,7 @@ from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
 from scripts.servers.rabbitmq import Rabbitmq
 from tests.docker.compose import by_default, image_command, ours
+from tests.processing.kafka.brokers import mesh
 
 SHIPPED = ROOT / "docker" / "prometheus"
 
@@ -65,7 +66,8 @@ class System:
         for name in ("api", "events"):
             self._start_ours(name, places)
         rabbitmq.wait()
-        for name in ("dispatcher", "worker", "webhooks"):
+        places["KAFKA_BROKERS"] = self.running.enter_context(mesh(self.folder)).address
+        for name in ("dispatcher", "worker", "webhooks", "ingest"):
             self._start_ours(name, places)
         self._start_prometheus()
 

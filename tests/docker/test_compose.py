@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from granian.cli import cli as granian
 
+from processing.kafka.reading import Message, read
 from project.environment import Environment
 from scripts.place import ROOT
 from tests.docker import compose
@@ -168,8 +169,19 @@ def test_any_number_of_replicas_can_run(name: str) -> None:
 
 
 def test_kafka_is_there_for_those_who_ask_for_it_alone() -> None:
-    assert services()["kafka"]["profiles"] == ["kafka"]
-    assert not any("kafka" in service.get("depends_on", {}) for service in services().values())
+    assert services()["kafka"]["profiles"] == services()["ingest"]["profiles"] == ["kafka"]
+    assert [name for name, service in services().items() if "kafka" in service.get("depends_on", {})] == ["ingest"]
+
+
+def test_what_is_sent_to_kafka_is_read_from_where_it_is() -> None:
+    told = {name: by_default(value) for name, value in ours()["ingest"]["environment"].items()}
+    assert told["KAFKA_BROKERS"] == services()["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split("//")[1]
+    assert told.items() >= {name: by_default(value) for name, value in ours()["worker"]["environment"].items()}.items()
+    guide = (ROOT / "docs" / "operations.md").read_text()
+    assert f"--topic {told['KAFKA_TOPICS']} " in guide
+    event = re.search(r"^echo '(\w+)\|(.+)' \\$", guide, re.MULTILINE)
+    assert event
+    assert read(Message(told["KAFKA_TOPICS"], 0, 0, event[1].encode(), event[2].encode())).user == "ada"
 
 
 def test_kafka_is_one_node_that_is_found_by_its_name_and_keeps_its_data() -> None:

@@ -52,6 +52,11 @@ def settings(name: str) -> dict[str, str]:
 EACH = pytest.mark.parametrize("name", pods())
 
 
+def always() -> dict[str, Any]:
+    """Our processes that are composed without a profile."""
+    return {name: service for name, service in ours().items() if "profiles" not in service}
+
+
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("name", manifests())
 def test_every_object_fits_its_schema(name: str, version: str) -> None:
@@ -66,8 +71,8 @@ def test_the_kustomization_fits_and_names_every_file() -> None:
 
 
 def test_the_same_processes_run_as_composed() -> None:
-    assert set(pods()) == set(ours()) | {"edge"}
-    for name, service in ours().items():
+    assert set(pods()) == set(always()) | {"edge"}
+    for name, service in always().items():
         [container] = pods()[name]["spec"]["containers"]
         assert container.get("args", image_command()) == service.get("command", image_command())
         assert container["image"] == service["image"]
@@ -75,7 +80,7 @@ def test_the_same_processes_run_as_composed() -> None:
 
 
 def test_the_same_settings_are_given_as_composed() -> None:
-    composed = {name for service in ours().values() for name in service["environment"]}
+    composed = {name for service in always().values() for name in service["environment"]}
     assert set(settings("settings")) == composed
     given = settings("edge")
     assert set(given) == set(variables()) - {"NGINX_LOCAL_RESOLVERS"}
@@ -171,7 +176,7 @@ def test_every_policy_and_service_selects_pods_that_exist() -> None:
 
 
 def test_stopping_waits_as_long_as_composed() -> None:
-    for name in ours():
+    for name in always():
         if name != "migrate":
             grace = pods()[name]["spec"]["terminationGracePeriodSeconds"]
             assert grace >= int(ours()[name]["stop_grace_period"].removesuffix("s")) + 5
