@@ -48,36 +48,44 @@ def borrowed(purpose: str, *, keep_servers: bool) -> Iterator[Servers]:
             client.ping()  # connected, so that the number stays ours even when somebody flushes it
             yield servers
     finally:
-        give_back(folder)
+        all_back = give_back(folder)
         for one in found:
             if one.private and not keep_servers:
                 one.private.remove()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def clear_the_dead() -> None:
-    """Removes what sessions left behind that were killed."""
-    for folder in SESSIONS.glob("*"):
-        owner = read_state(folder / "state.json")
-        if not owner or birth(owner["pid"]) != owner["born"]:
-            give_back(folder)
+        if all_back:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def give_back(folder: Path) -> None:
-    """Removes the database, the virtual host and the keys that `folder` knows of, on servers that go on without us."""
+def clear_the_dead() -> None:
+    """Removes what sessions left behind that were killed, or that a server did not let remove what was theirs."""
+    for folder in SESSIONS.glob("*"):
+        owner = read_state(folder / "state.json")
+        if (not owner or birth(owner["pid"]) != owner["born"]) and give_back(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def give_back(folder: Path) -> bool:
+    """Removes the database, the virtual host and the keys that `folder` knows of, on servers that go on without us.
+
+    False when PostgreSQL or Redis did not let us: busy, restarting, or away. It can be called again.
+    """
     state = read_state(folder / "places.json")
     lasting = state.get("lasting", [])
     if "RabbitMQ" in lasting and state["queue_prefix"]:
         rabbitmq.delete_queues(state["rabbitmq_url"], state["queue_prefix"], users=queues_of(state["database_url"]))
     elif "RabbitMQ" in lasting:
         rabbitmq.drop_vhost(state["rabbitmq_url"], control_of(state["private"]))
-    with contextlib.suppress(psycopg.Error):
-        if "PostgreSQL" in lasting:
-            postgresql.drop_database(state["database_url"])
-    with contextlib.suppress(redis.Error):
-        if "Redis" in lasting:
-            redis.give_back(state["redis_url"], state.get("redis_prefix", ""))
+    left = 0
+    for title, error, remove in (
+        ("PostgreSQL", psycopg.Error, lambda: postgresql.drop_database(state["database_url"])),
+        ("Redis", redis.Error, lambda: redis.give_back(state["redis_url"], state.get("redis_prefix", ""))),
+    ):
+        try:
+            if title in lasting:
+                remove()
+        except error:
+            left += 1
+    return not left
 
 
 def queues_of(database_url: str) -> int:

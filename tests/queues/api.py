@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import threading
 from functools import cache
 from typing import Any
 
@@ -12,11 +13,17 @@ from drf_spectacular.generators import SchemaGenerator
 from accounts.models import Session, User
 
 _numbers = itertools.count(1)
+_one_reads = threading.Lock()
+
+
+def documented() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
+    """The routes of the OpenAPI document: what a path must match, and its operations."""
+    with _one_reads:  # the generator is not made for threads that begin together
+        return _routes()
 
 
 @cache
-def documented() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
-    """The routes of the OpenAPI document: what a path must match, and its operations."""
+def _routes() -> list[tuple[re.Pattern[str], dict[str, Any]]]:
     paths = SchemaGenerator().get_schema(request=None, public=True)["paths"]
     return [(re.compile(re.sub(r"{\w+}", "[^/]+", path)), methods) for path, methods in paths.items()]
 

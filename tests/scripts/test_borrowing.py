@@ -11,7 +11,7 @@ import pika.exceptions
 import psycopg
 import pytest
 
-from scripts.place import ROOT, read_state
+from scripts.place import ROOT, read_state, write_state
 from scripts.servers import postgresql, rabbitmq, redis
 from scripts.servers.borrowing import SESSIONS, borrowed, clear_the_dead
 from scripts.servers.servers import Servers
@@ -69,6 +69,22 @@ with borrowed("killed", keep_servers=False) as servers:
     clear_the_dead()
     assert not exists(url)
     assert not (SESSIONS / url.rpartition("/")[2]).exists()
+
+
+def test_what_a_server_does_not_let_go_is_given_back_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(_url: str) -> None:
+        raise psycopg.OperationalError("sorry, too many clients already")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(postgresql, "drop_database", busy)
+        with borrowed("busy", keep_servers=False) as servers:
+            assert exists(servers.database_url)
+    folder = SESSIONS / name_of(servers)
+    assert exists(servers.database_url)
+    write_state(folder / "state.json", {"pid": 1, "born": "never"})
+    clear_the_dead()
+    assert not exists(servers.database_url)
+    assert not folder.exists()
 
 
 def test_a_living_session_is_not_cleared() -> None:
