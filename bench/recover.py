@@ -15,7 +15,7 @@ import psycopg
 from bench.place import Place, wait_for
 from bench.report import Report
 from bench.users import backlog, users, waiting
-from processing.broker.rabbitmq import queue_name
+from processing.broker.pointers import queue_name
 from processing.broker.tokens import TOKEN_QUEUE
 from queues.enqueue.accept import accept
 from queues.kinds import find

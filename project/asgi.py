@@ -23,6 +23,7 @@ from django.conf import settings  # noqa: E402
 from django.core.wsgi import get_wsgi_application  # noqa: E402
 
 from project.postgresql.limits import play  # noqa: E402
+from project.telemetry import tracing  # noqa: E402
 from project.web.threads import InThreads, Receive, Scope, Send  # noqa: E402
 from queues.api.fast_path import in_front_of  # noqa: E402
 from queues.live.long_poll import waiting  # noqa: E402
@@ -47,6 +48,7 @@ async def lifespan(receive: Receive, send: Send) -> None:
     end_what_waits_on(signal.SIGINT)
     await send({"type": "lifespan.startup.complete"})
     await receive()
+    tracing.flush()
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -139,6 +139,7 @@ class Environment(BaseSettings):
     log_requests_per_second: int = Field(
         100, ge=0, description="Lines a second and process for each event of requests: accepted, started, succeeded .."
     )
+    tracing: bool = Field(False, description="Spans of submissions and attempts, by OpenTelemetry as OTEL_* say.")
     health_host: str = Field("127.0.0.1", description="Where dispatchers and workers answer probes; 0.0.0.0: all.")
     health_port: int = Field(0, ge=0, le=65535, description="Their port for probes and /metrics; 0: none.")
     http_call_allow: str = Field("", description="Not public, yet open to http.call: names, addresses, networks.")

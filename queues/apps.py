@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.conf import settings
 
 
 class QueuesConfig(AppConfig):
@@ -13,6 +14,10 @@ class QueuesConfig(AppConfig):
         from queues.operations.figures import figures
         from queues.operations.health import look
 
+        if settings.ENV.tracing:
+            from project.telemetry import spans
+
+            spans.start()
         health.register("dispatcher", "workers", "queues", look=look, in_database=True)
         metrics.register(figures, before=begin_at_zero)
         register_board(dashboard.look, permission="queues.view_userqueue")

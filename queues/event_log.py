@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import transaction
 
 from project.telemetry.logs import Budget
+from project.telemetry.tracing import trace_id
 from queues.models import Request, UserQueue
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome, Submission, Work
@@ -42,11 +43,17 @@ def _line(event: str, tell: Callable[[], dict[str, Any]], level: int = logging.I
         log.log(level, event, **tell(), **({"left_out": left_out} if left_out else {}))
 
 
-def accepted(user_id: UUID, submissions: Sequence[Submission], rows: Sequence[Any], trace: str) -> None:
+def accepted(
+    user_id: UUID,
+    submissions: Sequence[Submission],
+    rows: Sequence[Any],
+    trace: str,
+    traceparent: str | None = None,
+) -> None:
     """Requests were committed; the rows are ACCEPT's."""
 
     def tell() -> dict[str, Any]:
-        told = {"user": str(user_id), "queue": rows[0].queue_id, "request_id": trace}
+        told = {"user": str(user_id), "queue": rows[0].queue_id, "request_id": trace, **trace_id(traceparent)}
         if len(rows) == 1:
             (one,) = submissions
             return {**told, "request": str(one.id), "sequence": rows[0].seq, "kind": one.kind.name}
@@ -147,6 +154,7 @@ def _of(lease: Held, work: Work) -> dict[str, Any]:
         "sequence": work.seq,
         "kind": work.kind,
         "request_id": work.trace,
+        **trace_id(work.traceparent),
     }
 
 

@@ -4,23 +4,20 @@ The verbs that move a queue have files of their own: `enqueue/accept.py`, `lifec
 Their SQL is in `sql/`. What limits of kinds store is in `limits/models.py`.
 """
 
-from datetime import datetime
-from typing import Any
-
 import uuid_utils.compat
 from django.conf import settings
 from django.db import models
 from django.db.models import Case, ExpressionWrapper, F, Q, Sum, When
 from django.db.models.functions import Now
 from django.utils import timezone
-from django.utils.functional import cached_property
 
 from queues.fields import JSONText
+from queues.in_line import InLine
 from queues.limits.models import HELD_UNTIL, KindLimit, KindStart, Permit
 from queues.states import FINAL, GIVEN_UP, AttemptOutcome, OnFailure, QueueState, Status
 
 __all__ = [
-    "Attempt", "IdempotencyKey", "InLine", "KindLimit", "KindStart", "Leadership", "OperatorAction", "Permit",
+    "Attempt", "IdempotencyKey", "KindLimit", "KindStart", "Leadership", "OperatorAction", "Permit",
     "Request", "TokenQueue", "UserQueue",
 ]  # fmt: skip
 
@@ -140,71 +137,6 @@ class UserQueue(models.Model):
         return self.waiting_limit if self.waiting_limit is not None else settings.ENV.waiting_limit
 
 
-class InLine:
-    """What follows from a request's row and its queue's, whichever way they were read."""
-
-    queue: Any
-    seq: int | None
-    status: str
-    attempt: int
-    started_at: datetime | None
-    finished_at: datetime | None
-
-    @property
-    def running(self) -> bool:
-        """Whether a worker has it in hand: it is the head of a queue that is being drained."""
-        return self._head_while(QueueState.DRAINING)
-
-    @property
-    def blocks(self) -> bool:
-        """Whether its queue stands until it is tried again, skipped or cancelled."""
-        return self._head_while(QueueState.BLOCKED)
-
-    def _head_while(self, state: QueueState) -> bool:
-        queue = self.queue
-        return self.finished_at is None and queue.state == state and self.seq == queue.done_seq + 1
-
-    @property
-    def status_now(self) -> Status:
-        """Its status as the API tells it."""
-        if self.running:
-            return Status.RUNNING
-        return Status.BLOCKED if self.blocks else Status(self.status)
-
-    @property
-    def attempt_now(self) -> int:
-        """The attempt that runs, or ran last; 0 before the first."""
-        return self.attempt + 1 if self.running else self.attempt
-
-    @cached_property
-    def given_up_between(self) -> int:
-        """How many ahead of it, in line, are final already; a list counts them for all of its rows at once."""
-        queue = self.queue
-        if not queue.given_up_ahead or self.finished_at is not None or self.seq is None:
-            return 0
-        ahead = Request.objects.filter(queue_id=queue.id, seq__gt=queue.done_seq, seq__lt=self.seq)
-        return ahead.filter(given_up__in=GIVEN_UP).count()
-
-    @property
-    def position(self) -> int | None:
-        """How many requests that are not final are ahead of it; None when it is final or not yet in the queue."""
-        if self.finished_at is not None or self.seq is None:
-            return None
-        behind: int = self.seq - self.queue.done_seq - 1 - self.given_up_between
-        return max(0, behind)
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds until its turn at the queue's present pace; None when unknown."""
-        ahead, each = self.position, self.queue.seconds_each
-        return None if ahead is None or each is None or self.queue.stands else round(ahead * float(each), 3)
-
-    @property
-    def started(self) -> datetime | None:
-        """When its first attempt began, the one under way included."""
-        return self.started_at or (self.queue.claimed_at if self.running else None)
-
-
 class Request(InLine, models.Model):
     """One thing a user asked for. Its place in line is `seq`; what became of it is `status` once it is final."""
 
@@ -225,6 +157,9 @@ class Request(InLine, models.Model):
     )
     retry_of = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="retries", db_index=False)
     trace = models.CharField(max_length=64, blank=True, help_text="X-Request-ID of the HTTP request that brought it.")
+    traceparent = models.CharField(  # of the span that accepted it; stored with TRACING alone
+        max_length=55, null=True, blank=True, help_text="Its trace, as W3C Trace Context writes it."
+    )
     cancel_asked_at = models.DateTimeField(null=True, blank=True)
     not_before = models.DateTimeField(null=True, blank=True)
     expires_at = models.DateTimeField(null=True, blank=True)

@@ -59,6 +59,7 @@ class Ask:
     session_id: UUID | None
     submission: Submission
     trace: str
+    traceparent: str | None = None
 
 
 class Work(NamedTuple):
@@ -80,6 +81,7 @@ class Work(NamedTuple):
     expired: bool
     cancel_asked: bool
     trace: str
+    traceparent: str | None
     ready_at: float
     began_at: float | None
     limited: bool = False

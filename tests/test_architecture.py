@@ -71,6 +71,10 @@ def test_only_one_module_speaks_to_rabbitmq() -> None:
     }
 
 
+def test_only_one_module_speaks_to_opentelemetry() -> None:
+    assert who_imports("opentelemetry", *APPS, "project") == {"project/telemetry/spans.py"}
+
+
 def test_only_one_module_speaks_to_redis() -> None:
     reach = who_imports("redis", *APPS, "project")
     assert {path for path in reach if not path.startswith("scripts/")} == {"project/redis.py"}
@@ -363,3 +367,18 @@ def test_the_check_sees_who_writes(tmp_path: Path) -> None:
         "rows.update(status=3, other=4)\nqueue.save()\nrows.filter(seq=5)\n"
     )
     assert writes(sample) == {"done_seq", "wake_at", "status", "save"}
+
+
+LONGEST_FILE = 300  # lines
+STILL_LONGER = {  # may only become fewer
+    "accounts/models.py", "project/web/rate_limit.py", "queues/admin/bulk_actions.py",
+}  # fmt: skip
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    long = {
+        str(path.relative_to(ROOT))
+        for path in files(*APPS, "project", "scripts")
+        if len(path.read_text().splitlines()) > LONGEST_FILE
+    }
+    assert long - STILL_LONGER == set()

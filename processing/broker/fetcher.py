@@ -14,16 +14,9 @@ from typing import Any
 from pika import spec
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
-from processing.broker.rabbitmq import (
-    ANSWER_SECONDS,
-    NOT_FOUND,
-    BrokerUnavailable,
-    Connection,
-    Delivery,
-    QueueGone,
-    QueueUnavailable,
-    as_unavailable,
-)
+from processing.broker.errors import NOT_FOUND, BrokerUnavailable, QueueGone, QueueUnavailable
+from processing.broker.pointers import Delivery
+from processing.broker.rabbitmq import ANSWER_SECONDS, Connection, as_unavailable
 
 WORTH_CONSUMING = 4  # of a queue with fewer messages each is asked for by itself
 STREAM_SECONDS = 0.2  # a stream that brings nothing for so long is asked whether there is more

@@ -4,92 +4,29 @@ User queues are durable and classic, their messages small transient pointers: Po
 Every call ends by our clock. Nothing in an HTTP request calls this.
 """
 
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 import pika
 from django.conf import settings
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from processing.broker.amqp import Answered, Blocked, Link, NoAnswer
+from processing.broker.errors import NOT_FOUND, BrokerUnavailable, QueueUnavailable
+from processing.broker.pointers import Pointer
 
-POINTER = struct.Struct(">q16s")
-NOT_FOUND, LOCKED, OTHER_ARGUMENTS = 404, 405, 406
 STALE_SECONDS = 20.0
 ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
 MESSAGES_A_SECOND = 10_000  # fewer than RabbitMQ takes; a large batch has more time
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
-OLD_NAMES = 8  # how many earlier names of a queue are deleted with it
+
+
 CLASSIC = {"x-queue-type": "classic"}  # said aloud: a virtual host may have another default
 
 Question = Callable[[Any, Answered], object]  # put to a channel; it says what becomes of the answer
-
-
-class BrokerUnavailable(Exception):
-    """RabbitMQ is not there, refuses us, or does not answer in time."""
-
-
-class QueueUnavailable(Exception):
-    """RabbitMQ answers, but not about this queue: its node is down, or it was declared with other arguments.
-
-    `code` is RabbitMQ's reply code; 0: it said nothing.
-    """
-
-    def __init__(self, why: str, code: int = 0) -> None:
-        super().__init__(why)
-        self.code = code
-
-    @property
-    def may_be_its_node(self) -> bool:
-        """Whether other queues may have gone the same way."""
-        return self.code in (0, NOT_FOUND)
-
-    @property
-    def helps_to_rename(self) -> bool:
-        """Whether another name may do: not where RabbitMQ forbids it, or has no room for a queue."""
-        return self.code in (0, NOT_FOUND, LOCKED, OTHER_ARGUMENTS)
-
-
-class QueueGone(Exception):
-    """The user's queue does not exist in RabbitMQ (any more)."""
-
-
-class Pointer(NamedTuple):
-    """What is published to a user's queue: which request, and its place in line."""
-
-    seq: int
-    request_id: UUID
-
-    def encode(self) -> bytes:
-        """The message's body: 24 bytes."""
-        return POINTER.pack(self.seq, self.request_id.bytes)
-
-
-class Delivery(NamedTuple):
-    """A message as it is received: its place in line, which is all that a worker goes by, and its delivery tag."""
-
-    seq: int
-    tag: int
-
-    @classmethod
-    def decode(cls, body: bytes, tag: int) -> "Delivery":
-        """A message that is no pointer (somebody else's) counts as one long done, so that it is acked and forgotten."""
-        return cls(POINTER.unpack(body)[0] if len(body) == POINTER.size else 0, tag)
-
-
-def queue_name(queue_id: int, generation: int = 0) -> str:
-    """The RabbitMQ queue of a user's queue; it gets a new name when the one it had cannot be used."""
-    return f"{settings.ENV.queue_prefix}user.{queue_id}{f'.{generation}' if generation else ''}"
-
-
-def names_of(queue_id: int, generation: int) -> list[str]:
-    """The queue's name and those that it had before it."""
-    return [queue_name(queue_id, g) for g in range(max(0, generation - OLD_NAMES), generation + 1)]
 
 
 @contextmanager

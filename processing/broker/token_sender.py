@@ -8,7 +8,8 @@ import structlog
 
 from processing import metrics
 from processing.broker import tokens
-from processing.broker.rabbitmq import BrokerUnavailable, TokenSender
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.rabbitmq import TokenSender
 
 log = structlog.get_logger()
 

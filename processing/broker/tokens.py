@@ -20,7 +20,8 @@ from dramatiq.errors import ConnectionClosed
 
 from processing import metrics
 from processing.broker.amqp import parameters
-from processing.broker.rabbitmq import CLASSIC, BrokerUnavailable, Publisher, QueueUnavailable
+from processing.broker.errors import BrokerUnavailable, QueueUnavailable
+from processing.broker.rabbitmq import CLASSIC, Publisher
 from queues.lifecycle import outbox
 
 log = structlog.get_logger()

@@ -9,7 +9,9 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from processing import metrics
-from processing.broker.rabbitmq import ASKED_AT_ONCE, BrokerUnavailable, Publisher, queue_name
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import ASKED_AT_ONCE, Publisher
 from processing.dispatch import duties
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard

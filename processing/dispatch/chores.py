@@ -4,7 +4,6 @@ Each in a thread and on a connection of its own: a mail server or a handler that
 Every dispatcher may do them: a mail is taken by one, and of one user there is one erasure at a time.
 """
 
-import random
 import threading
 from collections.abc import Callable
 from uuid import UUID
@@ -15,7 +14,8 @@ from django.db import connection
 
 from accounts.mail import delivery as mail
 from accounts.models import User
-from processing.broker.rabbitmq import BrokerUnavailable
+from processing.broker.errors import BrokerUnavailable
+from processing.dispatch.backoff import Backoff
 from processing.dispatch.set_aside import SetAside
 from processing.operations.erase import erase
 from queues.exceptions import NotPossible
@@ -23,7 +23,6 @@ from queues.exceptions import NotPossible
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-LONGEST_BACKOFF = 30.0
 PATIENCE_SECONDS = 30.0  # what runs has so long to end
 ROWS_A_STEP = 500
 
@@ -40,22 +39,20 @@ class Chore:
         threading.Thread(target=self.run, args=(stop,), name=self.name, daemon=True).start()
 
     def run(self, stop: threading.Event) -> None:
-        failures = 0
+        backoff = Backoff(first=0.5, longest=30.0)
         while not stop.is_set():
             try:
                 more = self.step()
-                failures = 0
+                backoff.over()
                 if not more:
                     stop.wait(LOOK_SECONDS)
             except Exception as error:
-                failures += 1
                 if isinstance(error, DatabaseError):
                     log.warning("a server is away", what=self.name, error=str(error).strip())
                 else:
                     log.exception("a chore failed", what=self.name)
                 connection.close()
-                jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
-                stop.wait(min(LONGEST_BACKOFF, 0.5 * 2 ** min(failures, 10)) * jitter)
+                backoff.wait(stop)
         connection.close()
 
 

@@ -5,7 +5,6 @@
 is the whole of it; the rest is who leads, when to look, and what to do while a server is away.
 """
 
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +15,16 @@ from django.db import DataError, IntegrityError, connection
 from django.db import Error as DatabaseError
 
 from processing import metrics
-from processing.broker import tokens as broker
-from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, QueueUnavailable, names_of, queue_name
-from processing.dispatch.beside import Deletion, Duties, Search
+from processing.broker.errors import BrokerUnavailable, QueueUnavailable
+from processing.broker.pointers import Pointer, queue_name
+from processing.broker.rabbitmq import Publisher
+from processing.dispatch.backoff import Backoff
+from processing.dispatch.beside import Duties, Search
 from processing.dispatch.dead_leases import DeadLeases
+from processing.dispatch.reaper import Reaper
 from processing.dispatch.set_aside import SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
+from processing.dispatch.token_supply import TokenSupply
 from processing.dispatch.unmarked import Unmarked
 from queues.lifecycle import outbox
 from queues.lifecycle.leadership import Leadership
@@ -41,14 +44,9 @@ STANDBY_SECONDS = 0.5
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 10
 UNLOCKED_SECONDS = 0.005  # most who have a queue's row locked have committed by then
-REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
 QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
 REQUESTS_A_STEP = 20_000  # about a second's: the lead is renewed between two steps
-LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
-CROWD_OF_TOKENS = 4 * ENOUGH_TOKENS  # where so many wait, who wakes now is not served at once anyway ..
-GATHER_IN_CROWD_SECONDS = 0.05  # .. and gains more if fewer tokens do for all
-LONGEST_BACKOFF = 3.0
-TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
+GATHER_IN_CROWD_SECONDS = 0.05  # while tokens wait in a crowd, fewer of them do for all
 
 
 class Dispatcher:
@@ -57,6 +55,7 @@ class Dispatcher:
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.publisher = Publisher()
+        self.tokens = TokenSupply(shard, self.publisher)
         self.listener = Listener()
         self.leadership = Leadership(shard.number)
         self.leading = threading.Event()
@@ -70,14 +69,11 @@ class Dispatcher:
         self._after = 0  # the queue id where the last step ended: everyone's turn comes
         self._behind = False  # whether more was unpublished than one step takes
         self._woke = self._swept = 0.0
-        self._failures = 0
-        self._token_queue_exists = False
+        self._backoff = Backoff()
         self._set_aside: SetAside[int] = SetAside()  # queues that RabbitMQ has no word of
         self._search = Search(shard)
-        self._deletion = Deletion()
         self._duties = Duties()
-        self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)  # to be deleted
-        self._crowded = False  # as the last sweep saw it
+        self._reaper = Reaper(shard)
         self.looked = time.monotonic()  # it goes round its loop
 
     def run(self, stop: threading.Event) -> None:
@@ -103,7 +99,7 @@ class Dispatcher:
             self._stand_by()
             self.listener.close()
             connection.close()
-        sweeper.join(LONGEST_BACKOFF)
+        sweeper.join(self._backoff.longest)
 
     @contextmanager
     def _servers_may_be_away(self, stop: threading.Event) -> Iterator[None]:
@@ -115,7 +111,7 @@ class Dispatcher:
         except DatabaseError as error:
             if left_out(error):
                 log.warning("left out what is locked or too slow", error=str(error).strip())
-                self._rest(stop)
+                self._backoff.wait(stop)
                 return
             self.dead_leases.settle()
             self._stand_by()
@@ -131,7 +127,7 @@ class Dispatcher:
                 if not self._stands_by:
                     log.info("standing by", shard=self.shard.number, of=self.shard.of)
                 self._stands_by = True
-                self._failures = 0
+                self._backoff.over()
                 stop.wait(STANDBY_SECONDS)
                 return
             self._stands_by = False
@@ -140,21 +136,21 @@ class Dispatcher:
             metrics.LEADING.labels(str(self.shard.number)).set(1)
             log.info("leading", shard=self.shard.number, of=self.shard.of)
         more = self.step()
-        self._failures = 0
+        self._backoff.over()
         if not self.keep_lead():
             log.warning("another one leads now", shard=self.shard.number)
             self._stand_by()
         elif not more:
             self.listener.wait(PERMIT_SECONDS if self.calls.waited_for else LOOK_SECONDS)
         elif not self._behind:
-            stop.wait(GATHER_IN_CROWD_SECONDS if self._crowded else GATHER_SECONDS)
+            stop.wait(GATHER_IN_CROWD_SECONDS if self.tokens.crowded else GATHER_SECONDS)
 
     def _stand_by(self) -> None:
         self.leading.clear()
         metrics.LEADING.labels(str(self.shard.number)).set(0)
         self.publisher.close()
         self.unmarked.clear()
-        self._token_queue_exists = False
+        self.tokens.lose()
 
     def take_lead(self) -> bool:
         """Whether this process leads the shard from now on. Raises BrokerUnavailable: who has no RabbitMQ leads not."""
@@ -178,9 +174,7 @@ class Dispatcher:
 
     def step(self) -> bool:
         """Do a part of all that is to be done now; whether there is more of it."""
-        if not self._token_queue_exists:
-            broker.hold_token_queue(self.publisher)
-            self._token_queue_exists = True
+        self.tokens.begin()
         self._duties.begin()
         more_to_wake = False
         if time.monotonic() - self._woke >= WAKE_SECONDS:
@@ -201,7 +195,7 @@ class Dispatcher:
         woken = outbox.wake(self.shard, SWEEPS_A_STEP)
         if woken:
             log.debug("woken", queues=len(woken))
-        self.send_tokens(woken)
+        self.tokens.send(woken)
         return entered == SWEEPS_A_STEP or more_called
 
     def dispatch_next(self) -> bool:
@@ -246,7 +240,7 @@ class Dispatcher:
         metrics.QUEUES_RENAMED.labels("dispatcher").inc(len(renamed))
         for queue in queues:
             if queue[0] in renamed:
-                self._leftovers.add(queue_name(*queue))
+                self._reaper.add(queue_name(*queue))
         if any(why.may_be_its_node for why in failed.values()):
             self._search.begin()
 
@@ -264,77 +258,24 @@ class Dispatcher:
         self.unmarked.put(locked)
         late = {batch.queue_id for batch in locked}
         self.unmarked.forget([batch for batch in batches if batch.queue_id not in late])
-        self.send_tokens(woken)
-
-    def send_tokens(self, queue_ids: list[int]) -> None:
-        """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
-
-        Many at once are bundled, but so that there are enough tokens for all threads.
-        """
-        enough = 1 if self._crowded else ENOUGH_TOKENS
-        size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // enough))
-        tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
-        if tokens:
-            try:
-                self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
-            except BrokerUnavailable:
-                self.publisher.close()
-                self._hold_token_queue()  # if it was that one's fault, all that is ready gets its token again
-            TOKENS_SENT.inc(len(tokens))
+        self.tokens.send(woken)
 
     def sweep(self) -> None:
         """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody."""
         self.publisher.keep_alive()
         self.end_dead_leases()
         # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
-        count = DOUBTFUL_A_SWEEP if self._tokens_waiting() else SWEEPS_A_STEP
-        self.send_tokens(outbox.stale_ready(self.shard, STALE_SECONDS, count))
-        self._delete_queues()
+        count = DOUBTFUL_A_SWEEP if self.tokens.waiting() else SWEEPS_A_STEP
+        self.tokens.send(outbox.stale_ready(self.shard, STALE_SECONDS, count))
+        self._reaper.step()
         self._set_aside.forget_old()
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
 
-    def _delete_queues(self) -> None:
-        """Those of idle users, and earlier names, once RabbitMQ has a word of them again."""
-        if self._deletion.busy:
-            return
-        for name in self._deletion.names:
-            if name in self._deletion.left:
-                self._leftovers.add(name)
-            else:
-                self._leftovers.forget(name)
-        self._deletion.names = []
-        idle = outbox.reap(self.shard, REAP_SECONDS, SWEEPS_A_STEP // 10)
-        names = [name for queue in idle for name in names_of(*queue)]
-        names += self._leftovers.due(SWEEPS_A_STEP // 10)
-        if names:
-            self._deletion.begin(names)
-
-    def _tokens_waiting(self) -> int:
-        """How many tokens RabbitMQ has; if somebody deleted their queue, there is one again."""
-        waiting = self._hold_token_queue()
-        metrics.TOKENS_WAITING.set(waiting)
-        self._crowded = waiting >= CROWD_OF_TOKENS
-        return waiting
-
-    def _hold_token_queue(self) -> int:
-        """How many tokens wait. If their queue has another name now, those in the old one are lost: sent again."""
-        before = broker.token_queue()
-        waiting = broker.hold_token_queue(self.publisher)
-        if broker.token_queue() != before:
-            self.send_tokens(outbox.stale_ready(self.shard, 0, SWEEPS_A_STEP))
-        return waiting
-
     def end_dead_leases(self) -> None:
         """Let queues go on whose worker died."""
-        self.send_tokens(self.dead_leases.end(SWEEPS_A_STEP))
+        self.tokens.send(self.dead_leases.end(SWEEPS_A_STEP))
 
     def _back_off(self, what: str, error: Exception, stop: threading.Event) -> None:
         metrics.SERVERS_AWAY.labels(what).inc()
         log.warning("a server is away", what=what, error=str(error).strip())
-        self._rest(stop)
-
-    def _rest(self, stop: threading.Event) -> None:
-        """Longer with each failure in a row."""
-        self._failures += 1
-        jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
-        stop.wait(min(LONGEST_BACKOFF, 0.1 * 2 ** min(self._failures, 10)) * jitter)
+        self._backoff.wait(stop)

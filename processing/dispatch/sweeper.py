@@ -2,7 +2,6 @@
 and deletes what was kept long enough. All in parts that leave out what is locked, with a rest as long after each.
 """
 
-import random
 import threading
 import time
 
@@ -12,6 +11,7 @@ from django.db import Error as DatabaseError
 
 from accounts import retention
 from processing import metrics
+from processing.dispatch.backoff import Backoff
 from queues.enqueue import idempotency
 from queues.lifecycle.expiry import expire
 from queues.lifecycle.outbox import Shard
@@ -24,7 +24,7 @@ SWEEP_SECONDS = 0.25
 PRUNE_SECONDS = 60.0  # how often what is old is looked for
 EXPIRE_A_STEP = 200  # so many requests of any users end together; their queues are locked for as long as it takes
 PRUNE_A_STEP = 500
-LONGEST_REST, LONGEST_BACKOFF = 0.25, 3.0
+LONGEST_REST = 0.25
 
 
 class Sweeper:
@@ -40,18 +40,18 @@ class Sweeper:
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until `stop` is set. PostgreSQL is waited for while it is away; any other failure is `defect`."""
-        failures = 0
+        backoff = Backoff()
         try:
             while not stop.is_set():
                 self.looked = began = time.monotonic()
                 try:
                     more = self.leading.is_set() and self.step()
-                    failures = 0
+                    backoff.over()
                 except (IntegrityError, DataError):
                     raise  # no server's fault
                 except DatabaseError as error:
-                    failures += 1
-                    self._back_off(error, failures, stop)
+                    self._tell(error)
+                    backoff.wait(stop)
                     continue
                 took = time.monotonic() - began
                 stop.wait(min(took, LONGEST_REST) if more else SWEEP_SECONDS)  # publishing has the other half
@@ -82,7 +82,7 @@ class Sweeper:
         requests = self._requests.step(PRUNE_A_STEP)
         return requests or max(keys, of_accounts, actions) >= PRUNE_A_STEP
 
-    def _back_off(self, error: Exception, failures: int, stop: threading.Event) -> None:
+    def _tell(self, error: Exception) -> None:
         """A row that could not be had in time is left for later; what else PostgreSQL says ends its connection."""
         if left_out(error):
             log.warning("the sweep left out what is locked", error=str(error).strip())
@@ -90,5 +90,3 @@ class Sweeper:
             connection.close()
             metrics.SERVERS_AWAY.labels("PostgreSQL").inc()
             log.warning("the sweep lost PostgreSQL", error=str(error).strip())
-        jitter = random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
-        stop.wait(min(LONGEST_BACKOFF, 0.1 * 2 ** min(failures, 10)) * jitter)

@@ -16,7 +16,9 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from processing.broker import rabbitmq, tokens
-from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import Publisher
 from processing.operations.rebuild import brought
 from project.postgresql import pooling
 from project.rabbitmq_addresses import amqp_urls

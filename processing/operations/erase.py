@@ -11,7 +11,8 @@ from uuid import UUID
 
 from accounts import retention
 from accounts.models import User
-from processing.broker.rabbitmq import Publisher, names_of
+from processing.broker.pointers import names_of
+from processing.broker.rabbitmq import Publisher
 from queues.exceptions import NotPossible
 from queues.models import UserQueue
 from queues.operations import erasure

@@ -7,7 +7,8 @@ import structlog
 from django.db.models import F, QuerySet
 
 from processing.broker import tokens
-from processing.broker.rabbitmq import Publisher, queue_name
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import Publisher
 from queues.exceptions import NotPossible
 from queues.lifecycle import control, outbox
 from queues.models import UserQueue

@@ -19,7 +19,8 @@ from processing.schedules.serializers import ScheduleBody, ScheduleChange, Sched
 from project.rest.problems import NotFound
 from project.rest.views import StrictView
 from project.web import rate_limit
-from queues.api.requests import identified, json, too_much
+from queues.api.answers import json
+from queues.api.requests import identified, too_much
 from queues.enqueue.parsing import payload_text
 from queues.exceptions import QueueFull
 

@@ -16,13 +16,14 @@ from processing.worker.outcomes import Verdict, raised, returned
 from processing.worker.recorder import Recording
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import of_handler, of_role
+from project.telemetry import tracing
 from queues import event_log
 from queues.exceptions import FencedOut
 from queues.kinds import Kind
 from queues.lifecycle.lease import Lease
 from queues.sql.statement import drop_open_transaction
 from queues.states import QueueState
-from queues.values import Work
+from queues.values import Outcome, Work
 
 RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
 
@@ -64,9 +65,27 @@ class Attempt:
         self.began = 0.0
         self.started_at: datetime = turn.lease.since
         self.interrupted = False
+        self.outcome: Outcome | None = None  # of a handler that returned
 
     def run(self) -> Verdict:
         """Call the handler. What it raises is in the verdict; raises FencedOut alone."""
+        if tracing.tracer is None:
+            return self._run()
+        attributes: dict[str, str | int] = {
+            "messaging.message.id": str(self.work.id),
+            "user.id": str(self.request.user_id),
+            "ordered_work.sequence": self.work.seq,
+            "ordered_work.attempt": self.request.attempt,
+        }
+        # Around all in which a time limit may interrupt this thread: it meets no code of the tracer's.
+        with tracing.tracer.attempt(self.work.kind, self.work.traceparent, attributes) as ended:
+            verdict = self._run()
+            outcome = verdict.outcome or self.outcome
+            if outcome is not None and outcome.outcome is not None:
+                ended(outcome.outcome.value, outcome.error["type"] if outcome.error else None)
+            return verdict
+
+    def _run(self) -> Verdict:
         turn = self.turn
         event_log.started(turn.lease, self.work)
         run = self._run_alone
@@ -128,7 +147,9 @@ class Attempt:
 
     def _run_handler(self) -> Verdict:
         result = handlers.call(self.function, self.kind, self.request, self.work.payload)
-        return returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
+        verdict = returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
+        self.outcome = verdict.outcome
+        return verdict
 
     def end(self) -> None:
         """The handler is over; a time limit's exception that has not arrived yet arrives here, and harms nobody."""

@@ -1,7 +1,7 @@
 """The queues that a run has still to lease: many together, and one by one those that cannot be had so."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import structlog
@@ -11,6 +11,7 @@ from processing import metrics
 from processing.broker import token_sender
 from processing.worker.watchdog import Watch
 from queues.lifecycle import lease as leases
+from queues.lifecycle.group import Group
 from queues.lifecycle.lease import Lease
 
 log = structlog.get_logger()
@@ -20,6 +21,20 @@ MOST_TOGETHER = 32  # queues, each with a channel of its own
 RETRY_SECONDS = 0.1  # after PostgreSQL failed, before it is asked again
 KNOWN_SECONDS = 0.3  # a process that PostgreSQL does not know of passes its tokens on: others may do better
 START_SECONDS = 5.0  # one that was started for one request waits longer
+
+
+def _take_each(asked: Sequence[tuple[int, int]]) -> list[Lease | bool]:
+    """For each queue and holder its lease; where there is none: whether it may be had by itself."""
+    found: dict[tuple[int, int], Lease | bool] = {}
+    for holder in {holder for _, holder in asked}:
+        taken, left_out = leases.take_together([id_ for id_, its in asked if its == holder], holder)
+        found |= {(lease.queue_id, holder): lease for lease in taken} | dict.fromkeys(
+            ((id_, holder) for id_ in left_out), True
+        )
+    return [found.pop(one, False) for one in asked]  # of two who ask for the same, one has it
+
+
+_together: Group[tuple[int, int], Lease | bool] = Group(_take_each)
 
 
 class NextQueues:
@@ -59,8 +74,9 @@ class NextQueues:
             taken = [] if lease is None else [lease]
         else:
             asked, self._together = self._together[:MOST_TOGETHER], self._together[MOST_TOGETHER:]
-            found = self._answer(lambda: leases.take_together(asked, self.watch.holder), asked)
-            taken, left_out = found or ([], [])
+            found = self._answer(lambda: _together.ask([(id_, self.watch.holder) for id_ in asked]), asked) or []
+            taken = [one for one in found if isinstance(one, Lease)]
+            left_out = [id_ for id_, one in zip(asked, found, strict=False) if one is True]
             self._apart += left_out
             asked = [id_ for id_ in asked if id_ not in left_out]
         metrics.TOKENS_IN_VAIN.inc(len(asked) - len(taken))

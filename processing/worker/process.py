@@ -16,6 +16,7 @@ from processing.worker import drain
 from processing.worker.heartbeat import Beat
 from processing.worker.isolation import LAST_WORDS_SECONDS, Isolation
 from processing.worker.supervisor import die_with_parent
+from project.telemetry import tracing
 from project.telemetry.multiprocess import VARIABLE
 from queues.metrics import begin_at_zero
 from queues.notify.changes import watched
@@ -41,6 +42,7 @@ def run(threads: int, stop: threading.Event) -> None:
     log.info("stopping", grace_seconds=settings.ENV.stop_grace_seconds)
     if drain.watch.stop(settings.ENV.stop_grace_seconds):
         worker.stop(timeout=2000)
+        tracing.flush()
     log.info("stopped")
     os._exit(0)  # at once: a handler that outlived its grace must not go on beside the next worker of its queue
 
@@ -64,6 +66,7 @@ def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> 
     stop.wait()
     if drain.watch.stop(max(0.0, settings.ENV.stop_grace_seconds - LAST_WORDS_SECONDS)):
         thread.join(timeout=2)  # it may still send its token
+        tracing.flush()
     os._exit(0)
 
 

@@ -16,7 +16,8 @@ from processing.worker.watchdog import RENEW_SECONDS
 from queues import event_log
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
-from queues.lifecycle.lease import Lease, Record
+from queues.lifecycle.group import Group
+from queues.lifecycle.lease import Lease, Record, Recorded
 from queues.metrics import count_recorded
 from queues.notify.changes import changed, finished
 from queues.signals import send_finished
@@ -42,6 +43,7 @@ class Recording:
         self.outcomes: list[Outcome] = []  # .. and what came of them
         self.closed = False  # nothing is written any more: the watch ended the turn
         self.oldest = 0.0  # when the first of them was over
+        self.was_left_out = False  # somebody has locked a row that its last record needed
         self._unsure = False  # a record's answer was lost: it may have been committed
         self._renewed = time.monotonic()
 
@@ -52,11 +54,6 @@ class Recording:
             self.passed += 1
         if verdict.outcome is not None:
             self.outcomes.append(verdict.outcome)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the oldest unrecorded outcome has waited for as long as one may."""
-        return self.passed > 0 and time.monotonic() - self.oldest >= settings.ENV.record_after_ms / 1000
 
     def record(
         self,
@@ -102,10 +99,10 @@ class Recording:
             self._unsure = False
 
     def committed(self, done: int, outcomes: Sequence[Outcome]) -> None:
-        """Count and log what was recorded, and tell those who watch the queue; the head may have moved since `done`."""
+        """Log what was recorded, and tell those who watch the queue; the head may have moved since `done`."""
         self.passed, self.outcomes = 0, []
+        self.was_left_out = False
         self._renewed = time.monotonic()
-        count_recorded(outcomes)
         event_log.recorded(self.lease, outcomes)
         send_finished(self.lease, outcomes)
         if self.lease.done_seq > done:
@@ -127,6 +124,7 @@ class Recording:
             self.passed, self.outcomes = 0, []
             self.lease.done_seq, self.lease.state, self._unsure = before, QueueState.DRAINING, True
             raise
+        count_recorded(outcomes)
         self.committed(before, outcomes)
 
     def is_to_renew(self) -> bool:
@@ -178,6 +176,23 @@ class Wanted:
         self.settled = True
         return self
 
+    def left_out(self) -> "Wanted":
+        self.recording.was_left_out = True
+        return self.refused()
+
+
+def _record_each(records: Sequence[Record]) -> list[Recorded | None]:
+    """What became of all of them; None: this one is to be recorded by itself.
+
+    Each queue is once in a statement: a lease that was lost may meet the one that its queue has now.
+    """
+    once = {record.lease.queue_id: record for record in records}
+    found = leases.record_together(list(once.values()))
+    return [found if once[record.lease.queue_id] is record else None for record in records]
+
+
+_together: Group[Record, Recorded | None] = Group(_record_each)
+
 
 class Refused(NamedTuple):
     """What was not written: somebody else has the queue; a row is locked; PostgreSQL refuses what is in it."""
@@ -187,15 +202,22 @@ class Refused(NamedTuple):
     faulty: list[tuple[Wanted, DatabaseError]]
 
 
-def record(wanted: Sequence[Wanted], patience: float) -> Refused:
+def record(wanted: Sequence[Wanted], patience: float, *, shared: bool = False) -> Refused:
     """Write down what is over in these turns, in one commit; none of them fails another.
 
-    While PostgreSQL is away it is tried again, until `patience` on the monotonic clock; then raises django.db.Error.
+    `shared`: that commit may have what other threads of this process record at the same time, too. While PostgreSQL is
+    away it is tried again, until `patience` on the monotonic clock; then raises django.db.Error.
     """
     refused = Refused([], [], [])
     while True:
         try:
-            _record(_sure(wanted, refused), refused)
+            sure = _sure(wanted, refused)
+            if shared:
+                # One that was left out may be again, after a wait: others need not share it.
+                for one in [one for one in sure if one.recording.was_left_out]:
+                    sure.remove(one)
+                    _record([one], refused)
+            _record(sure, refused, shared=shared)
             return refused
         except (OperationalError, InterfaceError) as error:
             for one in wanted:
@@ -223,31 +245,45 @@ def _sure(wanted: Sequence[Wanted], refused: Refused) -> list[Wanted]:
         if one.recording.lease.state == QueueState.DRAINING:
             left.append(one)
         else:
-            one.committed()
+            _committed([one])
     return left
 
 
-def _record(wanted: Sequence[Wanted], refused: Refused) -> None:
+def _record(wanted: Sequence[Wanted], refused: Refused, *, shared: bool = False) -> None:
     """One statement for all; one for each, where a request's row is locked, or PostgreSQL refuses what one says."""
     if not wanted:
         return
+    records = [one.record() for one in wanted]
     try:
-        found = leases.record_together([one.record() for one in wanted])
+        found: Sequence[Recorded | None] = (
+            _together.ask(records) if shared else [leases.record_together(records)] * len(records)
+        )
     except DatabaseError as error:
         if isinstance(error, OperationalError | InterfaceError) and not left_out(error):
             raise
-        if len(wanted) > 1:
+        if len(wanted) > 1 or shared:
             for one in wanted:
                 _record([one], refused)
         elif left_out(error):
-            refused.left_out.append(wanted[0].refused())
+            refused.left_out.append(wanted[0].left_out())
         else:
             refused.faulty.append((wanted[0].refused(), error))
         return
-    by_lease = {record.lease: refused.fenced_out for record in found.fenced_out}
-    by_lease |= {record.lease: refused.left_out for record in found.left_out}
-    for one in wanted:
-        if (refusals := by_lease.get(one.recording.lease)) is None:
-            one.committed()
+    written = []
+    for one, record_, recorded in zip(wanted, records, found, strict=True):
+        if recorded is None:
+            _record([one], refused)
+        elif record_ in recorded.fenced_out:
+            refused.fenced_out.append(one.refused())
+        elif record_ in recorded.left_out:
+            refused.left_out.append(one.left_out())
         else:
-            refusals.append(one.refused())
+            written.append(one)
+    _committed(written)
+
+
+def _committed(written: Sequence[Wanted]) -> None:
+    """Counted together: a look at each metric costs more than what is counted there."""
+    count_recorded([outcome for one in written for outcome in one.outcomes])
+    for one in written:
+        one.committed()

@@ -7,6 +7,7 @@ after it. Nobody in it waits for somebody slow: the watch gives back what has no
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import structlog
 from django.conf import settings
@@ -14,8 +15,8 @@ from django.db import DatabaseError, connection
 
 from processing import metrics
 from processing.broker import token_sender
+from processing.broker.errors import BrokerUnavailable, QueueUnavailable
 from processing.broker.fetcher import Fetcher
-from processing.broker.rabbitmq import BrokerUnavailable, QueueUnavailable
 from processing.worker import recorder
 from processing.worker.isolation import Isolation
 from processing.worker.next_queues import NextQueues
@@ -51,6 +52,7 @@ class TokenRun(WatchedRun):
     def __init__(self, place: Place, fetcher: Fetcher, queue_ids: Iterable[int], left: int | None = None) -> None:
         super().__init__(place.watch, fetcher, NextQueues(place.watch, queue_ids, left))
         self.shares, self.isolation = place.shares, place.isolation
+        self._due_at = 0.0  # nothing has to be recorded before that
 
     def drain(self) -> None:
         """Run a turn of each. What goes wrong is logged; the sweeper finds the queues again."""
@@ -151,7 +153,7 @@ class TokenRun(WatchedRun):
         if blind:
             sources = self.fetcher.open_sources([(turn.name, turn.ahead) for turn in blind])
             for turn, source in zip(blind, sources, strict=True):
-                turn.source = source
+                turn.read(source)
 
     def _run_what_came(self) -> bool:
         """Of each turn what is claimed, as far as its messages are here. Whether any got further."""
@@ -199,21 +201,28 @@ class TokenRun(WatchedRun):
     def _is_to_record(self) -> bool:
         """Whether something is over, and nothing else is on its way that could be recorded with it, or it is time."""
         turns = self.turns.values()
-        if any(turn.is_due for turn in turns):
+        if min((turn.due_at for turn in turns), default=inf) <= time.monotonic():
             return True
         return any(turn.is_pending for turn in turns) and not any(turn.awaits for turn in turns)
 
     def record_if_due(self) -> None:
-        """Record, if what is over has waited for as long as it may."""
-        if any(turn.is_due for turn in self.turns.values()):
+        """Record, if what is over has waited for as long as it may. Asked after every request: most often it is not."""
+        now = time.monotonic()
+        if now < self._due_at:
+            return
+        latest = now + settings.ENV.record_after_ms / 1000  # what is over later than now is due after that
+        self._due_at = min((turn.due_at for turn in self.turns.values()), default=latest)
+        if self._due_at <= now:
             self.record()
+        self._due_at = min(self._due_at, latest)
 
     def record(self) -> None:
         """Write down what is over in all turns; then ack it, claim what is next, let go of what others may have."""
         with self.lock:
             wanted = [(turn, one) for turn in self.turns.values() if turn.is_pending and (one := turn.wanted())]
             began = time.monotonic()
-            refused = recorder.record([one for _, one in wanted], began + settings.ENV.lease_seconds)
+            self._due_at = 0.0
+            refused = recorder.record([one for _, one in wanted], began + settings.ENV.lease_seconds, shared=True)
             self._drop(wanted, refused)
             if time.monotonic() - began > settings.ENV.lease_seconds / 2:
                 self._make_sure_of_others([turn for turn, _ in wanted])

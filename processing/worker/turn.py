@@ -3,14 +3,16 @@
 import time
 from collections import deque
 from datetime import datetime
+from math import inf
 from typing import Protocol
 
 import structlog
 from django.conf import settings
 
 from processing import handlers, metrics
+from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Source
-from processing.broker.rabbitmq import QueueGone, queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.outcomes import Verdict, raised, without_running
@@ -74,6 +76,10 @@ class Turn:
     def awaits(self) -> bool:
         """Whether it goes on as soon as its next message is here."""
         return self.then is None and not self.record_again
+
+    def read(self, source: Source) -> None:
+        """Its messages come from there now. Delivery tags of an earlier source mean nothing to this one."""
+        self.source, self._tag, self._next_tag = source, 0, 0
 
     def begin(self, claim: list[Work]) -> None:
         """These are claimed, and run next."""
@@ -198,12 +204,12 @@ class Turn:
         return self.then is not None or self.recording.passed > 0
 
     @property
-    def is_due(self) -> bool:
-        """Whether that has waited for as long as it may."""
+    def due_at(self) -> float:
+        """When that has waited for as long as it may, on the monotonic clock."""
         if not self.is_pending:
-            return False
-        ended = self.then is not None and time.monotonic() - self._ended >= settings.ENV.record_after_ms / 1000
-        return ended or self.recording.is_due
+            return inf
+        since = self.recording.oldest if self.recording.passed else self._ended
+        return (since if self.then is None else min(since, self._ended)) + settings.ENV.record_after_ms / 1000
 
     def wanted(self) -> Wanted:
         """What is to be recorded of it, and how it goes on."""

@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 TICK_SECONDS = 0.01
 RENEW_SECONDS = 1.0
+CHECK_LEASES_SECONDS = 0.1  # how often it looks whose time has come
 RECONCILE_SECONDS = 1.0
 LOCK_SECONDS = 0.25  # sooner than a dispatcher believes that a process is dead whose lock it missed once
 
@@ -70,6 +71,7 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._end_process = threading.Event()
         self._beat: Beat | None = None
+        self._renewed = 0.0
 
     def start(
         self,
@@ -194,10 +196,14 @@ class Watch:
     def _check_all(self) -> None:
         """Look after each, and renew all leases whose time has come in one statement."""
         wanted: list[tuple[Watched, Renewal]] = []
+        renewing = time.monotonic() - self._renewed >= CHECK_LEASES_SECONDS
+        if renewing:
+            self._renewed = time.monotonic()
         for turn in tuple(self._turns):
             try:
                 turn.check()
-                wanted.extend((turn, renewal) for renewal in turn.renewals())
+                if renewing:
+                    wanted.extend((turn, renewal) for renewal in turn.renewals())
             except FencedOut:
                 log.warning("the watch was fenced out", of=str(turn))
                 self.remove(turn)

@@ -55,7 +55,8 @@ class WatchedRun:
     def check(self) -> None:
         """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit."""
         running = self.running
-        late = time.monotonic() - self.turn_began >= SLOW_SECONDS
+        now = time.monotonic()
+        late = now - self.turn_began >= SLOW_SECONDS
         if running is None or (running.seconds < FAST_SECONDS and not late):
             return
         if not self.lock.acquire(blocking=False):
@@ -64,9 +65,9 @@ class WatchedRun:
             if self.running is not running:
                 return
             slow = late or running.seconds >= settings.ENV.record_after_ms / 1000
-            if time.monotonic() >= self.record_again and (
+            if now >= self.record_again and (
                 (slow and (len(self.turns) > 1 or self.next_queues or running.turn.claim))
-                or any(turn.is_due for turn in self.turns.values())
+                or any(turn.due_at <= now for turn in self.turns.values())
             ):
                 self._record_beside(running)
             if running.overrun >= 0 and not running.interrupted:

@@ -20,6 +20,8 @@ import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
+from project.telemetry import tracing
+
 ROW = re.compile(r"\n(DETAIL|CONTEXT):.*", re.DOTALL)  # psycopg: "Failing row contains (..)", payload and all
 QUIET = {
     "django.request": "ERROR",  # a 404 is nothing to tell of, and a crash is told by project.web.middleware
@@ -82,6 +84,7 @@ def _at_work(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping
     tell = at_work.get()
     for name, value in tell().items() if tell else ():
         event.setdefault(name, value)
+    tracing.in_log(event)
     return event
 
 

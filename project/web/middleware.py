@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.module_loading import import_string
 
 from project.rest import exception_handler, problems
+from project.telemetry import tracing
 from project.telemetry.metrics import NOWHERE, count_answer
 from project.web import rate_limit
 from project.web.threads import WAITED
@@ -50,6 +51,12 @@ class Edge:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if tracing.tracer is None:
+            return self.answer(request)
+        with tracing.tracer.caller(request.headers):
+            return self.answer(request)
+
+    def answer(self, request: HttpRequest) -> HttpResponseBase:
         arrived = request.META.get(WAITED) or time.perf_counter()
         refusal = self.arrive(request)
         response = self.leave(request, refusal or self.get_response(request))

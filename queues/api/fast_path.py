@@ -9,8 +9,9 @@ worded there. What is left out here is Django's and DRF's work around a view, wh
 
 import asyncio
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, Protocol, TypeVar, cast
@@ -23,19 +24,17 @@ from django.http import HttpResponse, HttpResponseBase
 from django.urls import resolve
 from django.utils.module_loading import import_string
 
-from accounts.authentication import bearer
-from accounts.tokens import Claims
-from project.rest.parsers import loads
-from project.rest.problems import Problem
+from project.telemetry import tracing
 from project.telemetry.metrics import count_answer
 from project.web import rate_limit
 from project.web.middleware import Edge, request_id_for
 from project.web.threads import Receive, Scope, Send
 from project.web.unread_body import SILENT_SECONDS
 from queues import kinds
-from queues.api.requests import NOBODYS, UUID_TEXT, encoded, identified, is_known, kinds_shown, listed, tagged
+from queues.api.answers import encoded, is_known, kinds_shown, tagged
+from queues.api.plain import plain_length, plain_read, plainly_submitted, received, replay, verified
+from queues.api.requests import NOBODYS, UUID_TEXT, identified, listed
 from queues.enqueue.group_commit import GroupCommit
-from queues.enqueue.parsing import read_one
 from queues.exceptions import SessionOver
 from queues.permissions import known_to_may_ask, open_to_all
 from queues.representation import shape
@@ -43,7 +42,7 @@ from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary
 from queues.representation.response_cache import Kept
 from queues.representation.rows import RequestRow
-from queues.values import Ask, Submission
+from queues.values import Accepted, Ask, Submission
 
 T = TypeVar("T")
 
@@ -61,17 +60,8 @@ Headers = list[tuple[bytes, bytes]]
 SUBMIT, KINDS, QUEUE = "/api/v1/requests", "/api/v1/kinds", "/api/v1/queue"
 ONE = SUBMIT + "/"
 ALLOWED = {SUBMIT: "GET, HEAD, POST", KINDS: "GET, HEAD", QUEUE: "GET, HEAD", ONE + str(NOBODYS): "GET, HEAD"}
-JSON = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
-UNUSUAL = frozenset(
-    {
-        b"transfer-encoding",
-        b"content-encoding",
-        b"idempotency-key",
-        b"origin",
-        b"expect",
-        b"access-control-request-method",
-    }
-)
+
+
 FIRST_PAGE = {"limit": 50, "order": "desc"}  # what ListQuery makes of no query
 OWN = (b"content-length", b"x-request-id")  # each answer has its own
 # The middleware that is known here: what SURROUNDING adds to an answer depends on the host and the scheme alone, and
@@ -138,7 +128,7 @@ class FastPath:
             return replay(body, receive)
         trace = request_id_for(sent.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            result = await self.commits.accept(Ask(claims.user_id, claims.session_id, submission, trace))
+            result = await self.accept(Ask(claims.user_id, claims.session_id, submission, trace), sent)
             answer = encoded(shape.new(result[0])) if result else b""
         except Exception as failure:
             await self.failed(scope, send, SUBMIT, trace, failure, arrived)
@@ -148,6 +138,19 @@ class FastPath:
         own = _encoded({"location": f"{SUBMIT}/{submission.id}", **rate_limit.headers(result[1])})
         await self.answer(send, 202, [*headers, *own], trace, answer)
         count_answer(self.routes[SUBMIT], "POST", 202, arrived)
+        return None
+
+    async def accept(self, ask: Ask, sent: dict[bytes, bytes]) -> tuple[Accepted, list[rate_limit.Taken]] | None:
+        """As `GroupCommit.accept` does, within a span where that is wanted."""
+        if tracing.tracer is None:
+            return await self.commits.accept(ask)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in sent.items()}
+        kind = ask.submission.kind.name
+        with tracing.tracer.submit(kind, ask.submission.id, 1, headers) as traceparent:
+            result = await self.commits.accept(replace(ask, traceparent=traceparent))
+            if result is None:
+                raise tracing.LeftToOthers
+            return result
         return None
 
     def submitted(self, body: bytes) -> Submission | None:
@@ -269,52 +272,6 @@ def _encoded(headers: dict[str, str]) -> Headers:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def plain_length(scope: Scope, sent: dict[bytes, bytes]) -> int:
-    """The body's length; 0 unless the query and the headers ask for nothing but that this body be accepted."""
-    length = sent.get(b"content-length", b"")
-    usual = (
-        len(sent) == len(scope["headers"])  # no header came twice
-        and sent.get(b"content-type", b"").lower() in JSON
-        and len(length) < 10
-        and length.isdigit()
-        and not scope["query_string"]
-        and not scope.get("root_path")
-        and UNUSUAL.isdisjoint(sent)
-    )
-    return int(length) if usual and int(length) <= settings.BODY_LIMIT else 0
-
-
-def plain_read(scope: Scope, sent: dict[bytes, bytes]) -> bool:
-    """Whether the query and the headers ask for nothing but that this be shown."""
-    once = len(sent) == len(scope["headers"])
-    return once and not scope["query_string"] and b"content-length" not in sent and UNUSUAL.isdisjoint(sent)
-
-
-def verified(sent: dict[bytes, bytes]) -> Claims | None:
-    """Who a signed token says is calling; None where Django has something to say to it."""
-    try:
-        return bearer({"HTTP_AUTHORIZATION": sent.get(b"authorization", b"").decode("latin-1")})
-    except Problem:
-        return None
-
-
-def plainly_submitted(body: bytes, slow: Container[tuple[str, int]] = ()) -> Submission | None:
-    """What a body that fits asks for now; None where Django has something to say to it, be it that a schema crashed."""
-    try:
-        asked = loads(body)
-        if slow and _named(asked) in slow:
-            return None
-        submission = read_one(asked, body)
-    except Exception:  # a schema that looks into PostgreSQL is among them: Django refuses that on an event loop
-        return None
-    return submission if submission.not_before is None else None
-
-
-def _named(asked: Any) -> tuple[str, int]:
-    kind = kinds.find(asked["kind"], asked.get("version"))
-    return kind.name, kind.version
-
-
 def shown(request: RequestRow | None) -> Kept | None:
     """A request and its ETag; None where more has to be asked for: its progress, or how many ahead were given up."""
     if request is None:
@@ -322,28 +279,3 @@ def shown(request: RequestRow | None) -> Kept | None:
     if request.finished_at is None and (request.running or request.queue.given_up_ahead):
         return None
     return tagged(encoded(shape.one(request)))
-
-
-async def received(receive: Receive) -> bytes:
-    """The whole body. Raises ConnectionResetError where it does not come."""
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return bytes(message.get("body", b""))
-    parts = []
-    while True:
-        if message["type"] != "http.request":
-            raise ConnectionResetError("the client stopped sending")
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """`receive` for who comes after one that has read the whole body."""
-    left: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def again() -> dict[str, Any]:
-        return left.pop() if left else await receive()
-
-    return again

@@ -1,16 +1,13 @@
 """The routes below /api/v1/ that submit, show and list requests, and show queues and kinds."""
 
-import hashlib
 import re
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
-import orjson
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
-from django.utils.http import parse_etags
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request as APIRequest
 from rest_framework.response import Response
@@ -26,12 +23,12 @@ from project.rest.problems import (
     TooManyRequests,
     Unprocessable,
 )
-from project.rest.renderers import OPTIONS
 from project.rest.views import StrictView
 from project.settings import BATCH_BODY_LIMIT
 from project.web import rate_limit
 from project.web.threads import WAITED
-from queues import kinds, permissions
+from queues import permissions
+from queues.api.answers import encoded, json, kinds_shown, tagged, unless_known
 from queues.api.byte_refusals import retry_after, too_many_bytes
 from queues.api.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
 from queues.api.serializers import (
@@ -56,7 +53,6 @@ from queues.notify import hints
 from queues.representation import response_cache, shape
 from queues.representation.pagination import Cursor, Filters, page
 from queues.representation.queue_summary import summary
-from queues.representation.response_cache import Kept
 from queues.representation.rows import RequestRow, check_session, own_queue, own_request
 from queues.values import Accepted, Submission
 
@@ -282,48 +278,3 @@ def page_url(request: APIRequest | HttpRequest, cursor: Cursor | None) -> str | 
         return None
     query = urlencode({**request.GET.dict(), "cursor": str(cursor)})
     return request.build_absolute_uri(f"{request.path}?{query}")
-
-
-def unless_known(if_none_match: str, kept: Kept) -> HttpResponse:
-    """The answer with its ETag; 304 and no body for who has it already."""
-    if is_known(if_none_match, kept):
-        return HttpResponseNotModified(headers={"ETag": kept.etag})
-    return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
-
-
-def is_known(if_none_match: str, kept: Kept) -> bool:
-    """Whether who sends this If-None-Match has the answer already."""
-    known = parse_etags(if_none_match) if if_none_match else ()
-    return "*" in known or kept.etag in (one.removeprefix("W/") for one in known)
-
-
-def tagged(body: bytes) -> Kept:
-    """An answer with its strong ETag."""
-    return Kept(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
-
-
-@lru_cache(64)
-def kinds_shown(some: tuple[kinds.Kind, ...]) -> Kept:
-    """The answer that shows these kinds, made once: they never change while a process lives."""
-    return tagged(encoded([shown(kind) for kind in some]))
-
-
-def shown(kind: kinds.Kind) -> dict[str, Any]:
-    return {
-        "kind": kind.name,
-        "version": kind.version,
-        "description": kind.description,
-        "schema": kind.json_schema,
-        "max_attempts": kind.max_attempts,
-        "time_limit": kind.time_limit,
-        "on_failure": kind.on_failure.value,
-    }
-
-
-def json(data: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    """An answer past DRF's negotiation and rendering, which cost more than orjson."""
-    return HttpResponse(encoded(data), "application/json", status, headers=headers)
-
-
-def encoded(data: Any) -> bytes:
-    return orjson.dumps(data, option=OPTIONS)

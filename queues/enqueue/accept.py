@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.models import Session, User
+from project.telemetry import tracing
 from queues import event_log
 from queues.exceptions import QueueFull, SessionOver, TooManyBytes
 from queues.metrics import count_accepted
@@ -30,11 +31,27 @@ def accept(
     With `session_id` the same statement sees to it that the session lives. Raises SessionOver, QueueFull and
     TooManyBytes, which is one.
     """
+    if tracing.tracer is None:
+        return _accept(user_id, submissions, session_id, trace)
+    one = submissions[0].id if len(submissions) == 1 else None
+    kind = ",".join(sorted({submission.kind.name for submission in submissions}))
+    with tracing.tracer.submit(kind, one, len(submissions)) as traceparent:
+        return _accept(user_id, submissions, session_id, trace, traceparent)
+
+
+def _accept(
+    user_id: UUID,
+    submissions: Sequence[Submission],
+    session_id: UUID | None,
+    trace: str,
+    traceparent: str | None = None,
+) -> list[Accepted]:
     in_line = 0
     told = []
     for submission in submissions:
         in_line += submission.not_before is None
-        told.append(_told(user_id, submission, in_line if submission.not_before is None else None, trace))
+        place = in_line if submission.not_before is None else None
+        told.append(_told(user_id, submission, place, trace, traceparent))
     values = {
         "user": user_id,
         "session": session_id,
@@ -46,7 +63,7 @@ def accept(
         "requests": orjson.dumps(told).decode(),
     }
     rows = (in_line == len(submissions) and ACCEPT.rows(**values)) or _accept_alone(user_id, session_id, values)
-    transaction.on_commit(partial(_tell, user_id, submissions, rows, trace))
+    transaction.on_commit(partial(_tell, user_id, submissions, rows, trace, traceparent))
     found = {row.id: row for row in rows}
     return [_accepted(submission, found[submission.id]) for submission in submissions]
 
@@ -74,7 +91,7 @@ def _accept_together(statement: Statement, asks: Sequence[Ask]) -> dict[UUID, Ac
         user = users.setdefault(ask.user_id, {**nothing, "user_id": ask.user_id, "session_id": ask.session_id})
         if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is missing
             user["places"] += 1
-            told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace))
+            told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace, ask.traceparent))
             user["bytes"] += told[-1]["bytes"]
     rows = statement.rows(
         limit=settings.ENV.waiting_limit,
@@ -130,10 +147,12 @@ def _most_bytes() -> dict[str, int]:
     return {"most_waiting": env.bytes_waiting or NO_LIMIT, "most_stored": env.bytes_stored or NO_LIMIT}
 
 
-def _tell(user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str) -> None:
+def _tell(
+    user_id: UUID, submissions: Sequence[Submission], rows: list[Any], trace: str, traceparent: str | None
+) -> None:
     """Count and log what was committed, and tell those who watch the queue."""
     count_accepted([submission.kind for submission in submissions])
-    event_log.accepted(user_id, submissions, rows, trace)
+    event_log.accepted(user_id, submissions, rows, trace, traceparent)
     changed(rows[0].queue_id)
 
 
@@ -141,7 +160,7 @@ def _tell_together(taken: Sequence[Ask], rows: dict[UUID, Any]) -> None:
     """Count and log what was committed."""
     count_accepted([ask.submission.kind for ask in taken])
     for ask in taken:
-        event_log.accepted(ask.user_id, [ask.submission], [rows[ask.submission.id]], ask.trace)
+        event_log.accepted(ask.user_id, [ask.submission], [rows[ask.submission.id]], ask.trace, ask.traceparent)
 
 
 def open_queue(user_id: UUID) -> int:
@@ -158,7 +177,9 @@ def _check_session(user_id: UUID, session_id: UUID | None) -> None:
         raise SessionOver
 
 
-def _told(user_id: UUID, submission: Submission, place: int | None, trace: str) -> dict[str, Any]:
+def _told(
+    user_id: UUID, submission: Submission, place: int | None, trace: str, traceparent: str | None
+) -> dict[str, Any]:
     """A submission as ACCEPT reads it; the payload is text, so that PostgreSQL stores it as it is."""
     kind = submission.kind
     return {
@@ -174,5 +195,6 @@ def _told(user_id: UUID, submission: Submission, place: int | None, trace: str) 
         "expires_at": submission.expires_at,
         "retry_of": submission.retry_of,
         "trace": trace,
+        "traceparent": traceparent or None,
         "bytes": len(submission.payload.encode()),
     }

@@ -5,7 +5,8 @@ from typing import Any
 from uuid import UUID
 
 from queues.exceptions import SessionOver
-from queues.models import InLine, UserQueue
+from queues.in_line import InLine
+from queues.models import UserQueue
 from queues.sql.reads import GIVEN_UP_BETWEEN, OWN_QUEUE, OWN_REQUEST, OWN_SESSION, QUEUE, SHOWN
 
 

@@ -6,14 +6,15 @@ from queues.sql.statement import Statement
 _REQUESTS = """
     request AS (
         INSERT INTO queues_request (id, queue_id, seq, status, kind, version, payload, max_attempts, on_failure,
-                                    not_before, expires_at, retry_of_id, trace, bytes, attempt, created_at)
+                                    not_before, expires_at, retry_of_id, trace, traceparent, bytes, attempt,
+                                    created_at)
         SELECT v.id, queue.id, queue.before + v.place, CASE WHEN v.place IS NULL THEN 'scheduled' ELSE 'queued' END,
                v.kind, v.version, v.payload::json, v.max_attempts, v.on_failure, v.not_before, v.expires_at, v.retry_of,
-               v.trace, v.bytes, 0, clock_timestamp()
+               v.trace, v.traceparent, v.bytes, 0, clock_timestamp()
         FROM queue JOIN json_to_recordset(%(requests)s::json) AS v (
             user_id uuid, id uuid, place bigint, kind text, version int, payload text, max_attempts int,
             on_failure text, not_before timestamptz, expires_at timestamptz, retry_of uuid, trace text,
-            bytes int) USING (user_id)
+            traceparent text, bytes int) USING (user_id)
         RETURNING id, queue_id, seq, created_at
     )
     SELECT request.id, request.seq, request.created_at, queue.id AS queue_id, queue.done_seq, queue.given_up_ahead,

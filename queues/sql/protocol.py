@@ -37,7 +37,7 @@ _LEASE = """
     LEFT JOIN LATERAL (
         SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
                coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
-               r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace,
+               r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace, r.traceparent,
                extract(epoch FROM greatest(r.created_at, r.not_before))::float8 AS ready_at,
                extract(epoch FROM r.started_at)::float8 AS began_at,
                r.kind = ANY (ARRAY (SELECT kind FROM queues_kindlimit
@@ -57,7 +57,7 @@ CLAIMED = Statement("""
     CROSS JOIN LATERAL (
         SELECT id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
                coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
-               cancel_asked_at IS NOT NULL AS cancel_asked, trace,
+               cancel_asked_at IS NOT NULL AS cancel_asked, trace, traceparent,
                extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
                extract(epoch FROM started_at)::float8 AS began_at,
                kind = ANY (ARRAY (SELECT k.kind FROM queues_kindlimit k

@@ -20,7 +20,8 @@ from accounts.models import User
 from processing import actors
 from processing.broker import token_sender
 from processing.broker import tokens as broker
-from processing.broker.rabbitmq import CLASSIC, queue_name
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import CLASSIC
 from processing.dispatch.dispatcher import Dispatcher
 from processing.worker import drain
 from project.rabbitmq_addresses import amqp_urls

@@ -12,7 +12,8 @@ from django.conf import settings
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.rabbitmq import Publisher, queue_name
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import Publisher
 from queues.models import Attempt, Request, UserQueue
 from tests.processing.cluster import Cluster, Node
 from tests.processing.crew import all_done, new_user, queue_of, submit, until

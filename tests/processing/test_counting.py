@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from processing.broker import tokens
-from processing.broker.rabbitmq import queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest, Reject
 from tests.metrics import counted
 from tests.processing.conftest import Script

@@ -16,7 +16,7 @@ from django.db import connection
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.rabbitmq import queue_name
+from processing.broker.pointers import queue_name
 from queues.models import Attempt
 from tests.processing.crew import (
     Wire,

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from accounts.models import User
-from processing.broker.rabbitmq import BrokerUnavailable, Pointer, Publisher, queue_name
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.pointers import Pointer, queue_name
+from processing.broker.rabbitmq import Publisher
 from processing.dispatch import dispatcher
 from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
@@ -116,7 +118,7 @@ def test_a_dispatcher_outlives_a_broker_that_is_away(
     thread.start()
     try:
         submit(user, "note")
-        until(lambda: hand.dispatcher._failures >= 3, 10)
+        until(lambda: hand.dispatcher._backoff.failures >= 3, 10)
         assert queue_of(user).published_seq == 0
         away.clear()
         until(lambda: queue_of(user).published_seq == 1, 10)

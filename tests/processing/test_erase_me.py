@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts.audit import SecurityEvent
 from accounts.models import Invitation, Mail, User
-from processing.broker.rabbitmq import BrokerUnavailable
+from processing.broker.errors import BrokerUnavailable
 from processing.dispatch import chores
 from processing.dispatch.chores import Erasures
 from processing.handlers import HandlerRequest

@@ -7,7 +7,7 @@ import pytest
 from django.db import connection
 
 from accounts.audit import SecurityEvent
-from processing.broker.rabbitmq import BrokerUnavailable
+from processing.broker.errors import BrokerUnavailable
 from processing.handlers import HandlerRequest
 from processing.operations import erase
 from project.redis import call

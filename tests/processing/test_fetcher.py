@@ -4,8 +4,10 @@ from uuid import UUID
 
 import pytest
 
+from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Fetcher, Source
-from processing.broker.rabbitmq import Delivery, Pointer, Publisher, QueueGone, queue_name
+from processing.broker.pointers import Delivery, Pointer, queue_name
+from processing.broker.rabbitmq import Publisher
 from tests.processing.crew import (
     Wire,
     until,

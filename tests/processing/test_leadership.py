@@ -17,7 +17,8 @@ import pytest
 from django.conf import settings
 from django.db.models.functions import Now
 
-from processing.broker.rabbitmq import BrokerUnavailable, Publisher
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.rabbitmq import Publisher
 from processing.dispatch.dispatcher import Dispatcher
 from queues.lifecycle import leadership
 from queues.lifecycle.leadership import Leadership as Claim

@@ -14,7 +14,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
-from processing.broker.rabbitmq import Pointer, Publisher, queue_name
+from processing.broker.pointers import Pointer, queue_name
+from processing.broker.rabbitmq import Publisher
 from processing.dispatch import dead_leases as module
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.unmarked import Unmarked

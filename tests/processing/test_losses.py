@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models.functions import Now
 
 from processing.broker import tokens
-from processing.broker.rabbitmq import Pointer, queue_name
+from processing.broker.pointers import Pointer, queue_name
 from processing.dispatch import dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import drain, recorder
@@ -81,7 +81,7 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     hand.settle()
     submit(busy, "note")
     hand.dispatch()
-    monkeypatch.setattr(dispatcher, "REAP_SECONDS", 0.0)
+    monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 0.0)
     hand.dispatcher.sweep()
     until(lambda: not hand.wire.exists(queue_of(user).id))
     assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"

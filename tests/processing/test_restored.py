@@ -2,7 +2,7 @@
 
 import pytest
 
-from processing.broker.rabbitmq import queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from queues.models import Request, UserQueue
 from tests.processing.conftest import Script

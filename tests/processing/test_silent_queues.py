@@ -7,7 +7,9 @@ import pytest
 from django.conf import settings
 
 from processing.broker import tokens
-from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import Publisher
 from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
 from processing.operations.rebuild import rebuild
@@ -203,7 +205,7 @@ def test_earlier_names_are_deleted_once_rabbitmq_has_a_word_of_them(
     submit(user, "note")
     refuse(wire.open(), queue_name(queue_of(user).id))
     hand.settle()
-    monkeypatch.setattr("processing.dispatch.dispatcher.REAP_SECONDS", 0.0)
+    monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 0.0)
     hand.dispatcher.sweep()
     names = [queue_name(queue_of(user).id, generation) for generation in (0, 1)]
     publisher = Publisher()

@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from processing.broker.fetcher import Source
-from processing.broker.rabbitmq import queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from processing.worker import turn as turns
 from processing.worker.drain import drain_queue

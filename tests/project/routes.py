@@ -14,7 +14,7 @@ from accounts.tokens import read_refresh
 from processing.schedules import writing
 from processing.webhooks.delivery.signing import new_secret
 from processing.webhooks.models import Delivery, Event, Webhook
-from queues.api.requests import encoded
+from queues.api.answers import encoded
 from queues.models import Request
 from queues.representation import response_cache, shape
 from queues.representation.response_cache import Kept

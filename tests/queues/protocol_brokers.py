@@ -3,7 +3,8 @@
 from collections import deque
 
 from processing.broker.fetcher import Fetcher, Source
-from processing.broker.rabbitmq import Pointer, Publisher, queue_name
+from processing.broker.pointers import Pointer, queue_name
+from processing.broker.rabbitmq import Publisher
 
 
 class Memory:

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from processing.broker.rabbitmq import Pointer
+from processing.broker.pointers import Pointer
 from queues.exceptions import FencedOut, NotPossible
 from queues.lifecycle import control, outbox
 from queues.lifecycle.lease import Lease

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.exceptions import ObjectDoesNotExist
 from django.core.management.base import CommandError, CommandParser
 
-from processing.broker.rabbitmq import BrokerUnavailable
+from processing.broker.errors import BrokerUnavailable
 from processing.operations.doctor import Finding, Grade, diagnose
 from queues.exceptions import NotPossible
 from queues.management.command_base import Exit, OperatorCommand, counted

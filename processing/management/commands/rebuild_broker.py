@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from processing.broker.rabbitmq import BrokerUnavailable
+from processing.broker.errors import BrokerUnavailable
 from processing.operations.rebuild import brought, rebuild
 from queues.management.command_base import Exit, OperatorCommand, counted
 

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from accounts.audit import Event, record
 from accounts.models import User
-from processing.broker.rabbitmq import BrokerUnavailable
+from processing.broker.errors import BrokerUnavailable
 from processing.operations.erase import erase
 from project.rest.renderers import OPTIONS
 from queues.exceptions import NoSuch, NotPossible

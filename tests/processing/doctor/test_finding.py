@@ -8,7 +8,9 @@ from django.conf import settings
 from django.db import connection
 
 from processing.broker import tokens
-from processing.broker.rabbitmq import BrokerUnavailable, Publisher, queue_name
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.pointers import queue_name
+from processing.broker.rabbitmq import Publisher
 from processing.operations import doctor
 from project.telemetry import health
 from queues.management.command_base import Exit

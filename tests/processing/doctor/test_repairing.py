@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from processing.broker import tokens
-from processing.broker.rabbitmq import queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from queues.management.command_base import Exit, OperatorCommand
 from queues.models import OperatorAction, Request, UserQueue

@@ -8,17 +8,85 @@ from django.db import DataError, OperationalError
 
 from accounts.models import User
 from processing.broker import token_sender
+from processing.broker.errors import BrokerUnavailable
 from processing.broker.fetcher import Fetcher, Source
-from processing.broker.rabbitmq import BrokerUnavailable, queue_name
+from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
+from processing.worker import recorder
 from processing.worker.drain import drain_queue, drain_queues
 from processing.worker.turn import Turn
 from queues.lifecycle import lease as leases
-from queues.lifecycle.lease import Lease
+from queues.lifecycle.lease import Lease, Record
+from queues.models import UserQueue
+from queues.states import AttemptOutcome, QueueState, Status
+from queues.values import Outcome
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, queue_of, requests_of, statuses_of, submit, until
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
 from tests.processing.token_runs.conftest import done, ids_of
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_runs_that_end_at_the_same_time_share_a_record(five: list[User], monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[int] = []
+    record = leases.record_together
+
+    def once_all_wait(records: Any) -> Any:
+        recorded.append(len(records))
+        if len(recorded) == 1:
+            until(lambda: len(recorder._together._waiting) == 4)
+        return record(records)
+
+    monkeypatch.setattr(leases, "record_together", once_all_wait)
+    runs = [threading.Thread(target=lambda id_=id_: drain_and_close([id_])) for id_ in ids_of(five)]  # type: ignore[misc]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(20)
+    assert recorded == [1, 4]
+    assert done(five) == [1] * 5
+
+
+def test_a_lease_that_was_lost_meets_the_one_that_its_queue_has_now(hand: Hand, five: list[User]) -> None:
+    """Two threads of a process may hold both for a moment: nothing of the old one is written, and all of the new."""
+    queue_id = queue_of(five[0]).id
+    old = Lease.take(queue_id, 7)
+    assert old is not None
+    UserQueue.objects.filter(id=queue_id).update(state="ready")
+    new = Lease.take(queue_id, 7)
+    assert new is not None
+    outcome = Outcome(1, Status.SUCCEEDED, 1, AttemptOutcome.SUCCEEDED, "1", None, old.now(), old.now())
+    records = [Record(lease, 1, [outcome], QueueState.DRAINING, 1) for lease in (old, new)]
+    found = recorder._record_each(records)
+    apart = [record for record, one in zip(records, found, strict=True) if one is None]
+    assert len(apart) == 1, "a queue twice in one statement"
+    refused = [one.lease for one in leases.record_together(apart).fenced_out]
+    refused += [one.lease for one in (found[0] or found[1]).fenced_out]  # type: ignore[union-attr]
+    assert old in refused
+    assert done(five[:1]) == ([0] if new in refused else [1])
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_what_was_left_out_once_keeps_no_other_run_waiting_again(
+    five: list[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("project.postgresql.limits._playing", "worker")
+    stuck, shared = queue_of(five[2]).id, []
+    record = leases.record_together
+
+    def note(records: Any) -> Any:
+        if len(records) > 1:
+            shared.append(sum(one.lease.queue_id == stuck for one in records))
+        return record(records)
+
+    monkeypatch.setattr(leases, "record_together", note)
+    with frozen(ITS_REQUESTS, stuck):
+        run = threading.Thread(target=lambda: drain_and_close(ids_of(five)))
+        run.start()
+        until(lambda: done(five) == [1, 1, 0, 1, 1], 10, "they wait for a locked row")
+    run.join(20)
+    assert done(five) == [1] * 5
+    assert sum(shared) <= 1
 
 
 @pytest.mark.usefixtures("undisturbed")

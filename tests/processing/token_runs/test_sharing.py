@@ -7,8 +7,8 @@ import pytest
 
 from accounts.models import User
 from processing.broker import tokens as broker
-from processing.broker.rabbitmq import queue_name
-from processing.dispatch import dispatcher
+from processing.broker.pointers import queue_name
+from processing.dispatch import token_supply
 from processing.handlers import HandlerRequest
 from processing.worker.drain import drain_queues, fetcher
 from processing.worker.turn import Turn
@@ -29,9 +29,9 @@ def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> No
         return hand.wire.tokens() - before
 
     assert woken(8) == 8, "a token each, so that all workers have something to do"
-    hand.wire.put_token(*[0] * dispatcher.CROWD_OF_TOKENS)
+    hand.wire.put_token(*[0] * token_supply.CROWD_OF_TOKENS)
     hand.dispatcher.sweep()
-    assert woken(dispatcher.LARGEST_BUNDLE + 1) == 2
+    assert woken(token_supply.LARGEST_BUNDLE + 1) == 2
     hand.wire.purge(broker.TOKEN_QUEUE)
     hand.dispatcher.sweep()
     assert woken(8) == 8

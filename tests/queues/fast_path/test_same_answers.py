@@ -162,7 +162,7 @@ def test_a_session_that_is_over_submits_nothing_more(end: str, fast: FastPath, u
 def test_a_schema_that_crashes_is_answered_as_django_does(
     fast: FastPath, token: str, django: Recorded, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(fast_path, "read_one", lambda *_: 1 / 0)
+    monkeypatch.setattr("queues.api.plain.read_one", lambda *_: 1 / 0)
     monkeypatch.setattr("queues.enqueue.parsing.read_one", lambda *_: 1 / 0)
     answer = call(fast, token)
     assert (answer.status, django.asked) == (500, 1)

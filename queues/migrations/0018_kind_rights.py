@@ -24,7 +24,7 @@ def give_rights(apps, _schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("queues", "0016_kind_limits")]
+    dependencies = [("queues", "0017_traceparent")]
 
     # Taken back, they stay: people are in the groups.
     operations = [migrations.RunPython(give_rights, migrations.RunPython.noop)]

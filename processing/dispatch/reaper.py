@@ -1,0 +1,39 @@
+"""Deletes RabbitMQ's queues of users who are idle, and the earlier names of queues that were renamed."""
+
+from processing.broker.pointers import names_of
+from processing.dispatch.beside import Deletion
+from processing.dispatch.set_aside import SetAside
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
+
+REAP_SECONDS = 600.0  # RabbitMQ keeps the queue of an idle user for so long
+QUEUES_A_STEP = 100
+
+
+class Reaper:
+    """The deletions of one shard, beside publishing. What RabbitMQ has no word of is tried again later."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self._deletion = Deletion()
+        self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)
+
+    def add(self, name: str) -> None:
+        """That name is not used any more; delete it when RabbitMQ has a word of it again."""
+        self._leftovers.add(name)
+
+    def step(self) -> None:
+        """Begin to delete the next ones, unless a deletion is under way."""
+        if self._deletion.busy:
+            return
+        for name in self._deletion.names:
+            if name in self._deletion.left:
+                self._leftovers.add(name)
+            else:
+                self._leftovers.forget(name)
+        self._deletion.names = []
+        idle = outbox.reap(self.shard, REAP_SECONDS, QUEUES_A_STEP)
+        names = [name for queue in idle for name in names_of(*queue)]
+        names += self._leftovers.due(QUEUES_A_STEP)
+        if names:
+            self._deletion.begin(names)

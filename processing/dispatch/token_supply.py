@@ -1,0 +1,63 @@
+"""The tokens that a dispatcher sends: enough for the workers' threads, never a storm, and their queue held for them."""
+
+from processing import metrics
+from processing.broker import tokens as broker
+from processing.broker.errors import BrokerUnavailable
+from processing.broker.rabbitmq import Publisher
+from queues.lifecycle import outbox
+from queues.lifecycle.outbox import Shard
+
+LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
+CROWD_OF_TOKENS = 4 * ENOUGH_TOKENS  # where so many wait, who wakes now is not served at once anyway
+SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost with the queue of tokens
+TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
+
+
+class TokenSupply:
+    """Sends the tokens of one shard. `crowded` says whether many waited when it was last counted."""
+
+    def __init__(self, shard: Shard, publisher: Publisher) -> None:
+        self.shard, self.publisher = shard, publisher
+        self.crowded = False
+        self._exists = False
+
+    def begin(self) -> None:
+        """Have their queue, once for each time of leading. Raises BrokerUnavailable."""
+        if not self._exists:
+            broker.hold_token_queue(self.publisher)
+            self._exists = True
+
+    def lose(self) -> None:
+        """Another may lead from now on, or the connection is gone."""
+        self._exists = False
+
+    def send(self, queue_ids: list[int]) -> None:
+        """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
+
+        Many at once are bundled, but so that there are enough tokens for all threads.
+        """
+        enough = 1 if self.crowded else ENOUGH_TOKENS
+        size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // enough))
+        tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
+        if tokens:
+            try:
+                self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
+            except BrokerUnavailable:
+                self.publisher.close()
+                self._hold()  # if it was that one's fault, all that is ready gets its token again
+            TOKENS_SENT.inc(len(tokens))
+
+    def waiting(self) -> int:
+        """How many tokens RabbitMQ has; if somebody deleted their queue, there is one again."""
+        waiting = self._hold()
+        metrics.TOKENS_WAITING.set(waiting)
+        self.crowded = waiting >= CROWD_OF_TOKENS
+        return waiting
+
+    def _hold(self) -> int:
+        """How many tokens wait. If their queue has another name now, those in the old one are lost: sent again."""
+        before = broker.token_queue()
+        waiting = broker.hold_token_queue(self.publisher)
+        if broker.token_queue() != before:
+            self.send(outbox.stale_ready(self.shard, 0, SENT_AGAIN))
+        return waiting

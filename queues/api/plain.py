@@ -1,0 +1,98 @@
+"""What is plain enough for the fast path: a call that asks for nothing but what most calls ask for."""
+
+from collections.abc import Container
+from typing import Any
+
+from django.conf import settings
+
+from accounts.authentication import bearer
+from accounts.tokens import Claims
+from project.rest.parsers import loads
+from project.rest.problems import Problem
+from project.web.threads import Receive, Scope
+from queues import kinds
+from queues.enqueue.parsing import read_one
+from queues.values import Submission
+
+JSON = (b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8")
+UNUSUAL = frozenset(
+    {
+        b"transfer-encoding",
+        b"content-encoding",
+        b"idempotency-key",
+        b"origin",
+        b"expect",
+        b"access-control-request-method",
+    }
+)
+
+
+def plain_length(scope: Scope, sent: dict[bytes, bytes]) -> int:
+    """The body's length; 0 unless the query and the headers ask for nothing but that this body be accepted."""
+    length = sent.get(b"content-length", b"")
+    usual = (
+        len(sent) == len(scope["headers"])  # no header came twice
+        and sent.get(b"content-type", b"").lower() in JSON
+        and len(length) < 10
+        and length.isdigit()
+        and not scope["query_string"]
+        and not scope.get("root_path")
+        and UNUSUAL.isdisjoint(sent)
+    )
+    return int(length) if usual and int(length) <= settings.BODY_LIMIT else 0
+
+
+def plain_read(scope: Scope, sent: dict[bytes, bytes]) -> bool:
+    """Whether the query and the headers ask for nothing but that this be shown."""
+    once = len(sent) == len(scope["headers"])
+    return once and not scope["query_string"] and b"content-length" not in sent and UNUSUAL.isdisjoint(sent)
+
+
+def verified(sent: dict[bytes, bytes]) -> Claims | None:
+    """Who a signed token says is calling; None where Django has something to say to it."""
+    try:
+        return bearer({"HTTP_AUTHORIZATION": sent.get(b"authorization", b"").decode("latin-1")})
+    except Problem:
+        return None
+
+
+def plainly_submitted(body: bytes, slow: Container[tuple[str, int]] = ()) -> Submission | None:
+    """What a body that fits asks for now; None where Django has something to say to it, be it that a schema crashed."""
+    try:
+        asked = loads(body)
+        if slow and _named(asked) in slow:
+            return None
+        submission = read_one(asked, body)
+    except Exception:  # a schema that looks into PostgreSQL is among them: Django refuses that on an event loop
+        return None
+    return submission if submission.not_before is None else None
+
+
+def _named(asked: Any) -> tuple[str, int]:
+    kind = kinds.find(asked["kind"], asked.get("version"))
+    return kind.name, kind.version
+
+
+async def received(receive: Receive) -> bytes:
+    """The whole body. Raises ConnectionResetError where it does not come."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        return bytes(message.get("body", b""))
+    parts = []
+    while True:
+        if message["type"] != "http.request":
+            raise ConnectionResetError("the client stopped sending")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """`receive` for who comes after one that has read the whole body."""
+    left: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> dict[str, Any]:
+        return left.pop() if left else await receive()
+
+    return again
