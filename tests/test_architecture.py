@@ -18,7 +18,7 @@ ROOMS = {
         management apps admin urls api operations from_python live signals lifecycle limits enqueue representation
         permissions event_log metrics throughput values sql kinds exceptions models limits.models fields states notify
     """,
-    "processing": "management apps dispatch operations worker health broker handlers results metrics",
+    "processing": "management apps dispatch operations worker health broker tracebacks handlers results metrics",
     "project": """
         urls asgi web rest telemetry redis admin settings start postgresql rabbitmq_addresses rest.introduction
     """,

@@ -14,6 +14,7 @@ from processing.broker.rabbitmq import TokenSender
 log = structlog.get_logger()
 
 TOKENS_SENT = metrics.TOKENS_SENT.labels("worker")
+MOST_THREADS = 8  # a job may wait for RabbitMQ for seconds, and the next one is about other users' queues
 thread = threading.local()
 
 
@@ -40,18 +41,23 @@ def pass_on_later(queue_ids: Iterable[int]) -> None:
 
 
 class Later:
-    """A thread that talks to RabbitMQ for those who must not wait for it; it is made when it is first needed."""
+    """Threads that talk to RabbitMQ for those who must not wait for it. One is made where all others have a job."""
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._idle = 0  # of them, less the jobs that wait for one
 
     def put(self, job: Callable[[], None]) -> None:
-        """Never waits. Called by the watch alone."""
-        self._jobs.put(job)
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="passing on", daemon=True)
-            self._thread.start()
+        """Never waits."""
+        with self._lock:
+            self._jobs.put(job)
+            if self._idle > 0:
+                self._idle -= 1
+            elif self._threads < MOST_THREADS:
+                self._threads += 1
+                threading.Thread(target=self._run, name="passing on", daemon=True).start()
 
     def _run(self) -> None:
         while True:
@@ -61,6 +67,8 @@ class Later:
                 log.warning("RabbitMQ was not told", error=str(error))
             except Exception:  # the next job's tokens are other users'
                 log.exception("a job for RabbitMQ has a defect")
+            with self._lock:
+                self._idle += 1
 
 
 _later = Later()

@@ -4,9 +4,9 @@ from datetime import datetime
 from types import FrameType
 from typing import NamedTuple
 
+from processing import tracebacks
 from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, TimeLimitExceeded
 from processing.results import InvalidResult
-from processing.worker import tracebacks
 from queues.kinds import Kind
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
 from queues.values import Next, Outcome, Work

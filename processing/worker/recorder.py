@@ -1,8 +1,8 @@
 """What is over and not yet written down: of many turns together, soon, each with its own lease's fence."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 
 from processing.worker.outcomes import Verdict
+from processing.worker.refused import replace_refused
 from processing.worker.watchdog import RENEW_SECONDS
 from queues import event_log
 from queues.exceptions import FencedOut
@@ -37,14 +38,15 @@ class LeftOut(OperationalError):
 class Recording:
     """What is over in one turn. The worker's thread and the watch use it, each holding the run's lock meanwhile."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, waits: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.lease = lease
+        self._waits = waits  # entered by the worker's thread where it may wait for the queue's row
         self.passed = 0  # requests that are over since the last record ..
         self.outcomes: list[Outcome] = []  # .. and what came of them
         self.closed = False  # nothing is written any more: the watch ended the turn
         self.oldest = 0.0  # when the first of them was over
         self.was_left_out = False  # somebody has locked a row that its last record needed
-        self._unsure = False  # a record's answer was lost: it may have been committed
+        self.unsure = False  # a record's answer was lost: it may have been committed
         self._renewed = time.monotonic()
 
     def over(self, verdict: Verdict) -> None:
@@ -68,35 +70,29 @@ class Recording:
 
         Inside a transaction it is part of that. Raises FencedOut, and django.db.Error: nothing was written.
         """
-        if connection.in_atomic_block:
-            self.lease.record(self.passed, self.outcomes, then, claim, delay, began)
-            return
         patience = time.monotonic() + settings.ENV.lease_seconds if wait else 0.0
-        while True:
-            refused = record([Wanted(self, then, claim, delay, began)], patience)
-            if refused.fenced_out:
-                raise FencedOut
-            for _, error in refused.faulty:
-                raise error
-            if not refused.left_out:
+        with self._waits() if wait else nullcontext():
+            if connection.in_atomic_block:
+                self.lease.record(self.passed, self.outcomes, then, claim, delay, began)
                 return
-            if time.monotonic() > patience:
-                raise LeftOut(f"a row of queue {self.lease.queue_id} is locked")
-            time.sleep(AGAIN_SECONDS)
-
-    def unsure(self) -> None:
-        """The answer to a record was lost."""
-        self._unsure = True
+            while (refused := record([Wanted(self, then, claim, delay, began)], patience)).left_out:
+                if time.monotonic() > patience:
+                    raise LeftOut(f"a row of queue {self.lease.queue_id} is locked")
+                time.sleep(AGAIN_SECONDS)
+        for _, error in refused.faulty:
+            raise error
+        if refused.fenced_out or (then == QueueState.DRAINING and self.lease.state == QueueState.BLOCKED):
+            raise FencedOut  # blocked, if by what PostgreSQL refused
 
     def make_sure(self) -> None:
         """Find out whether the record was committed whose answer was lost. Raises FencedOut, and django.db.Error."""
         if self.closed:
             raise FencedOut
-        if self._unsure:
+        if self.unsure:
             moved = self.lease.catch_up()
             self.outcomes = [one for one in self.outcomes if one.seq > self.lease.done_seq]
             self.passed = max(0, self.passed - moved)
-            self._unsure = False
+            self.unsure = False
 
     def committed(self, done: int, outcomes: Sequence[Outcome]) -> None:
         """Log what was recorded, and tell those who watch the queue; the head may have moved since `done`."""
@@ -122,7 +118,7 @@ class Recording:
         except BaseException:
             # Rolled back, unless the answer to the commit was lost: the next record finds out.
             self.passed, self.outcomes = 0, []
-            self.lease.done_seq, self.lease.state, self._unsure = before, QueueState.DRAINING, True
+            self.lease.done_seq, self.lease.state, self.unsure = before, QueueState.DRAINING, True
             raise
         count_recorded(outcomes)
         self.committed(before, outcomes)
@@ -182,10 +178,7 @@ class Wanted:
 
 
 def _record_each(records: Sequence[Record]) -> list[Recorded | None]:
-    """What became of all of them; None: this one is to be recorded by itself.
-
-    Each queue is once in a statement: a lease that was lost may meet the one that its queue has now.
-    """
+    """None: it is to be recorded by itself. A lease that was lost may meet the one that its queue has now."""
     once = {record.lease.queue_id: record for record in records}
     found = leases.record_together(list(once.values()))
     return [found if once[record.lease.queue_id] is record else None for record in records]
@@ -206,23 +199,23 @@ def record(wanted: Sequence[Wanted], patience: float, *, shared: bool = False) -
     """Write down what is over in these turns, in one commit; none of them fails another.
 
     `shared`: that commit may have what other threads of this process record at the same time, too. While PostgreSQL is
-    away it is tried again, until `patience` on the monotonic clock; then raises django.db.Error.
+    away it is tried again, until `patience` on the monotonic clock; then raises django.db.Error. An outcome that
+    PostgreSQL refuses becomes a failed attempt, but for those without patience: what it changes is the run's business.
     """
+    replace = patience > 0
     refused = Refused([], [], [])
     while True:
         try:
             sure = _sure(wanted, refused)
-            if shared:
-                # One that was left out may be again, after a wait: others need not share it.
-                for one in [one for one in sure if one.recording.was_left_out]:
-                    sure.remove(one)
-                    _record([one], refused)
-            _record(sure, refused, shared=shared)
+            for one in [one for one in sure if shared and one.recording.was_left_out]:
+                sure.remove(one)  # it may be again, after a wait: others need not share it
+                _record([one], refused, replace)
+            _record(sure, refused, replace, shared=shared)
             return refused
         except (OperationalError, InterfaceError) as error:
             for one in wanted:
                 if not one.settled:
-                    one.recording.unsure()
+                    one.recording.unsure = True
             if time.monotonic() > patience:
                 raise
             log.warning("recording waits for PostgreSQL", queues=len(wanted), error=str(error).strip())
@@ -249,7 +242,7 @@ def _sure(wanted: Sequence[Wanted], refused: Refused) -> list[Wanted]:
     return left
 
 
-def _record(wanted: Sequence[Wanted], refused: Refused, *, shared: bool = False) -> None:
+def _record(wanted: Sequence[Wanted], refused: Refused, replace: bool, *, shared: bool = False) -> None:
     """One statement for all; one for each, where a request's row is locked, or PostgreSQL refuses what one says."""
     if not wanted:
         return
@@ -263,16 +256,18 @@ def _record(wanted: Sequence[Wanted], refused: Refused, *, shared: bool = False)
             raise
         if len(wanted) > 1 or shared:
             for one in wanted:
-                _record([one], refused)
+                _record([one], refused, replace)
         elif left_out(error):
             refused.left_out.append(wanted[0].left_out())
+        elif replace and _replace_refused(wanted[0]):
+            _record(wanted, refused, False)
         else:
             refused.faulty.append((wanted[0].refused(), error))
         return
     written = []
     for one, record_, recorded in zip(wanted, records, found, strict=True):
         if recorded is None:
-            _record([one], refused)
+            _record([one], refused, replace)
         elif record_ in recorded.fenced_out:
             refused.fenced_out.append(one.refused())
         elif record_ in recorded.left_out:
@@ -280,6 +275,19 @@ def _record(wanted: Sequence[Wanted], refused: Refused, *, shared: bool = False)
         else:
             written.append(one)
     _committed(written)
+
+
+def _replace_refused(one: Wanted) -> bool:
+    """Whether there was anything in it that PostgreSQL refuses; it is called a failed attempt instead."""
+    mine = one.recording
+    replaced = replace_refused(mine.lease, one.outcomes)
+    if replaced is None:
+        return False
+    one.outcomes = mine.outcomes = replaced.outcomes
+    if replaced.blocked_at:
+        mine.passed = replaced.blocked_at - mine.lease.done_seq - 1
+        one.then, one.claim, one.delay = QueueState.BLOCKED, 0, None
+    return True
 
 
 def _committed(written: Sequence[Wanted]) -> None:

@@ -109,6 +109,8 @@ class TokenRun(WatchedRun):
         unread = []
         for turn in tuple(self.turns.values()):
             lease = turn.lease
+            if self.turns.get(lease.queue_id) is not turn:
+                continue  # the watch gave it back while another one's row was waited for
             if lease.last_chance and self.isolation is not None:
                 self._leave_to_another_process(turn)
             elif lease.careful:

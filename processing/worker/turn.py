@@ -2,7 +2,9 @@
 
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from math import inf
 from typing import Protocol
 
@@ -41,6 +43,8 @@ class RunOfMany(RunOfIt, Protocol):
 
     def record_if_due(self) -> None: ...
 
+    def waits(self, turn: "Turn") -> AbstractContextManager[None]: ...
+
 
 class Turn:
     """What a run of a token does with one lease."""
@@ -50,7 +54,7 @@ class Turn:
         self.lease = lease
         self.name = queue_name(lease.queue_id, lease.generation)
         self.most = most  # requests that it runs
-        self.recording = Recording(lease)
+        self.recording = Recording(lease, partial(run.waits, self))
         self.source: Source | None = None
         self.claim: deque[Work] = deque()
         self.then: Next | None = None  # how the queue goes on, once its claim is over

@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import cast
 
@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy the machine is
 LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so long
+ABANDON_SECONDS = 0.5  # the process is to end: who records just now has so long to come to an end with it
 UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
 
 
@@ -48,16 +49,19 @@ class WatchedRun:
         self.current: Turn | None = None
         self.turn_began = 0.0  # of the turn that the run's thread is in
         self.record_again = 0.0  # when the watch may try to, whom a locked row has refused
+        self.waiting_since = 0.0  # for the row of the turn that the run's thread is in
 
     def __str__(self) -> str:
         return f"a run of {len(self.turns)} turns"
 
     def check(self) -> None:
         """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit."""
-        running = self.running
-        now = time.monotonic()
+        running, now = self.running, time.monotonic()
+        if running is None:
+            self._check_wait(now)
+            return
         late = now - self.turn_began >= SLOW_SECONDS
-        if running is None or (running.seconds < FAST_SECONDS and not late):
+        if running.seconds < FAST_SECONDS and not late:
             return
         if not self.lock.acquire(blocking=False):
             return
@@ -77,12 +81,35 @@ class WatchedRun:
         finally:
             self.lock.release()
 
-    def _record_beside(self, running: Attempt) -> None:
+    @contextmanager
+    def waits(self, turn: Turn) -> Iterator[None]:
+        """In this block the run's thread may wait for the row of one turn; the other turns do not wait for it."""
+        with self.lock:
+            before, self.current, self.waiting_since = self.current, turn, time.monotonic()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.current, self.waiting_since = before, 0.0
+
+    def _check_wait(self, now: float) -> None:
+        """Let others have what has not begun, if the run's thread waits for a row for too long."""
+        since = self.waiting_since
+        if not since or now - since < settings.ENV.record_after_ms / 1000 or now < self.record_again:
+            return
+        if self.lock.acquire(blocking=False):
+            try:
+                if self.waiting_since == since and (len(self.turns) > 1 or self.next_queues):
+                    self._record_beside(None)
+            finally:
+                self.lock.release()
+
+    def _record_beside(self, running: Attempt | None) -> None:
         """Claim nothing but what runs, and let others have the rest. Waits for nobody's row."""
-        current = cast(Turn, running.turn)
+        current = self.current if running is None else cast(Turn, running.turn)
         others = [turn for turn in self.turns.values() if turn is not current]
         wanted = [(turn, turn.leaving(QueueState.READY)) for turn in others]
-        if current.recording.passed or current.claim:
+        if running is not None and current is not None and (current.recording.passed or current.claim):
             current.claim.clear()
             mine = Wanted(current.recording, QueueState.DRAINING, 1, began=running.started_at)
             wanted.append((current, mine))
@@ -151,11 +178,16 @@ class WatchedRun:
 
     def abandon(self) -> None:
         """The process ends before the handler does: give the queues back at once, with no attempt counted."""
-        with self.lock:
+        if not self.lock.acquire(timeout=ABANDON_SECONDS):
+            log.warning("a run waits for PostgreSQL; the dispatcher will find its queues", queues=list(self.turns))
+            return
+        try:
             if self.running is not None:
                 keep_beginning(self.running.work.id, self.running.started_at)
             self.current = None
             self._leave_all(QueueState.WAITING, 0)
+        finally:
+            self.lock.release()
 
     # Letting go of queues
 

@@ -15,9 +15,8 @@ from pydantic import BaseModel
 from structlog.testing import capture_logs
 
 from accounts.models import User
-from processing import handlers
+from processing import handlers, tracebacks
 from processing.handlers import HandlerRequest, Reject, RetryLater, TimeLimitExceeded
-from processing.worker import tracebacks
 from queues import event_log, kinds
 from queues.models import Attempt, Request
 from queues.operations import export
