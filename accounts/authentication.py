@@ -18,7 +18,8 @@ from uuid import UUID
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from accounts.models import SessionEnded, User
+from accounts.exceptions import SessionEnded
+from accounts.models import User
 from accounts.tokens import Claims, InvalidToken, read_access
 from project.rest.problems import BEARER
 

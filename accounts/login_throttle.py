@@ -7,7 +7,8 @@ from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import PermissionDenied
 
 from accounts.audit import Event, record, record_refusal
-from accounts.models import User, WrongCredentials
+from accounts.exceptions import WrongCredentials
+from accounts.models import User
 from project.rest.problems import TooManyRequests
 from project.web import rate_limit
 

@@ -16,40 +16,16 @@ from django.db.models.functions import Lower, Now
 from django.utils import timezone
 
 from accounts.audit import Event, SecurityEvent, printable, record
+from accounts.exceptions import RefreshSpent, SessionEnded, WrongCredentials
 from accounts.invitations import Invitation
 from accounts.mail.outbox import Mail
 from accounts.tokens import AccessToken, Claims, RefreshToken
-from project.rest.problems import Unauthenticated
 
-__all__ = ["Invitation", "Mail", "SecurityEvent", "Session", "SessionEnded", "Tokens", "User", "WrongCredentials"]
+__all__ = ["Invitation", "Mail", "SecurityEvent", "Session", "Tokens", "User"]
 
 
 MOST_TO_ERASE = 1000
 REPEAT_SECONDS = 60  # so long a refresh whose answer was lost can be asked for again
-
-
-class SessionEnded(Unauthenticated):
-    """401: the token is well signed, but its session has ended, or its user is inactive or gone."""
-
-    name = "session-ended"
-
-    def __init__(self) -> None:
-        super().__init__("The session has ended; log in again.", error="invalid_token")
-
-
-class RefreshSpent(SessionEnded):
-    """The same answer, but for the trail: the token came a second time, and took its whole session with it."""
-
-
-class WrongCredentials(Unauthenticated):
-    """401: one answer for a wrong password and for users that are unknown, inactive or without a password."""
-
-    name = "wrong-credentials"
-    detail_text = "Wrong username or password."
-
-    def __init__(self, user_id: UUID | None = None) -> None:
-        super().__init__()
-        self.user_id = user_id  # whose password it was not; for the trail alone
 
 
 class Tokens(NamedTuple):

@@ -181,7 +181,7 @@ BATCH_BODY_LIMIT = ENV.batch_body_limit
 JSON_DEPTH = ENV.json_depth
 
 # Scripts of these origins may call the API, without credentials: tokens travel in a header. Where there are none, no
-# other origin's script may. X-Requested-With is not among the headers: accounts/cookie.py relies on it.
+# other origin's script may. X-Requested-With is not among the headers: accounts/api/cookie.py relies on it.
 CORS_ALLOWED_ORIGINS = [origin.strip() for origin in ENV.cors_origins.split(",") if origin.strip()]
 CORS_URLS_REGEX = r"/api/"
 CORS_ALLOW_METHODS = ["GET", "POST", "DELETE"]

@@ -4,8 +4,8 @@ from django.apps import apps
 from django.contrib import admin
 from django.urls import include, path
 
+from accounts.api.views import jwks
 from accounts.mail import pages as account_pages
-from accounts.views import jwks
 from project.rest import docs, pages
 from project.telemetry import health
 from project.telemetry.metrics import metrics

@@ -11,10 +11,10 @@ from django.shortcuts import render
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework.exceptions import ValidationError
 
+from accounts.api.serializers import ResetBody, ResetConfirmBody, VerifyBody, check_new_password
 from accounts.mail import recovery
 from accounts.mail.links import LinkInvalid
 from accounts.mail.outbox import Purpose
-from accounts.serializers import ResetBody, ResetConfirmBody, VerifyBody, check_new_password
 from project.rest.exception_handler import field_errors
 from project.rest.problems import Problem
 from project.rest.serializers import StrictSerializer

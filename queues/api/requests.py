@@ -12,7 +12,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request as APIRequest
 from rest_framework.response import Response
 
-from accounts.authentication import SessionEnded, SignedTokenAuthentication
+from accounts.authentication import SignedTokenAuthentication
+from accounts.exceptions import SessionEnded
 from accounts.tokens import Claims
 from project.rest.problems import (
     Conflict,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from accounts import views
+from accounts.api import views
 from accounts.models import User
 from project.web import rate_limit
 from project.web.rate_limit import Limit

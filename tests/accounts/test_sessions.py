@@ -10,7 +10,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from accounts.models import REPEAT_SECONDS, Session, SessionEnded, Tokens, User, WrongCredentials
+from accounts.exceptions import SessionEnded, WrongCredentials
+from accounts.models import REPEAT_SECONDS, Session, Tokens, User
 from accounts.tokens import read_refresh
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
 

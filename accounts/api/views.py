@@ -12,14 +12,9 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import cookie, invitations
-from accounts.audit import Event, record, record_refusal
-from accounts.authentication import UserRequest
-from accounts.login_throttle import failed_logins_limited
-from accounts.mail import recovery
-from accounts.mail.outbox import Purpose
-from accounts.models import RefreshSpent, Session, SessionEnded, User, WrongCredentials
-from accounts.serializers import (
+from accounts import invitations
+from accounts.api import cookie
+from accounts.api.serializers import (
     EraseBody,
     LoginBody,
     MeShown,
@@ -34,6 +29,13 @@ from accounts.serializers import (
     VerifyBody,
     check_new_password,
 )
+from accounts.audit import Event, record, record_refusal
+from accounts.authentication import UserRequest
+from accounts.exceptions import RefreshSpent, SessionEnded, WrongCredentials
+from accounts.login_throttle import failed_logins_limited
+from accounts.mail import recovery
+from accounts.mail.outbox import Purpose
+from accounts.models import Session, User
 from accounts.tokens import Claims, keyring, read_refresh
 from project.rest.problems import FieldError, Invalid, NotFound
 from project.rest.views import StrictView
