@@ -130,6 +130,7 @@ class Environment(BaseSettings):
     exports_per_hour: int = Field(10, ge=1, description="Exports of one user's data.")
     streams: int = Field(5000, ge=0, description="Event streams of one API process; and as many ?wait= may wait.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
+    long_polls_per_user: int = Field(100, ge=1, description="?wait= of one user in one process; more wait for nothing.")
     cache_seconds: int = Field(600, ge=0, description="Answers about finished requests stay in Redis; 0: none do.")
     json_depth: int = Field(32, ge=1, le=200, description="Levels of arrays and objects in a body.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least of what is logged.")

@@ -8,6 +8,7 @@ wait, and once a second in case that a hint was lost or Redis is gone. It lives 
 import asyncio
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -51,6 +52,7 @@ class Waiting:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiters: set[Waiter] = set()
+        self._of_queue: Counter[int] = Counter()  # how many of them: a queue is a user's
         self._waker: threading.Thread | None = None
         self._last_seen = 0.0
         self._stopping = False
@@ -58,7 +60,7 @@ class Waiting:
     async def for_final(self, request: RequestRow, seconds: float) -> None:
         """Sleep until `request` is final, or this process stops, for at most `seconds`.
 
-        Comes back at once when as many wait in this process as it may have streams.
+        Comes back at once when as many wait in this process as it may have streams, or as many of this user as may.
         """
         waiter = Waiter(request.id, request.queue_id, request.seq)
         if not self._enter(waiter):
@@ -73,6 +75,9 @@ class Waiting:
         finally:
             with self._lock:
                 self._waiters.discard(waiter)
+                self._of_queue[waiter.queue_id] -= 1
+                if not self._of_queue[waiter.queue_id]:
+                    del self._of_queue[waiter.queue_id]
 
     def stop(self) -> None:
         """Have all answered now, and nobody wait any more: the process stops."""
@@ -84,7 +89,10 @@ class Waiting:
         with self._lock:
             if self._stopping or len(self._waiters) >= settings.ENV.streams:
                 return False
+            if self._of_queue[waiter.queue_id] >= settings.ENV.long_polls_per_user:
+                return False
             self._waiters.add(waiter)
+            self._of_queue[waiter.queue_id] += 1
             self._last_seen = time.monotonic()
             if self._waker is None:
                 self._waker = threading.Thread(target=self._wake_them, name="long polls", daemon=True)

@@ -166,6 +166,26 @@ def test_long_polls_beyond_what_a_process_takes_are_answered_at_once(
     assert [answer()[0].json["status"] for answer in waiters] == ["succeeded"] * 2
 
 
+def test_the_long_polls_of_one_user_keep_nobody_else_from_waiting(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.ENV, "long_polls_per_user", 2)
+    bob = Caller()
+    mine, his = alice.submit()["id"], bob.submit()["id"]
+    waiters = [get(alice, f"requests/{mine}?wait=30") for _ in range(2)]
+    somebody_waits(2)
+    assert ask(alice, f"requests/{mine}?wait=30").json["status"] == "queued"  # at once
+    waiters.append(get(bob, f"requests/{his}?wait=30"))
+    somebody_waits(3)
+    end(mine)
+    end(his)
+    assert [answer()[0].json["status"] for answer in waiters] == ["succeeded"] * 3
+    again = get(alice, f"requests/{alice.submit()['id']}?wait=1")
+    somebody_waits(1)
+    again()
+    assert long_poll.waiting._of_queue == {}
+
+
 def test_who_waits_holds_no_connection_to_the_database(alice: Caller) -> None:
     mine = alice.submit()["id"]
     before = connections_to_the_database()  # this test's, and what earlier ones left to die
