@@ -47,6 +47,7 @@ ALONE = {
     "idle": ("idle", "what a million users cost who do nothing"),
     "latency": ("latency", "from accepted to finished for a quiet user, alone and beside users who flood"),
     "logins": ("logins", "submissions alone and beside 24 clients who log in at once"),
+    "tracing": ("tracing", "what spans cost: off, the hooks; on, submissions and attempts beside the same without"),
     "pages": ("pages", "every page of the admin and the API's lists, with a million users and ten million requests"),
     "recover": ("recover", "kill -9, a deleted queue, purged tokens: the time until the work went on"),
     "restore": ("restore", "PostgreSQL's disk is lost: what is gone, and the time until all goes on"),

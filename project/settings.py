@@ -192,6 +192,8 @@ CORS_ALLOW_HEADERS = [
     "If-None-Match",
     "Last-Event-ID",
     "X-Request-ID",
+    "traceparent",
+    "tracestate",
 ]
 CORS_EXPOSE_HEADERS = [
     "ETag",

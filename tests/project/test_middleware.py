@@ -120,6 +120,7 @@ def test_an_origin_that_is_named_may_call(browser_of: Browser, db: None) -> None
     asked = browser_of(ORIGIN, "OPTIONS", HTTP_ACCESS_CONTROL_REQUEST_METHOD="POST")
     assert asked.status_code == 200
     assert "Idempotency-Key" in asked["Access-Control-Allow-Headers"]
+    assert "traceparent" in asked["Access-Control-Allow-Headers"], "a page's trace goes on here"
     answer = browser_of(ORIGIN)
     assert answer.status_code == 401
     for one in (asked, answer):
