@@ -18,6 +18,7 @@ from django.templatetags.static import static
 from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_safe
 
+ON_DEMAND = {"own_data.js", "webhooks_view.js"}  # loaded when somebody goes there, not at the first paint
 FOLDER = Path(__file__).parent / "static" / "page"
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{map}'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -43,7 +44,7 @@ def files() -> dict[str, Any]:
         "style": address("page.css"),
         "boot": address("boot.js"),
         "app": address("app.js"),
-        "modules": [address(name) for name in modules if name != "app.js"],
+        "modules": [address(name) for name in modules if name != "app.js" and name not in ON_DEMAND],
         "import_map": mark_safe(text),  # noqa: S308  (made of our files' names)
         "map_hash": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode(),
     }

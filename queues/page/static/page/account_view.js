@@ -11,13 +11,13 @@ export function accountView(leave) {
   const who = h("p", {}, "Loading …");
   const name = h("input", { autocomplete: "username", hidden: true });
   const sessions = h("ul", { class: "rows", role: "list" });
-  const wrong = h("div");
+  const wrong = h("div"), hooks = h("div"), own = h("div", { class: "stack" });
   const out = button("Sign out", () => attempt(async () => { await signOut(); leave(); }), { class: "button quiet" });
   const everywhere = button("Sign out everywhere", () => attempt(async () => { await signOut(true); leave("You are signed out everywhere."); }), { class: "button danger" });
   const element = h("section", { class: "stack narrow" }, h("h1", { tabindex: "-1" }, "Account"),
     h("div", { class: "card titled" }, who, out), wrong, passwordForm(name),
     h("section", { class: "card" }, h("h2", { tabindex: "-1" }, "Sessions"), h("p", { class: "quiet" }, "Where you are signed in. What you do not know, end, and change your password."), sessions,
-      h("div", { class: "actions" }, everywhere)));
+      h("div", { class: "actions" }, everywhere)), hooks, own);
 
   async function load() {
     wrong.replaceChildren();
@@ -41,7 +41,15 @@ export function accountView(leave) {
     }, (row, item) => text(row.used, `${item.address ?? "unknown address"} · signed in ${ago(item.created_at)} · used ${ago(item.last_used_at)}`));
   }
 
+  async function more() {
+    const { ownData } = await import("./own_data.js");
+    own.replaceChildren(...ownData(leave));
+    const { webhooks } = (await api("GET", "/api/v1/")).data; // an app that a service may do without
+    if (webhooks) hooks.replaceChildren(h("section", { class: "card titled" }, h("div", {}, h("h2", {}, "Webhooks"), h("p", { class: "quiet" }, "An address of yours is told what becomes of your requests.")), h("a", { href: "#/webhooks" }, "Set up webhooks")));
+  }
+
   load();
+  more().catch(() => own.replaceChildren(failure(new Error("Your data and webhooks could not be loaded."), () => location.reload())));
   return { element, title: "Account", update() {} };
 }
 

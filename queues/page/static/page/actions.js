@@ -44,13 +44,13 @@ export async function attempt(act) {
 }
 
 /** Asks in a dialog; whether the answer is yes. */
-export function confirm(question, detail, yes) {
+export function confirm(question, detail, yes, no = "Keep them") {
   return new Promise((resolve) => {
     const dialog = h("dialog", { class: "card ask", "aria-labelledby": "ask", onclose: () => {
       resolve(dialog.returnValue === "yes");
       dialog.remove();
     } }, h("form", { method: "dialog" }, h("h2", { id: "ask" }, question), h("p", {}, detail),
-      h("div", { class: "actions" }, h("button", { class: "button quiet", value: "no" }, "Keep them"),
+      h("div", { class: "actions" }, h("button", { class: "button quiet", value: "no" }, no),
         h("button", { class: "button danger", value: "yes" }, yes))));
     document.body.append(dialog);
     dialog.showModal();

@@ -15,6 +15,8 @@ const ROUTES = [
   [/^#\/failed$/, () => failedView(store)],
   [/^#\/history$/, () => historyView(store)],
   [/^#\/account$/, () => accountView(leave)],
+  [/^#\/webhooks$/, () => later("Webhooks", async (section) => (await import("./webhooks_view.js")).webhooks(section))],
+  [/^#\/webhooks\/([0-9a-f-]{36})$/, (id) => later("Deliveries", async (section) => (await import("./webhooks_view.js")).deliveries(section, id))],
   [/^#\/requests\/([0-9a-f-]{36})$/, (id) => detailsView(store, id)],
   [/^/, () => queueView(store)],
 ];
@@ -72,6 +74,15 @@ function show(focus = false) {
   view.element.querySelector("h1").focus({ preventScroll: true });
 }
 
+/** A view whose module is loaded when it is asked for: `fill` adds to the section, and gives what to call each second. */
+function later(title, fill) {
+  const element = h("section", { class: "stack narrow" }, h("h1", { tabindex: "-1" }, title));
+  const made = { element, title, update() {} };
+  fill(element).then((update) => { made.update = update; }, () =>
+    element.append(failure(new Error("The service cannot be reached."), () => location.reload())));
+  return made;
+}
+
 function draw() {
   if (!store) return;
   drawConnection();
@@ -125,7 +136,7 @@ function announce(request) {
   }, 2000);
 }
 
-onEnd(() => leave("Your session has ended. Sign in again."));
+onEnd(() => { if (store) leave("Your session has ended. Sign in again."); });
 addEventListener("hashchange", () => show(true));
 setInterval(() => { if (store && !document.hidden) store.changed(); }, 1000);
 

@@ -117,7 +117,8 @@ async function send(method, path, { body, headers = {}, key, token: bearer, sign
   if (answer.ok && raw) return answer;
   let data = null;
   try {
-    data = answer.status === 204 ? null : await answer.json();
+    const said = await answer.text();
+    data = said ? JSON.parse(said) : null;
   } catch (error) {
     if (answer.ok) throw new Unreachable(); // it broke off
   }
