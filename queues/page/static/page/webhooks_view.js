@@ -147,7 +147,7 @@ export function deliveries(section, id) {
     const resend = button("Send again", () => attempt(async () => { await api("POST", `${path}/${first.id}/resend`); say("It is sent again."); await load(); }),
       { class: "button quiet", "aria-label": `Send again: ${first.event}, ${ago(first.created_at)}` });
     const event = first.request ? h("a", { href: `#/requests/${first.request}` }, first.event) : h("b", {}, first.event);
-    const element = h("li", { class: "row over" }, state, h("span", { class: "what" }, event, said), h("span", { class: "turn" }, ago(first.created_at)), h("span", { class: "verb" }, resend));
+    const element = h("li", { class: "row over told" }, state, h("span", { class: "what" }, event, said), h("span", { class: "turn" }, ago(first.created_at)), h("span", { class: "verb" }, resend));
     return { element, update(item) {
       const last = item.attempts.at(-1);
       text(state, item.state);
