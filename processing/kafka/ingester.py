@@ -92,7 +92,7 @@ class Ingester:
         if time.monotonic() >= self._away_until:
             try:
                 self._settle()
-            except (OperationalError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError) as error:
                 log.warning("kafka_waits_for_postgresql", error=str(error).strip().partition("\n")[0])
                 connection.close()
                 self._most = max(1, self._most // 2)  # so that what takes too long together goes in parts
@@ -131,11 +131,13 @@ class Ingester:
             if len(group) > 1:
                 self._most = len(group) // 2
                 return
+            if not group:
+                raise
             log.exception("PostgreSQL refuses a message")
-            self._rejected += [(one.message, _refused(one, refused)) for one in group]
-            settled = Settled({}, 0, 0, [], [])
-        else:
-            self._most = min(GROUP, 2 * self._most)
+            self._rejected += [(one.message, _refused(one, refused)) for one in group]  # settled once it is kept
+            self.lines.settled(group, [], now)
+            return
+        self._most = min(GROUP, 2 * self._most)
         self.lines.settled(group, settled.left, now)
         if settled.left:
             self._give_up({one.user_id for one in settled.left})
@@ -172,8 +174,9 @@ class Ingester:
             return
         try:
             self._consumer.store_offsets(offsets=[TopicPartition(*name, done) for name, done in moved])
-        except KafkaException as failure:  # a partition is being taken away: whoever has it next meets known events
+        except KafkaException as failure:  # partitions were taken away: whoever has them now meets known events
             log.warning("kafka_offset_not_stored", error=str(failure))
+            self._forget(self.partitions.keys() - {(one.topic, one.partition) for one in self._consumer.assignment()})
             return
         for name, done in moved:
             self.partitions[name].stored = done
@@ -194,13 +197,16 @@ class Ingester:
         names = {(one.topic, one.partition) for one in partitions}
         if paused := names & self._paused:
             consumer.resume([TopicPartition(*name) for name in paused])
+        self._forget(names)
+        log.info("kafka_revoked", partitions=sorted(names))
+
+    def _forget(self, names: set[Name]) -> None:
         self._paused -= names
         self._events = [one for one in self._events if _name(one.message) not in names]
         self._rejected = [one for one in self._rejected if _name(one[0]) not in names]
         self.lines.drop(lambda entry: _name(entry.message) in names)
         for name in names:
             self.partitions.pop(name, None)
-        log.info("kafka_revoked", partitions=sorted(names))
 
     def _tell(self, text: str) -> None:
         """Set the figures, from what librdkafka knows."""

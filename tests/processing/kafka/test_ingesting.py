@@ -6,10 +6,11 @@ from uuid import uuid4
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import OperationalError, connection
 
 from accounts.models import User
 from processing.kafka import partitions
+from processing.kafka.ingester import Ingester
 from processing.kafka.models import Event, RejectedMessage
 from queues.models import Request, UserQueue
 from tests.metrics import counted
@@ -135,8 +136,7 @@ def test_a_partition_of_which_too_much_waits_is_paused_until_there_is_room(
     for number in range(30):
         mock.send(topic, event(number), key=ada.username)
     mock.flush()
-    ingest(mock, topic, lambda: counted("kafka_paused_partitions") == 1)
-    assert counted("kafka_held_messages") == 25
+    ingest(mock, topic, lambda: counted("kafka_paused_partitions") == 1 and counted("kafka_held_messages") == 25)
     for number in range(30, 60):
         mock.send(topic, event(number), key=ada.username)
     mock.flush()
@@ -199,10 +199,6 @@ def test_a_postgresql_that_goes_away_loses_nothing_and_doubles_nothing(
 def test_a_commit_whose_answer_is_lost_doubles_nothing(
     mock: Broker, ingest: Ingest, ada: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from django.db import OperationalError
-
-    from processing.kafka.ingester import Ingester
-
     topic = mock.topic()
     accept, lost = Ingester._accept, iter([True, False, True])
 
@@ -238,6 +234,31 @@ def test_what_postgresql_refuses_is_set_aside_and_the_others_go_on(mock: Broker,
     assert payloads_of(ada) == list(range(0, 20, 2))
     assert payloads_of(bob) == [number for number in range(1, 20, 2) if number != 7]
     assert [(one.offset, one.reason) for one in rejected(topic)] == [(7, "refused")]
+
+
+def test_what_postgresql_refuses_is_kept_before_its_offset_is_committed(
+    mock: Broker, ingest: Ingest, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = mock.topic()
+    committed: list[tuple[int, int]] = []
+    store = Ingester._store
+
+    def and_look(self: Ingester) -> None:
+        committed.extend((one.done, len(rejected(topic))) for one in self.partitions.values())
+        store(self)
+
+    monkeypatch.setattr(Ingester, "_store", and_look)
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE queues_request ADD CONSTRAINT no_seven CHECK (payload::text <> '7')")
+    try:
+        mock.send(topic, event(7), key=ada.username)
+        mock.flush()
+        ingest(mock, topic, lambda: mock.committed(topic, f"{topic}-readers") == 1)
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE queues_request DROP CONSTRAINT no_seven")
+    assert (0, 0) in committed
+    assert (1, 0) not in committed
 
 
 def test_lag_is_told(mock: Broker, ingest: Ingest, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:

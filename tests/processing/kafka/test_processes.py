@@ -13,6 +13,7 @@ from urllib.request import urlopen
 
 import orjson
 import pytest
+from django.db import connection
 
 from accounts.models import User
 from processing.kafka.models import Event
@@ -108,6 +109,66 @@ def test_kills_stops_and_rebalances_lose_nothing_and_double_nothing(
     until(lambda: Request.objects.count() == count, 90, "all are accepted")
     check(users, count)
     until(lambda: sum(broker.committed(topic, f"{topic}-readers", at) for at in range(4)) == count, 60, "committed")
+
+
+DIE = """
+import os, signal, sys, django
+django.setup()
+from django.core.management import execute_from_command_line
+from processing.kafka.ingester import Ingester
+store = Ingester._store
+
+def die_instead(self):
+    if any(one.done > 0 for one in self.partitions.values()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    store(self)
+
+Ingester._store = die_instead
+execute_from_command_line(["manage.py", "ingest_kafka"])
+"""
+
+
+def test_killed_between_the_commit_and_the_offset_it_doubles_nothing(
+    broker: Broker, ingesters: Ingesters, users: list[User]
+) -> None:
+    topic = ingesters.environ["KAFKA_TOPICS"]
+    send(broker, topic, users, range(1_500))
+    environ = os.environ | ingesters.environ | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    for _ in range(2):
+        before = Request.objects.count()
+        killed = subprocess.run([sys.executable, "-c", DIE], cwd=ROOT, env=environ, check=False, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL
+        assert Request.objects.count() >= before
+        assert max(broker.committed(topic, f"{topic}-readers", at) for at in range(4)) < 0
+    assert Request.objects.count() > 0
+    ingesters.start()
+    until(lambda: Request.objects.count() == 1_500, 60, "all are accepted")
+    until(lambda: sum(broker.committed(topic, f"{topic}-readers", at) for at in range(4)) == 1_500, 60, "committed")
+    check(users, 1_500)
+
+
+def test_connections_to_postgresql_that_are_cut_lose_nothing(
+    broker: Broker, ingesters: Ingesters, users: list[User]
+) -> None:
+    topic, count = ingesters.environ["KAFKA_TOPICS"], 0
+    ingesters.start()
+
+    def cut() -> bool:
+        """One that is at work."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+            )
+            return bool(cursor.fetchall())
+
+    for _ in range(4):
+        send(broker, topic, users, range(count, count + 1_000))
+        count += 1_000
+        until(cut, 60, "it is at work")
+    until(lambda: Request.objects.count() == count, 60, "all are accepted")
+    check(users, count)
+    assert ingesters.said("kafka_waits_for_postgresql")
 
 
 def test_two_share_the_partitions_and_one_takes_over(broker: Broker, ingesters: Ingesters, users: list[User]) -> None:
