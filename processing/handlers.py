@@ -107,7 +107,7 @@ class HandlerRequest:
 
     def progress(self, current: int, total: int, note: str = "") -> None:
         """Tell the owner how far it is; may be called often (a part is passed on) and never fails."""
-        progress.tell(self.id, current, total, note, self.queue_id)
+        progress.report(self.id, current, total, note, self.queue_id)
 
     def submit(
         self,

@@ -12,12 +12,12 @@ class QueuesConfig(AppConfig):
         from queues.api import examples  # noqa: F401  (what the documentation shows)
         from queues.metrics import begin_at_zero
         from queues.operations.figures import figures
-        from queues.operations.health import look
+        from queues.operations.health import check
 
         if settings.ENV.tracing:
             from project.telemetry import spans
 
             spans.start()
-        health.register("dispatcher", "workers", "queues", look=look, in_database=True)
+        health.register("dispatcher", "workers", "queues", look=check, in_database=True)
         metrics.register(figures, before=begin_at_zero)
-        register_board(dashboard.look, permission="queues.view_userqueue")
+        register_board(dashboard.board, permission="queues.view_userqueue")

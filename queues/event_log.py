@@ -25,7 +25,7 @@ from queues.values import Outcome, Submission, Work
 log = structlog.get_logger()
 
 
-class Held(Protocol):
+class LeasedQueue(Protocol):
     """A queue that a worker runs: its lease."""
 
     user_id: UUID
@@ -91,12 +91,12 @@ def _placed(row: Any) -> dict[str, Any]:
     }
 
 
-def started(lease: Held, work: Work) -> None:
+def started(lease: LeasedQueue, work: Work) -> None:
     """A worker calls the handler."""
     _line("started", lambda: {**_of(lease, work), "attempt": work.attempt + 1})
 
 
-def recorded(lease: Held, outcomes: Sequence[Outcome]) -> None:
+def recorded(lease: LeasedQueue, outcomes: Sequence[Outcome]) -> None:
     """A worker recorded what came of them."""
     succeeded = []
     for outcome in outcomes:
@@ -119,7 +119,7 @@ def _level(outcome: Outcome) -> int:
     return logging.WARNING if outcome.status == Status.RETRYING else logging.ERROR
 
 
-def _ended(lease: Held, outcome: Outcome) -> dict[str, Any]:
+def _ended(lease: LeasedQueue, outcome: Outcome) -> dict[str, Any]:
     told: dict[str, Any] = _of(lease, outcome.work) if outcome.work else {}
     told["attempt"] = outcome.attempt
     if outcome.outcome is not None:
@@ -133,7 +133,7 @@ def _ended(lease: Held, outcome: Outcome) -> dict[str, Any]:
     return told
 
 
-def _ended_together(lease: Held, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _ended_together(lease: LeasedQueue, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     told = {"user": str(lease.user_id), "queue": lease.queue_id}
     return told | _many([o.work.kind for o in outcomes if o.work], [o.seq for o in outcomes])
 
@@ -146,7 +146,7 @@ def _many(kinds: Sequence[str], places: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def _of(lease: Held, work: Work) -> dict[str, Any]:
+def _of(lease: LeasedQueue, work: Work) -> dict[str, Any]:
     return {
         "user": str(lease.user_id),
         "queue": lease.queue_id,

@@ -199,7 +199,7 @@ def status(user: User | UUID, request_id: UUID) -> RequestStatus:
         position=found.position,
         attempt=found.attempt_now,
         max_attempts=found.max_attempts,
-        progress=progress.look([found.id])[0] if found.running else None,
+        progress=progress.read([found.id])[0] if found.running else None,
         result=found.result,
         error=found.error,
         cancel_requested=found.cancel_asked_at is not None,

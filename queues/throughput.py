@@ -38,7 +38,7 @@ READ = Script("""
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """The last hour, minute by minute, the oldest first; the last one is not over yet."""
 
     minutes: list[dict[str, int]]
@@ -63,14 +63,14 @@ class Pace:
         return kinds
 
 
-def read() -> Pace | None:
+def read() -> Throughput | None:
     """The last hour; None while Redis is away."""
     now = int(time.time() // 60)
     try:
         found = READ([_key(minute) for minute in range(now - MINUTES + 1, now + 1)], [])
     except RedisUnavailable:
         return None
-    return Pace([_counts(flat) for flat in found])
+    return Throughput([_counts(flat) for flat in found])
 
 
 def _counts(flat: list[bytes]) -> dict[str, int]:
@@ -110,7 +110,7 @@ class Tally:
         with self._lock:
             self._counts[minute, name] += count
             if self._thread is None:
-                self._thread = threading.Thread(target=self._flush_for_ever, name="pace", daemon=True)
+                self._thread = threading.Thread(target=self._flush_for_ever, name="throughput", daemon=True)
                 self._thread.start()
 
     def _flush_for_ever(self) -> None:

@@ -52,7 +52,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SubmissionCall:
     """One submission of somebody, in a session if there is one, by the call that `trace` names."""
 
     user_id: UUID

@@ -72,7 +72,7 @@ class Answer:
             return None
         return next((value for name, value in self.headers if name == "location"), None)
 
-    def told(self) -> dict[str, Any]:
+    def as_result(self) -> dict[str, Any]:
         """As a request's result: the body is text when it is UTF-8 without NUL, else base64."""
         headers: dict[str, str] = {}
         for name, value in self.headers:

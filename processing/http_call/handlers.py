@@ -33,7 +33,7 @@ def call(request: HandlerRequest, payload: Call) -> dict[str, Any] | None:
         raise ServerFailed(f"The server answered {_named(answer)}.")
     if answer.status >= 400:
         raise Reject(f"The server answered {_named(answer)}.")
-    return answer.told()
+    return answer.as_result()
 
 
 def _named(answer: Answer) -> str:

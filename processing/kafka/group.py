@@ -19,7 +19,7 @@ from queues import permissions
 from queues.enqueue.accept import accept_messages, open_queue
 from queues.notify import hints
 from queues.notify.changes import changed
-from queues.values import Ask, Submission
+from queues.values import Submission, SubmissionCall
 
 Rejected = tuple[Message, Rejection]
 
@@ -101,7 +101,9 @@ def accept_group(group: Sequence[Entry]) -> Settled:
     told = [{"id": one.id, "content": one.content, "request_id": one.submission.id} for one in group]
     begun = {row.id for row in BEGIN.rows(events=orjson.dumps(told).decode())}
     new = [one for one in group if one.id in begun]
-    accepted = accept_messages([Ask(one.user_id, None, one.submission, one.trace) for one in new]) if new else {}
+    accepted = (
+        accept_messages([SubmissionCall(one.user_id, None, one.submission, one.trace) for one in new]) if new else {}
+    )
     left = [one for one in new if one.submission.id not in accepted]
     if left:
         UNDO.rows(ids=[one.id for one in left])

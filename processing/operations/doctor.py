@@ -106,7 +106,7 @@ def _place(url: str) -> str:
 
 def moving() -> Iterator[Finding]:
     """Whether somebody works, and what is late."""
-    now = backlog.look()
+    now = backlog.measure()
     missing = settings.ENV.dispatch_shards - now.dispatchers
     yield _finding(
         "shards", missing > 0, f"{now.dispatchers} of {settings.ENV.dispatch_shards} led", SERVERS["dispatcher"]

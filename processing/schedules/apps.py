@@ -14,8 +14,8 @@ class SchedulesConfig(AppConfig):
         from processing.schedules.due import LOOK_SECONDS, submit_due
         from processing.schedules.models import kinds_in_use, records_of
         from queues.operations.export import others
-        from queues.operations.kinds_in_use import looks
+        from queues.operations.kinds_in_use import sources
 
         duties.register(duties.Duty("schedules", LOOK_SECONDS, submit_due))
-        looks.append(kinds_in_use)
+        sources.append(kinds_in_use)
         others.append(records_of)

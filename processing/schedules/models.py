@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts.models import User
 from processing.schedules.timing import Timing
 from queues.fields import JSONText
-from queues.operations.kinds_in_use import Use
+from queues.operations.kinds_in_use import KindUse
 
 
 class Missed(models.TextChoices):
@@ -96,11 +96,11 @@ class Schedule(models.Model):
         return type(self).objects.filter(id=self.id)
 
 
-def kinds_in_use() -> list[Use]:
+def kinds_in_use() -> list[KindUse]:
     """The kinds that schedules ask for, paused ones included."""
     found = Schedule.objects.order_by("kind", "version").values_list("kind", "version")
     counted = found.annotate(Count("id"), Count("user", distinct=True), Min("created_at"))
-    return [Use("schedules", *row) for row in counted]
+    return [KindUse("schedules", *row) for row in counted]
 
 
 def records_of(user: User) -> Iterator[dict[str, Any]]:

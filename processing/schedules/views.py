@@ -32,7 +32,7 @@ class SchedulesView(StrictView):
     def get(self, request: APIRequest) -> HttpResponse:
         """Your schedules, by name."""
         found = mine(request).order_by("name")
-        return json({"results": [shown(schedule) for schedule in found]})
+        return json({"results": [schedule_as_json(schedule) for schedule in found]})
 
     @extend_schema(operation_id="add_schedule", request=ScheduleBody, responses={201: ScheduleShown})
     def post(self, request: APIRequest) -> HttpResponse:
@@ -41,7 +41,7 @@ class SchedulesView(StrictView):
         fields.pop("payload")
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(owner(request).id)))
         made = writing.add(owner(request).id, payload_of(request), fields)
-        return json(shown(own(request, str(made.id))), 201, {"Location": f"{request.path}/{made.id}"})
+        return json(schedule_as_json(own(request, str(made.id))), 201, {"Location": f"{request.path}/{made.id}"})
 
 
 class ScheduleView(StrictView):
@@ -50,7 +50,7 @@ class ScheduleView(StrictView):
     @extend_schema(operation_id="schedule", responses={200: ScheduleShown})
     def get(self, request: APIRequest, schedule_id: str) -> HttpResponse:
         """One of your schedules."""
-        return json(shown(own(request, schedule_id)))
+        return json(schedule_as_json(own(request, schedule_id)))
 
     @extend_schema(operation_id="change_schedule", request=ScheduleChange, responses={200: ScheduleShown})
     def patch(self, request: APIRequest, schedule_id: str) -> HttpResponse:
@@ -63,7 +63,7 @@ class ScheduleView(StrictView):
             writing.change(owner(request).id, found.id, payload, fields)
         except Schedule.DoesNotExist:
             raise NotFound from None
-        return json(shown(own(request, schedule_id)))
+        return json(schedule_as_json(own(request, schedule_id)))
 
     @extend_schema(operation_id="remove_schedule", responses={204: None})
     def delete(self, request: APIRequest, schedule_id: str) -> Response:
@@ -77,7 +77,7 @@ class PauseView(StrictView):
     def post(self, request: APIRequest, schedule_id: str) -> HttpResponse:
         """Has it due no more until it is resumed."""
         own(request, schedule_id).pause()
-        return json(shown(own(request, schedule_id)))
+        return json(schedule_as_json(own(request, schedule_id)))
 
 
 class ResumeView(StrictView):
@@ -85,7 +85,7 @@ class ResumeView(StrictView):
     def post(self, request: APIRequest, schedule_id: str) -> HttpResponse:
         """Has it due again from now on; what it was paused for is not missed."""
         own(request, schedule_id).resume()
-        return json(shown(own(request, schedule_id)))
+        return json(schedule_as_json(own(request, schedule_id)))
 
 
 class RunNowView(StrictView):
@@ -102,7 +102,7 @@ class RunNowView(StrictView):
             raise too_much(request, full, 1) from None
         except Schedule.DoesNotExist:
             raise NotFound from None
-        return json(shown(own(request, schedule_id)))
+        return json(schedule_as_json(own(request, schedule_id)))
 
 
 def owner(request: APIRequest) -> User:
@@ -126,7 +126,7 @@ def own(request: APIRequest, schedule_id: str) -> Any:
     return found
 
 
-def shown(schedule: Any) -> dict[str, Any]:
+def schedule_as_json(schedule: Any) -> dict[str, Any]:
     """A schedule as the API shows it."""
     last: UUID | None = schedule.last_request_id
     return {

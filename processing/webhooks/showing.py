@@ -11,7 +11,7 @@ def message_id(uid: UUID) -> str:
     return f"msg_{uid.hex}"
 
 
-def shown(webhook: Webhook) -> dict[str, Any]:
+def webhook_as_json(webhook: Webhook) -> dict[str, Any]:
     failing = webhook.failing_since is not None
     return {
         "id": webhook.id,
@@ -27,7 +27,7 @@ def shown(webhook: Webhook) -> dict[str, Any]:
     }
 
 
-def shown_delivery(delivery: Delivery) -> dict[str, Any]:
+def delivery_as_json(delivery: Delivery) -> dict[str, Any]:
     return {
         "id": delivery.uid,
         "message_id": message_id(delivery.uid),

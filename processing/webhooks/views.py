@@ -23,7 +23,7 @@ from processing.webhooks.serializers import (
     WebhookShown,
     WebhooksShown,
 )
-from processing.webhooks.showing import shown, shown_delivery
+from processing.webhooks.showing import delivery_as_json, webhook_as_json
 from project.rest.problems import Conflict, FieldError, Invalid, NotFound
 from project.rest.views import StrictView
 from project.web import rate_limit
@@ -40,7 +40,7 @@ class WebhooksView(StrictView):
     @extend_schema(operation_id="webhooks", responses={200: WebhooksShown})
     def get(self, request: UserRequest) -> Response:
         """Your webhooks."""
-        found = [shown(webhook) for webhook in owning.webhooks_of(request.user.id)]
+        found = [webhook_as_json(webhook) for webhook in owning.webhooks_of(request.user.id)]
         return Response({"results": found, "limit": settings.ENV.webhooks_per_user})
 
     @extend_schema(
@@ -60,7 +60,7 @@ class WebhooksView(StrictView):
         except owning.TooMany:
             raise Conflict(f"You have {settings.ENV.webhooks_per_user} webhooks, as many as you may have.") from None
         headers = {"Location": f"{request.path}/{made.id}"}
-        return Response(shown(made) | {"secret": made.secret}, status=201, headers=headers)
+        return Response(webhook_as_json(made) | {"secret": made.secret}, status=201, headers=headers)
 
 
 class WebhookView(StrictView):
@@ -69,7 +69,7 @@ class WebhookView(StrictView):
     @extend_schema(operation_id="webhook", responses={200: WebhookShown})
     def get(self, request: UserRequest, webhook_id: str) -> Response:
         """One of your webhooks, and how it is doing."""
-        return Response(shown(own(request, webhook_id)))
+        return Response(webhook_as_json(own(request, webhook_id)))
 
     @extend_schema(operation_id="change_webhook", request=WebhookChange, responses={200: WebhookShown})
     def patch(self, request: UserRequest, webhook_id: str) -> Response:
@@ -82,7 +82,7 @@ class WebhookView(StrictView):
             if asked:
                 told = f"webhook {mine.id}: {', '.join(sorted(asked))}"
                 record(Event.WEBHOOK_CHANGED, request.user.id, request=request, detail=told)
-        return Response(shown(own(request, webhook_id)))
+        return Response(webhook_as_json(own(request, webhook_id)))
 
     @extend_schema(operation_id="delete_webhook", responses={204: None})
     def delete(self, request: UserRequest, webhook_id: str) -> Response:
@@ -103,7 +103,7 @@ class WebhookTestView(StrictView):
         """Sends a message of the type `webhook.test`; `deliveries` tells what came of it."""
         mine = switched_on(own(request, webhook_id))
         count(request)
-        return Response(shown_delivery(owning.test(mine)), status=202)
+        return Response(delivery_as_json(owning.test(mine)), status=202)
 
 
 class RotateSecretView(StrictView):
@@ -144,7 +144,7 @@ class DeliveriesView(StrictView):
         newer = rows and (cursor is not None if not back else more)
         return Response(
             {
-                "results": [shown_delivery(row) for row in rows],
+                "results": [delivery_as_json(row) for row in rows],
                 "next": page_url(request, Cursor(rows[-1].id)) if older else None,
                 "previous": page_url(request, Cursor(rows[0].id, back=True)) if newer else None,
             }
@@ -165,7 +165,7 @@ class ResendView(StrictView):
         count(request)
         if not owning.resend(mine, identified(delivery_id)):
             raise Conflict("It is pending: it is sent in its turn.")
-        return Response(shown_delivery(found.get()), status=202)
+        return Response(delivery_as_json(found.get()), status=202)
 
 
 def own(request: UserRequest, webhook_id: str) -> Webhook:

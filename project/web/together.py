@@ -49,7 +49,7 @@ class Together(ABC, Generic[Ask]):
     def serve(self, group: list[Waiting[Ask]]) -> None:
         """Give each of them its answer. What it raises is the answer of all."""
 
-    def told(self, served: list[Waiting[Ask]]) -> None:
+    def committed(self, served: list[Waiting[Ask]]) -> None:
         """They have their answers."""
 
     def left(self, unserved: list[Waiting[Ask]]) -> None:
@@ -97,7 +97,7 @@ class Together(ABC, Generic[Ask]):
             served = [one for one in group if one.answer is not waiting]
             _deliver(served)
             with suppress(Exception):
-                self.told(served)
+                self.committed(served)
         left = []
         while not waiting.empty():
             if unserved := waiting.get():

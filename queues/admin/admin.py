@@ -99,7 +99,7 @@ class UserQueueAdmin(Styled, Steering):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> Any:
-        page = queue_detail.shown(object_id, request.GET.get("after", ""))
+        page = queue_detail.page_of(object_id, request.GET.get("after", ""))
         title = {"title": f"The queue of {page.queue.user.username}", "subtitle": None} if page else {}
         return super().change_view(request, object_id, form_url, {"page": page, **title, **(extra_context or {})})
 
@@ -175,7 +175,7 @@ class RequestAdmin(Styled, Steering, ReadOnlyAdmin):
         return of_queues(queryset, queues), False
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
-        page = request_detail.shown(more["obj"])
+        page = request_detail.page_of(more["obj"])
         titled = {"title": f"{page.request.kind} of {page.request.queue.user.username}", "subtitle": None, "page": page}
         return super().render_change_form(request, {**context, **titled}, *args, **more)
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from queues.admin.ages import lasting
-from queues.operations.backlog import STUCK_SECONDS, Standing
+from queues.operations.backlog import STUCK_SECONDS, Backlog
 from queues.states import QueueState
 
 LATE_SECONDS = 60.0
@@ -33,7 +33,7 @@ class Light:
     serious: bool = True
 
 
-def lights(found: dict[str, str], standing: Standing) -> list[Light]:
+def lights(found: dict[str, str], standing: Backlog) -> list[Light]:
     """The servers, the processes and the queues, always in one order."""
     return [*_servers(found), *_processes(standing), _moving(standing), _blocked(standing)]
 
@@ -45,7 +45,7 @@ def _servers(found: dict[str, str]) -> list[Light]:
     ]
 
 
-def _processes(standing: Standing) -> list[Light]:
+def _processes(standing: Backlog) -> list[Light]:
     shards = settings.ENV.dispatch_shards
     led = f"{standing.dispatchers} of {shards} {'shard' if shards == 1 else 'shards'} led"
     workers = f"{standing.workers} {'process' if standing.workers == 1 else 'processes'}"
@@ -60,7 +60,7 @@ def _processes(standing: Standing) -> list[Light]:
     ]
 
 
-def _moving(standing: Standing) -> Light:
+def _moving(standing: Backlog) -> Light:
     stuck = standing.stuck_for
     return Light(
         "Queues",
@@ -71,7 +71,7 @@ def _moving(standing: Standing) -> Light:
     )
 
 
-def _blocked(standing: Standing) -> Light:
+def _blocked(standing: Backlog) -> Light:
     blocked = standing.queues(QueueState.BLOCKED)
     return Light(
         "Blocked",
@@ -82,7 +82,7 @@ def _blocked(standing: Standing) -> Light:
     )
 
 
-def late(standing: Standing) -> list[Light]:
+def late(standing: Backlog) -> list[Light]:
     """What waits long although work goes on: somebody's queue is deep, or there are too few workers."""
     oldest = standing.ages["moving"]
     if oldest < LATE_SECONDS or standing.stuck_for >= STUCK_SECONDS:
@@ -91,7 +91,7 @@ def late(standing: Standing) -> list[Light]:
     return [Light("Late", lasting(oldest), False, means, queues_by(o="4"), serious=False)]
 
 
-def held_back(standing: Standing) -> list[Light]:
+def held_back(standing: Backlog) -> list[Light]:
     """The kinds that keep somebody waiting for longer than KIND_WAIT_SECONDS."""
     return [
         Light(

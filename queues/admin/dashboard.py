@@ -23,12 +23,12 @@ from queues.admin.ages import lasting
 from queues.admin.alarms import Light
 from queues.operations import at_work, backlog, dead_letters, latency
 from queues.operations.at_work import Worker
-from queues.operations.backlog import Standing
+from queues.operations.backlog import Backlog
 from queues.operations.latency import Latency
 from queues.operations.selectors import first_id
 from queues.states import QueueState, Status
 
-Found = TypeVar("Found")
+Figure = TypeVar("Figure")
 
 PATIENCE = 0.15  # seconds for the checks of the servers; what they found before is shown after that
 FAILED_WITHIN = timedelta(days=1)
@@ -49,7 +49,7 @@ class Board:
     at: Any
     wrong: list[Light]
     lights: list[Light]
-    standing: Standing
+    standing: Backlog
     states: list[State]
     paused_link: str
     oldest: dict[str, str]
@@ -59,19 +59,19 @@ class Board:
     kinds: list[dict[str, Any]]
 
 
-class Kept(Generic[Found]):
+class Shared(Generic[Figure]):
     """What a look found, shared by all who ask within so many seconds."""
 
-    def __init__(self, seconds: float, look: Callable[[], Found]) -> None:
-        self._seconds, self._look = seconds, look
+    def __init__(self, seconds: float, measure: Callable[[], Figure]) -> None:
+        self._seconds, self._measure = seconds, measure
         self._lock = threading.Lock()
-        self._found: Found | None = None
+        self._found: Figure | None = None
         self._until = 0.0
 
-    def __call__(self) -> Found:
+    def __call__(self) -> Figure:
         with self._lock:
             if self._found is None or time.monotonic() >= self._until:
-                self._found = self._look()
+                self._found = self._measure()
                 self._until = time.monotonic() + self._seconds
             return self._found
 
@@ -96,14 +96,14 @@ class Checks:
 
 
 checks = Checks()
-newest_failures = Kept(5.0, lambda: dead_letters.newest(first_id(timezone.now() - FAILED_WITHIN)))
-latencies = Kept(5.0, latency.look)
-workers = Kept(1.0, at_work.look)
+newest_failures = Shared(5.0, lambda: dead_letters.newest(first_id(timezone.now() - FAILED_WITHIN)))
+latencies = Shared(5.0, latency.percentiles)
+workers = Shared(1.0, at_work.workers)
 
 
-def look() -> Board:
+def board() -> Board:
     """How it all is, at most a few seconds ago."""
-    standing = backlog.recent.look()
+    standing = backlog.recent.latest()
     hour = throughput.read()
     found = _kinds(hour)
     lights = alarms.lights(checks(), standing)
@@ -123,7 +123,7 @@ def look() -> Board:
     )
 
 
-def _states(standing: Standing) -> list[State]:
+def _states(standing: Backlog) -> list[State]:
     """Each state but idle: the queues at rest are not counted."""
     counts = {state: standing.queues(state) for state in QueueState if state != QueueState.IDLE}
     most = max(1, *counts.values())
@@ -133,7 +133,7 @@ def _states(standing: Standing) -> list[State]:
     ]
 
 
-def _charts(hour: throughput.Pace | None) -> list[charts.Chart]:
+def _charts(hour: throughput.Throughput | None) -> list[charts.Chart]:
     """Accepted and finished, on one scale; none while Redis is away, which counts them."""
     if hour is None:
         return []
@@ -141,7 +141,7 @@ def _charts(hour: throughput.Pace | None) -> list[charts.Chart]:
     return [charts.chart(hour.accepted, "accepted", top), charts.chart(hour.finished, "finished", top)]
 
 
-def _kinds(hour: throughput.Pace | None) -> list[dict[str, Any]]:
+def _kinds(hour: throughput.Throughput | None) -> list[dict[str, Any]]:
     """Every kind with its limits, those that fail first: how often, of how many, with which error, in the last hour."""
     newest = {row["kind"]: row for row in newest_failures()}
     counted = hour.by_kind if hour else {}

@@ -12,7 +12,7 @@ from queues.states import QueueState
 A_PAGE = 100
 HISTORY = 20
 
-SAID = {
+STATE_MEANS = {
     QueueState.IDLE: "At rest: nothing waits.",
     QueueState.READY: "Work waits and a drain token is under way. If it stays so for more than some seconds, all worker"
     " threads are busy, or none lives.",
@@ -29,7 +29,7 @@ TO_PUBLISH = (
 @dataclass(frozen=True, slots=True)
 class Page:
     queue: Any
-    said: list[str]
+    reasons: list[str]
     runs: list[Request]
     waiting: list[Request]
     following: int | None  # the sequence number behind which the next page begins
@@ -40,7 +40,7 @@ class Page:
     blocked_by: Request | None = None
 
 
-def shown(queue_id: str, after: str) -> Page | None:
+def page_of(queue_id: str, after: str) -> Page | None:
     """That queue's page, its waiting requests from behind that sequence number on; None: there is no such queue."""
     number = int(queue_id) if queue_id.isascii() and queue_id.isdigit() and len(queue_id) < 19 else 0
     queue = with_oldest(UserQueue.objects.filter(id=number)).first()
@@ -54,7 +54,7 @@ def shown(queue_id: str, after: str) -> Page | None:
     newest = list(_requests(queue).filter(seq__lte=queue.done_seq).order_by("-seq")[:HISTORY])
     return Page(
         queue,
-        list(_said(queue, head)),
+        list(_reasons(queue, head)),
         runs,
         waiting[:A_PAGE],
         waiting[A_PAGE - 1].seq if len(waiting) > A_PAGE else None,
@@ -70,27 +70,27 @@ def _requests(queue: UserQueue) -> QuerySet[Request]:
     return Request.objects.filter(queue=queue).select_related("queue").defer("payload", "result")
 
 
-def _said(queue: Any, head: Request | None) -> list[str]:
+def _reasons(queue: Any, head: Request | None) -> list[str]:
     """Why it stands as it stands, in sentences."""
-    told = []
+    reasons = []
     if queue.paused:
         since = f" since {queue.paused_at:%Y-%m-%d %H:%M:%S}" if queue.paused_at else ""
         by = f" by {queue.paused_by}" if queue.paused_by else ""
         who = "an operator resumes it: its owner cannot" if queue.held else "it is resumed"
-        told.append(f"Paused{since}{by}. Nothing further starts until {who}; accepting goes on.")
+        reasons.append(f"Paused{since}{by}. Nothing further starts until {who}; accepting goes on.")
     if queue.state == QueueState.IDLE and queue.depth:
-        told.append(TO_PUBLISH)
+        reasons.append(TO_PUBLISH)
     elif not queue.held_back:
-        told.append(SAID[QueueState(queue.state)])
+        reasons.append(STATE_MEANS[QueueState(queue.state)])
     if queue.state == QueueState.DRAINING and queue.lease_until:
         since = queue.claimed_at or queue.state_since
-        told.append(f"Since {since:%H:%M:%S}; unless it is renewed, its lease ends at {queue.lease_until:%H:%M:%S}.")
+        reasons.append(f"Since {since:%H:%M:%S}; unless it is renewed, its lease ends at {queue.lease_until:%H:%M:%S}.")
     if queue.held_back:
-        told.append("Its head waits for its kind, which is paused, or has as many as may run or begin: see Kinds.")
+        reasons.append("Its head waits for its kind, which is paused, or has as many as may run or begin: see Kinds.")
     elif queue.state == QueueState.WAITING and queue.wake_at:
-        told.append(f"The next attempt is due at {queue.wake_at:%Y-%m-%d %H:%M:%S}.")
+        reasons.append(f"The next attempt is due at {queue.wake_at:%Y-%m-%d %H:%M:%S}.")
     if head is not None and head.attempt:
-        told.append(f"Of the {head.max_attempts} attempts that its head has, {head.attempt} failed.")
+        reasons.append(f"Of the {head.max_attempts} attempts that its head has, {head.attempt} failed.")
     if queue.depth >= queue.limit:
-        told.append("It is full: more requests are refused with 429.")
-    return told
+        reasons.append("It is full: more requests are refused with 429.")
+    return reasons

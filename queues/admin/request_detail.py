@@ -52,7 +52,7 @@ class Page:
     error: str
 
 
-def shown(request: Any) -> Page:
+def page_of(request: Any) -> Page:
     """That request's page; it was read by `representation.shape.as_text`, with its queue."""
     status = request.status_now
     began = request.started

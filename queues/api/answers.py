@@ -10,34 +10,34 @@ from django.utils.http import parse_etags
 
 from project.rest.renderers import OPTIONS
 from queues import kinds
-from queues.representation.response_cache import Kept
+from queues.representation.response_cache import CachedAnswer
 
 
-def unless_known(if_none_match: str, kept: Kept) -> HttpResponse:
+def unless_known(if_none_match: str, kept: CachedAnswer) -> HttpResponse:
     """The answer with its ETag; 304 and no body for who has it already."""
     if is_known(if_none_match, kept):
         return HttpResponseNotModified(headers={"ETag": kept.etag})
     return HttpResponse(kept.body, "application/json", headers={"ETag": kept.etag})
 
 
-def is_known(if_none_match: str, kept: Kept) -> bool:
+def is_known(if_none_match: str, kept: CachedAnswer) -> bool:
     """Whether who sends this If-None-Match has the answer already."""
     known = parse_etags(if_none_match) if if_none_match else ()
     return "*" in known or kept.etag in (one.removeprefix("W/") for one in known)
 
 
-def tagged(body: bytes) -> Kept:
+def tagged(body: bytes) -> CachedAnswer:
     """An answer with its strong ETag."""
-    return Kept(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
+    return CachedAnswer(f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"', body)
 
 
 @lru_cache(64)
-def kinds_shown(some: tuple[kinds.Kind, ...]) -> Kept:
+def kinds_answer(some: tuple[kinds.Kind, ...]) -> CachedAnswer:
     """The answer that shows these kinds, made once: they never change while a process lives."""
-    return tagged(encoded([shown(kind) for kind in some]))
+    return tagged(encoded([kind_as_json(kind) for kind in some]))
 
 
-def shown(kind: kinds.Kind) -> dict[str, Any]:
+def kind_as_json(kind: kinds.Kind) -> dict[str, Any]:
     return {
         "kind": kind.name,
         "version": kind.version,

@@ -31,7 +31,7 @@ from project.web.middleware import Edge, request_id_for
 from project.web.threads import Receive, Scope, Send
 from project.web.unread_body import SILENT_SECONDS
 from queues import kinds
-from queues.api.answers import encoded, is_known, kinds_shown, tagged
+from queues.api.answers import encoded, is_known, kinds_answer, tagged
 from queues.api.plain import plain_length, plain_read, plainly_submitted, received, replay, verified
 from queues.api.requests import NOBODYS, UUID_TEXT, identified, listed
 from queues.enqueue.group_commit import GroupCommit
@@ -40,9 +40,9 @@ from queues.permissions import known_to_may_ask, open_to_all
 from queues.representation import shape
 from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary
-from queues.representation.response_cache import Kept
+from queues.representation.response_cache import CachedAnswer
 from queues.representation.rows import RequestRow
-from queues.values import Accepted, Ask, Submission
+from queues.values import Accepted, Submission, SubmissionCall
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class FastPath:
             return replay(body, receive)
         trace = request_id_for(sent.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            result = await self.accept(Ask(claims.user_id, claims.session_id, submission, trace), sent)
+            result = await self.accept(SubmissionCall(claims.user_id, claims.session_id, submission, trace), sent)
             answer = encoded(shape.new(result[0])) if result else b""
         except Exception as failure:
             await self.failed(scope, send, SUBMIT, trace, failure, arrived)
@@ -140,7 +140,9 @@ class FastPath:
         count_answer(self.routes[SUBMIT], "POST", 202, arrived)
         return None
 
-    async def accept(self, ask: Ask, sent: dict[bytes, bytes]) -> tuple[Accepted, list[rate_limit.Taken]] | None:
+    async def accept(
+        self, ask: SubmissionCall, sent: dict[bytes, bytes]
+    ) -> tuple[Accepted, list[rate_limit.Taken]] | None:
         """As `GroupCommit.accept` does, within a span where that is wanted."""
         if tracing.tracer is None:
             return await self.commits.accept(ask)
@@ -176,7 +178,7 @@ class FastPath:
             found = await self.reads.find(claims.user_id, claims.session_id, asked)
             kept = None
             if found is not None:
-                kept = kinds_shown(tuple(kinds.offered())) if asked is None else shown(found.request)
+                kept = kinds_answer(tuple(kinds.offered())) if asked is None else answer_with(found.request)
         except Exception as failure:
             await self.failed(scope, send, path, trace, failure, arrived)
             return None
@@ -272,7 +274,7 @@ def _encoded(headers: dict[str, str]) -> Headers:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def shown(request: RequestRow | None) -> Kept | None:
+def answer_with(request: RequestRow | None) -> CachedAnswer | None:
     """A request and its ETag; None where more has to be asked for: its progress, or how many ahead were given up."""
     if request is None:
         return None

@@ -29,7 +29,7 @@ from project.settings import BATCH_BODY_LIMIT
 from project.web import rate_limit
 from project.web.threads import WAITED
 from queues import permissions
-from queues.api.answers import encoded, json, kinds_shown, tagged, unless_known
+from queues.api.answers import encoded, json, kinds_answer, tagged, unless_known
 from queues.api.byte_refusals import retry_after, too_many_bytes
 from queues.api.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
 from queues.api.serializers import (
@@ -151,7 +151,7 @@ class RequestView(OwnersView):
     def get(self, request: APIRequest, request_id: str) -> HttpResponse:
         """One of your requests as it is now, or once it is final."""
         claims = caller(request)
-        kept, until = response_cache.look(claims.user_id, identified(request_id)), None
+        kept, until = response_cache.get(claims.user_id, identified(request_id)), None
         if kept is not None:
             check_session(claims.user_id, claims.session_id)
         else:
@@ -189,7 +189,7 @@ class KindsView(OwnersView):
         check_session(caller(request).user_id, caller(request).session_id)
         return unless_known(
             request.META.get("HTTP_IF_NONE_MATCH", ""),
-            kinds_shown(tuple(permissions.kinds_for(caller(request).user_id))),
+            kinds_answer(tuple(permissions.kinds_for(caller(request).user_id))),
         )
 
 

@@ -18,7 +18,7 @@ from queues.models import UserQueue
 from queues.notify.changes import changed
 from queues.sql.accept import ACCEPT, ACCEPT_MESSAGES, ACCEPT_TOGETHER, OPEN_QUEUE
 from queues.sql.statement import Statement
-from queues.values import Accepted, Ask, Submission
+from queues.values import Accepted, Submission, SubmissionCall
 
 NO_LIMIT = 2**62
 
@@ -68,7 +68,7 @@ def _accept(
     return [_accepted(submission, found[submission.id]) for submission in submissions]
 
 
-def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
+def accept_together(asks: Sequence[SubmissionCall]) -> dict[UUID, Accepted]:
     """Take in several users' requests, none of them scheduled, in one commit; those that were taken, by their ids.
 
     Each user's are taken together or not at all, whatever becomes of the others'. Nothing happened to those that are
@@ -78,12 +78,12 @@ def accept_together(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
     return _accept_together(ACCEPT_TOGETHER, asks)
 
 
-def accept_messages(asks: Sequence[Ask]) -> dict[UUID, Accepted]:
+def accept_messages(asks: Sequence[SubmissionCall]) -> dict[UUID, Accepted]:
     """The same for asks without a session, in the caller's transaction: active users' are taken."""
     return _accept_together(ACCEPT_MESSAGES, asks)
 
 
-def _accept_together(statement: Statement, asks: Sequence[Ask]) -> dict[UUID, Accepted]:
+def _accept_together(statement: Statement, asks: Sequence[SubmissionCall]) -> dict[UUID, Accepted]:
     users: dict[UUID, dict[str, Any]] = {}
     told = []
     nothing = {"places": 0, "bytes": 0}
@@ -156,7 +156,7 @@ def _tell(
     changed(rows[0].queue_id)
 
 
-def _tell_together(taken: Sequence[Ask], rows: dict[UUID, Any]) -> None:
+def _tell_together(taken: Sequence[SubmissionCall], rows: dict[UUID, Any]) -> None:
     """Count and log what was committed."""
     count_accepted([ask.submission.kind for ask in taken])
     for ask in taken:

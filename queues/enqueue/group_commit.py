@@ -13,26 +13,26 @@ from project.web.together import Together, Waiting
 from queues.enqueue.accept import accept_together
 from queues.notify import hints
 from queues.notify.changes import changed
-from queues.values import Accepted, Ask
+from queues.values import Accepted, SubmissionCall
 
 TRIES = 2  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
 
 log = structlog.get_logger()
 
 
-class _Submitted(Waiting[Ask]):
-    def __init__(self, ask: Ask) -> None:
+class _Submitted(Waiting[SubmissionCall]):
+    def __init__(self, ask: SubmissionCall) -> None:
         super().__init__(ask)
         self.fits: bool | None = None  # its user's limit; None: it is not counted yet
         self.counted: list[rate_limit.Taken] = []
 
 
-class GroupCommit(Together[Ask]):
+class GroupCommit(Together[SubmissionCall]):
     """Where the requests of a process bring what they want accepted."""
 
     name = "group-commit"
 
-    async def accept(self, ask: Ask) -> tuple[Accepted, list[rate_limit.Taken]] | None:
+    async def accept(self, ask: SubmissionCall) -> tuple[Accepted, list[rate_limit.Taken]] | None:
         """Its place in line, kept once this returns, and what it left of the limit. None: nothing was done or counted.
 
         Raises django.db.Error when nobody knows whether it was accepted.
@@ -41,7 +41,7 @@ class GroupCommit(Together[Ask]):
         answer = await self.bring(waiting)
         return None if answer is None else (answer, waiting.counted)
 
-    def serve(self, group: list[Waiting[Ask]]) -> None:
+    def serve(self, group: list[Waiting[SubmissionCall]]) -> None:
         asked = [one for one in group if isinstance(one, _Submitted)]
         accepted = self._accept(self._fitting(asked))
         for one in asked:
@@ -50,14 +50,14 @@ class GroupCommit(Together[Ask]):
             if one.answer is None and not one.again:
                 rate_limit.give_back(one.counted)
 
-    def told(self, served: list[Waiting[Ask]]) -> None:
+    def committed(self, served: list[Waiting[SubmissionCall]]) -> None:
         accepted = [one.answer for one in served if isinstance(one.answer, Accepted)]
         for kept in accepted:
             changed(kept.queue_id)
         if accepted:
             hints.work_waits()
 
-    def left(self, unserved: list[Waiting[Ask]]) -> None:
+    def left(self, unserved: list[Waiting[SubmissionCall]]) -> None:
         for one in unserved:
             rate_limit.give_back(one.counted if isinstance(one, _Submitted) else [])
 

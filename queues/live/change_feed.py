@@ -75,11 +75,11 @@ class Follower:
         self.fresh = self.place is None  # the client begins anew: with the queue and everything that is not final
         self.begun = False  # there was a look
         self.first = True  # not all of what is told at the beginning was told
-        self.told = ClientState()
+        self.client = ClientState()
         self.more = True  # the last look was full: look again
         self.rows = ROWS
 
-    def look(self) -> bytes:
+    def next_events(self) -> bytes:
         """The events of what is new. Raises SessionOver."""
         shown = summary(self.claims.user_id, self.claims.session_id)
         if not self.queue_id:
@@ -95,11 +95,11 @@ class Follower:
 
     def progress(self, request_id: str, progress: bytes) -> bytes | None:
         """The event of a running request's progress; None: that is not what the client believes to run, so look."""
-        running = self.told.running
+        running = self.client.running
         if running is None or self.place is None or str(running["id"]) != request_id:
             return None
         running["progress"] = told = orjson.loads(progress)
-        self.told.head = (*self.told.head[:-1], told)
+        self.client.head = (*self.client.head[:-1], told)
         return event("request", self.place, running)
 
     def _begin(self, queue: UserQueue, now: int) -> bytes:
@@ -118,9 +118,9 @@ class Follower:
     def _queue(self, place: EventId, shown: Summary) -> bytes:
         """The event of the queue, unless nothing but the pace is new."""
         steady = replace(shown, finished_per_minute=0, eta_seconds=None)
-        if steady == self.told.queue:
+        if steady == self.client.queue:
             return b""
-        self.told.queue = steady
+        self.client.queue = steady
         return event("queue", place, shown)
 
     def _requests(self, place: EventId, queue: UserQueue, now: int) -> bytes:
@@ -130,8 +130,8 @@ class Follower:
             done=place.done,
             last=place.last,
             head=queue.done_seq + 1,
-            ended=list(self.told.ended),
-            scheduled=list(self.told.scheduled),
+            ended=list(self.client.ended),
+            scheduled=list(self.client.scheduled),
             rows=self.rows,
         )
         full = len(rows) >= self.rows
@@ -146,7 +146,7 @@ class Follower:
                 break
         if not full:
             place = EventId(queue.done_seq, max(place.last, queue.done_seq), max(place.at, now))
-            self.told.ended = {seq for seq in self.told.ended if seq > place.done}
+            self.client.ended = {seq for seq in self.client.ended if seq > place.done}
             self.first = False
         self.place, self.more = place, full
         return bytes(events)
@@ -156,16 +156,16 @@ class Follower:
         seq, final = request.seq, request.status in FINAL
         known = False
         if seq is None and not final:
-            self.told.scheduled.add(request.id)
+            self.client.scheduled.add(request.id)
         else:
-            self.told.scheduled.discard(request.id)
+            self.client.scheduled.discard(request.id)
         if seq is not None and seq <= queue.done_seq:
-            known = seq in self.told.ended
+            known = seq in self.client.ended
             place = replace(place, done=seq, last=max(seq, place.last))
         elif seq is not None:
             known = self._known(place, request, seq)
             if final:
-                self.told.ended.add(seq)
+                self.client.ended.add(seq)
             place = replace(place, last=max(seq, place.last))
         if known:
             return place, b""
@@ -173,19 +173,19 @@ class Follower:
         if seq == queue.done_seq + 1 and not final:
             asked = request.cancel_asked_at is not None
             head = (seq, request.status_now, request.attempt, request.max_attempts, asked, shown["progress"])
-            if head == self.told.head:
+            if head == self.client.head:
                 return place, b""
-            self.told.head = head
-            self.told.running = shown if request.running else None
+            self.client.head = head
+            self.client.running = shown if request.running else None
         return place, event("request", place, shown)
 
     def _known(self, place: EventId, request: RequestRow, seq: int) -> bool:
         """Whether the client knows already how a request stands that is the head, new, or given up amid the line."""
         if request.finished_at is None:
             waits = request.status_now == Status.QUEUED and request.attempt == 0
-            return waits and not self.first and seq <= place.last and self.told.head[:1] != (seq,)
-        if seq in self.told.ended or not self.first:
-            return seq in self.told.ended
+            return waits and not self.first and seq <= place.last and self.client.head[:1] != (seq,)
+        if seq in self.client.ended or not self.first:
+            return seq in self.client.ended
         if self.fresh:
             return seq > place.last  # it was over when the client began
         return seq <= place.last and request.finished_at.timestamp() < place.at / 1000 - OVERLAP_SECONDS

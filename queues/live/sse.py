@@ -210,7 +210,7 @@ class Streams:
         try:
             events = None if news or progress is None else follower.progress(*progress)
             if events is None:
-                events = follower.look()
+                events = follower.next_events()
         except (SessionOver, DatabaseError) as failure:
             self._failed(stream, failure)
             return

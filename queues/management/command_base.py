@@ -114,7 +114,7 @@ class OperatorCommand(BaseCommand):
         lines = [[column.replace("_", " ") for column in columns]]
         widths = [0] * len(columns)
         for page in pages:
-            lines += [[shown(row.get(column)) for column in columns] for row in page]
+            lines += [[as_text(row.get(column)) for column in columns] for row in page]
             widths = [max(width, *(len(line[at]) for line in lines)) for at, width in enumerate(widths)]
             numbers = [bool(page) and all(isinstance(r.get(c), int | float | None) for r in page) for c in columns]
             for line in lines:
@@ -142,7 +142,7 @@ class OperatorCommand(BaseCommand):
             return
         width = max(map(len, row))
         for name, value in row.items():
-            self.stdout.write(f"{name.replace('_', ' '):{width}}  {shown(value)}")
+            self.stdout.write(f"{name.replace('_', ' '):{width}}  {as_text(value)}")
 
     def document(self, value: Any) -> None:
         self.stdout.write(dumped(value))
@@ -275,7 +275,7 @@ def dumped(value: Any) -> str:
     return orjson.dumps(value, default=str, option=orjson.OPT_UTC_Z).decode()
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A value in a cell."""
     if value is None or value == "":
         return "-"

@@ -15,7 +15,7 @@ QUIET_SECONDS = 0.1  # what comes sooner after the last is passed over, but for 
 _told: dict[UUID, float] = {}
 
 
-def tell(request_id: UUID, current: int, total: int, note: str = "", queue_id: int | None = None) -> None:
+def report(request_id: UUID, current: int, total: int, note: str = "", queue_id: int | None = None) -> None:
     """Keep the progress of a request, and tell those who watch its queue. Never raises, if they are numbers."""
     now = time.monotonic()
     if current < total and now - _told.get(request_id, 0.0) < QUIET_SECONDS:
@@ -33,7 +33,7 @@ def tell(request_id: UUID, current: int, total: int, note: str = "", queue_id: i
         progressed(queue_id, request_id, text)
 
 
-def look(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
+def read(request_ids: list[UUID]) -> list[dict[str, Any] | None]:
     """The progress of each, None where there is none or Redis is gone. One round trip."""
     if not request_ids:
         return []

@@ -10,7 +10,7 @@ MOST = 200  # leases that are shown, the longest held first
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunningQueue:
     """A queue that a worker is at, and the head of it; `seconds` since that was claimed."""
 
     queue_id: int
@@ -25,16 +25,16 @@ class Worker:
     """A worker process, by the number that its leases name."""
 
     holder: int
-    runs: list[Run]
+    runs: list[RunningQueue]
 
 
-def look() -> list[Worker]:
+def workers() -> list[Worker]:
     """The worker processes that hold a lease, each with what it runs, the longest first."""
-    found: dict[int, list[Run]] = {}
+    found: dict[int, list[RunningQueue]] = {}
     for row in LEASES_HELD.rows(most=MOST):
         found.setdefault(row.holder or 0, []).append(_run(row))
     return [Worker(holder, runs) for holder, runs in found.items()]
 
 
-def _run(row: Any) -> Run:
-    return Run(row.queue_id, row.username, row.id, row.kind or "-", max(0.0, row.seconds))
+def _run(row: Any) -> RunningQueue:
+    return RunningQueue(row.queue_id, row.username, row.id, row.kind or "-", max(0.0, row.seconds))

@@ -35,7 +35,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Backlog:
     """All queues at one moment. Idle ones are counted only where something accepted is still to be published.
 
     `lag` is how many seconds the dispatcher is behind with each of its tasks: publish, schedule, wake.
@@ -94,15 +94,15 @@ class Standing:
         }
 
 
-def look() -> Standing:
-    """How they stand now."""
+def measure() -> Backlog:
+    """All queues as they are now."""
     began = time.monotonic()
     rows = BY_STATE.rows()
     around = CLUSTER_STATUS.row(shards=settings.ENV.dispatch_shards, workers=WORKERS, silent=SILENT_SECONDS)
     assert around is not None  # noqa: S101  (it has no WHERE)
     kinds = deployment.at_work()
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
-    return Standing(
+    return Backlog(
         [
             Group(QueueState(r.state), r.paused, r.queues, r.depth, r.deepest, r.oldest_waiting, r.held_back)
             for r in rows
@@ -118,18 +118,18 @@ def look() -> Standing:
 
 
 class Recent:
-    """The newest look, which all who ask within a short time share."""
+    """The newest measurement, which all who ask within a short time share."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: Standing | None = None
+        self._newest: Backlog | None = None
         self._until = 0.0
 
-    def look(self) -> Standing:
-        """As `look` above, at most CACHED_SECONDS old, older only if looking takes long."""
+    def latest(self) -> Backlog:
+        """As `measure` above, at most CACHED_SECONDS old, older only if looking takes long."""
         with self._lock:
             if self._newest is None or time.monotonic() >= self._until:
-                self._newest = look()
+                self._newest = measure()
                 self._until = time.monotonic() + max(CACHED_SECONDS, CACHED_TIMES * self._newest.took)
             return self._newest
 

@@ -8,9 +8,9 @@ from queues.operations import backlog
 SILENT_SECONDS = 10.0  # a leader is succeeded within 5
 
 
-def look() -> dict[str, str]:
+def check() -> dict[str, str]:
     """`dispatcher`: each shard's leader made progress. `workers`: one gave a sign. `queues`: none stands."""
-    now = backlog.recent.look()
+    now = backlog.recent.latest()
     return {
         "dispatcher": "ok" if _led() else "down",
         "workers": "ok" if now.workers else "down",

@@ -10,7 +10,7 @@ from queues.sql.figures import KINDS_WAITING
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class KindUse:
     """So many of `what` (requests, schedules) ask for this kind. `version` None: for the newest."""
 
     what: str
@@ -30,14 +30,16 @@ class Use:
         return True
 
 
-def requests() -> list[Use]:
+def requests() -> list[KindUse]:
     """Requests without a final status."""
-    return [Use("requests", row.kind, row.version, row.waiting, row.users, row.oldest) for row in KINDS_WAITING.rows()]
+    return [
+        KindUse("requests", row.kind, row.version, row.waiting, row.users, row.oldest) for row in KINDS_WAITING.rows()
+    ]
 
 
-looks: list[Callable[[], list[Use]]] = [requests]  # an app that keeps kinds elsewhere adds its own
+sources: list[Callable[[], list[KindUse]]] = [requests]  # an app that keeps kinds elsewhere adds its own
 
 
-def all_uses() -> list[Use]:
+def all_uses() -> list[KindUse]:
     """All that asks for kinds, whoever keeps it."""
-    return [use for look in looks for use in look()]
+    return [use for source in sources for use in source()]

@@ -23,7 +23,7 @@ class Latency:
     ran: list[float]
 
 
-def look() -> list[Latency]:
+def percentiles() -> list[Latency]:
     """Of every kind that has any in the last hour, the most frequent first."""
     names = sorted({kind.name for kind in kinds.all_kinds()})
     rows = PERCENTILES.rows(kinds=names, first=first_id(timezone.now() - WITHIN), newest=NEWEST)

@@ -34,14 +34,14 @@ end
 """)
 
 
-class Kept(NamedTuple):
+class CachedAnswer(NamedTuple):
     """An answer about a finished request, and its ETag."""
 
     etag: str
     body: bytes
 
 
-def look(user_id: UUID, request_id: UUID) -> Kept | None:
+def get(user_id: UUID, request_id: UUID) -> CachedAnswer | None:
     """What is kept of the user's finished request; None: ask PostgreSQL."""
     if not settings.ENV.cache_seconds:
         return None
@@ -51,10 +51,10 @@ def look(user_id: UUID, request_id: UUID) -> Kept | None:
         CACHE_ASKED.labels("unavailable").inc()
         return None
     CACHE_ASKED.labels("miss" if found is None else "hit").inc()
-    return None if found is None else Kept(found[:ETAG_CHARACTERS].decode(), found[ETAG_CHARACTERS:])
+    return None if found is None else CachedAnswer(found[:ETAG_CHARACTERS].decode(), found[ETAG_CHARACTERS:])
 
 
-def keep(user_id: UUID, request_id: UUID, kept: Kept) -> None:
+def keep(user_id: UUID, request_id: UUID, kept: CachedAnswer) -> None:
     """Keep the answer about a request that is final. Never raises."""
     if not settings.ENV.cache_seconds or len(kept.body) > LARGEST_BYTES:
         return

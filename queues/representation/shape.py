@@ -62,7 +62,7 @@ def one(request: Any) -> dict[str, Any]:
         "payload": orjson.Fragment(request.payload_text),
         "attempt": request.attempt_now if live else request.attempt,
         "max_attempts": request.max_attempts,
-        "progress": progress.look([request.id])[0] if live and request.running else None,
+        "progress": progress.read([request.id])[0] if live and request.running else None,
         "result": None if request.result_text is None else orjson.Fragment(request.result_text),
         "error": None if request.error_text is None else _error(orjson.loads(request.error_text)),
         "retry_of": request.retry_of_id,

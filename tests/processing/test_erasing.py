@@ -36,9 +36,9 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     queue_id, user_id = queue_of(user).id, user.id
     ids = [request.id for request in requests_of(user)]
     assert api.get(f"requests/{ids[0]}").json()["status"] == "succeeded"
-    assert response_cache.look(user_id, ids[0])
+    assert response_cache.get(user_id, ids[0])
     assert wire.exists(queue_id)
-    assert any(progress.look(ids))
+    assert any(progress.read(ids))
     assert run("queue", "pause", "zoe", "--yes").status == 0
     OperatorAction.objects.create(by="root@here", command="failed retry --queue=Zoe 3 requests")
     SecurityEvent.objects.create(
@@ -48,8 +48,8 @@ def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Scrip
     assert left_of(user_id) == {}
     assert left_of(other.id) == {"users": 1, "queues": 1, "requests": 1}
     assert not wire.exists(queue_id)
-    assert not any(progress.look(ids))
-    assert not any(response_cache.look(user_id, one) for one in ids)
+    assert not any(progress.read(ids))
+    assert not any(response_cache.get(user_id, one) for one in ids)
     assert call("EXISTS", SUBMIT.claim(str(user_id)).redis_key) == 0
     assert api.get("auth/me").status_code == 401
     assert api.post("requests", {"kind": "demo.echo", "payload": 1}).status_code == 401

@@ -89,8 +89,8 @@ def test_a_hint_alone_has_a_change_told(
 def test_while_nobody_takes_nobody_looks(alice: Caller, streams: Streams, until: Until) -> None:
     stream = open_for(streams, alice)
     looks: list[None] = []
-    look = stream.follower.look
-    stream.follower.look = lambda: looks.append(None) or look()  # type: ignore[func-returns-value,method-assign]
+    look = stream.follower.next_events
+    stream.follower.next_events = lambda: looks.append(None) or look()  # type: ignore[func-returns-value,method-assign]
     for _ in range(5):
         alice.submit()
     until(lambda: stream in streams._waiting, "it waits for a look")
@@ -150,7 +150,7 @@ def test_a_stream_outlives_a_failure_of_postgresql(
 
     with monkeypatch.context() as broken:
         broken.setattr(PULSE, "rows", lambda **_: fail("pulse"))
-        broken.setattr(stream.follower, "look", lambda: fail("look"))
+        broken.setattr(stream.follower, "next_events", lambda: fail("look"))
         alice.submit()
         changes.changed(stream.follower.queue_id)
         streams._tell({stream})
@@ -223,13 +223,13 @@ def test_who_leaves_during_the_first_look_is_forgotten(
     alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     stream = Stream(Follower(read_access(alice.token)))
-    look = stream.follower.look
+    look = stream.follower.next_events
 
     def leave_and_look() -> bytes:
         streams.leave(stream)
         return look()
 
-    monkeypatch.setattr(stream.follower, "look", leave_and_look)
+    monkeypatch.setattr(stream.follower, "next_events", leave_and_look)
     streams._enter(stream, 100, 100)
     until(stream.looked.is_set, "it is looked for, too late")
     assert streams._of_queue == {}

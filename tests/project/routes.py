@@ -17,7 +17,7 @@ from processing.webhooks.models import Delivery, Event, Webhook
 from queues.api.answers import encoded
 from queues.models import Request
 from queues.representation import response_cache, shape
-from queues.representation.response_cache import Kept
+from queues.representation.response_cache import CachedAnswer
 from queues.states import QueueState, Status
 from tests.accounts.people import PASSWORD, make_user
 from tests.queues.rows import queue_of, request_in
@@ -60,7 +60,7 @@ def looked_at(user: User) -> Any:
     """Final, and read by its owner: Redis keeps the answer."""
     request_id = failed(user)
     shown = shape.one(shape.as_text(Request.objects.select_related("queue")).get(id=request_id))
-    response_cache.keep(user.id, request_id, Kept('"' + "x" * 24 + '"', encoded(shown)))
+    response_cache.keep(user.id, request_id, CachedAnswer('"' + "x" * 24 + '"', encoded(shown)))
     return request_id
 
 

@@ -97,7 +97,7 @@ def test_without_a_worker_it_is_degraded() -> None:
 
 def test_a_worker_that_gives_no_sign_is_none(leader: None, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
     monkeypatch.setattr(backlog, "SILENT_SECONDS", 0.2)
-    until(lambda: backlog.look().workers == 0, "its session is silent", 5)
+    until(lambda: backlog.measure().workers == 0, "its session is silent", 5)
     assert ready() == (200, "degraded", {"workers": "down"})
 
 
@@ -108,9 +108,9 @@ def test_a_blocked_queue_and_one_that_does_not_move_are_told(leader: None, monke
     assert ready() == (200, "degraded", {"queues": "down"})
     UserQueue.objects.filter(pk=queue.pk).update(state=QueueState.READY)
     monkeypatch.setattr(backlog, "STUCK_SECONDS", 0.0)
-    assert not backlog.look().moves
+    assert not backlog.measure().moves
     monkeypatch.setattr(backlog, "STUCK_SECONDS", 3600.0)
-    assert backlog.look().moves
+    assert backlog.measure().moves
 
 
 def test_without_redis_it_is_degraded(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ def follower(caller: Caller, last_id: str = "") -> Follower:
 
 def look(one: Follower) -> list[Event]:
     """All that is new by now."""
-    told = read(one.look())
+    told = read(one.next_events())
     while one.more:
-        told += read(one.look())
+        told += read(one.next_events())
     return told
 
 

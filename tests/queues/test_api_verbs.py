@@ -68,13 +68,13 @@ def test_somebody_elses_request_is_left_alone_and_unknown(alice: Caller, verb: s
 def test_a_running_request_shows_its_progress_and_its_start(alice: Caller) -> None:
     queue = a_long_story(alice.user)
     running = queue.requests.get(seq=8)
-    progress.tell(running.id, 3, 10, "third")
+    progress.report(running.id, 3, 10, "third")
     shown = alice.get(f"requests/{running.id}").json
     assert (shown["status"], shown["position"], shown["progress"]) == (
         "running", 0, {"current": 3, "total": 10, "note": "third"},
     )  # fmt: skip
     assert shown["started_at"] == NOW.isoformat().replace("+00:00", "Z")
-    progress.tell(running.id, 10, 10, "half a \ud83d")
+    progress.report(running.id, 10, 10, "half a \ud83d")
     assert alice.get(f"requests/{running.id}").json["progress"]["note"] == "half a ?"
 
 

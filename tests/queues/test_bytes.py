@@ -186,7 +186,7 @@ def test_the_api_says_which_limit_of_bytes_is_reached(
 def test_the_short_way_leaves_the_refusal_to_django(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes what fits, also where what waits has to be added up, and nothing of what does not is counted."""
     from queues.enqueue.accept import accept_together
-    from queues.values import Ask
+    from queues.values import SubmissionCall
 
     limited(monkeypatch, waiting=25)
     full, other = new_user(), new_user()
@@ -194,7 +194,7 @@ def test_the_short_way_leaves_the_refusal_to_django(monkeypatch: pytest.MonkeyPa
     for one in (full, other):
         session = Caller(one).user.sessions.get().id  # type: ignore[attr-defined]
         UserQueue.objects.create(user=one)
-        asks.append([Ask(one.id, session, Submission(kinds.find("demo.echo"), TEN), "") for _ in range(4)])
+        asks.append([SubmissionCall(one.id, session, Submission(kinds.find("demo.echo"), TEN), "") for _ in range(4)])
     assert len(accept_together(asks[0][:2])) == 2
     queue = queue_of(full)
     found = accept_together([asks[0][2], asks[1][0]])

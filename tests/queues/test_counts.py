@@ -14,7 +14,7 @@ from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.operations import integrity
 from queues.states import QueueState, Status
-from queues.values import Ask, Submission
+from queues.values import Submission, SubmissionCall
 from tests.processing import kinds
 from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, submit, until
@@ -76,7 +76,7 @@ def test_room_that_a_purge_made_is_there_for_those_accepted_together() -> None:
     running(alice, 2)
     control.purge(UserQueue.objects.get(user=alice.user).pk)
     session = alice.user.sessions.get().pk
-    asks = [Ask(alice.user.pk, session, Submission(find("test.patient"), "1"), "") for _ in range(3)]
+    asks = [SubmissionCall(alice.user.pk, session, Submission(find("test.patient"), "1"), "") for _ in range(3)]
     taken = accept_together(asks[:2])
     assert [one.position for one in taken.values()] == [1, 2]
     assert not accept_together(asks[2:]), "full again"

@@ -53,13 +53,13 @@ def test_the_age_of_what_waits_longest_is_the_same_everywhere(alice: Caller, sta
     queue = a_queue(alice, state)
     since = datetime.fromisoformat(alice.get("queue").json["oldest_waiting_at"])
     (listed,) = run("queues", "list", "--json").json
-    page = queue_detail.shown(str(queue.pk), "")
+    page = queue_detail.page_of(str(queue.pk), "")
     assert page is not None
     ages = [
         (timezone.now() - since).total_seconds(),
         listed["oldest_waiting_seconds"],
         (timezone.now() - page.queue.oldest_waiting_at).total_seconds(),
-        max(backlog.look().ages.values()),
+        max(backlog.measure().ages.values()),
         run("queues", "top", "--json", "--times", "1").json["oldest_waiting_seconds"],
     ]
     assert ages == [pytest.approx(FIRED_LATE.total_seconds(), abs=30)] * len(ages)
@@ -77,12 +77,12 @@ def test_a_status_is_the_same_in_the_api_and_in_the_commands(alice: Caller, stat
         newest = selectors.newest_having(Request.objects.all(), status, "")
         assert set(newest.values_list("id", flat=True)) == meant, status
     assert queue.depth == alice.get("queue").json["depth"] == run("queues", "list", "--json").json[0]["depth"] == 3
-    assert backlog.look().depth == 3
+    assert backlog.measure().depth == 3
 
 
 def test_throughput_is_what_ran_in_the_last_minute_everywhere(alice: Caller) -> None:
     queue = a_queue(alice, QueueState.READY)
-    page = queue_detail.shown(str(queue.pk), "")
+    page = queue_detail.page_of(str(queue.pk), "")
     assert page is not None
     assert alice.get("queue").json["finished_per_minute"] == 2  # nobody did the one that was cancelled
     assert page.finished_per_minute == run("queues", "list", "--json").json[0]["finished_per_minute"] == 2

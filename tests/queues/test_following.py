@@ -144,4 +144,4 @@ def test_whose_session_is_over_is_told_nothing(alice: Caller, how: str) -> None:
     else:
         alice.user.delete()
     with pytest.raises(SessionOver):
-        one.look()
+        one.next_events()

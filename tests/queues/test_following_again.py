@@ -95,9 +95,9 @@ def test_who_was_away_for_too_long_begins_anew(alice: Caller, monkeypatch: pytes
 def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     alice.post("requests/batch", {"requests": [{"kind": "demo.echo", "payload": "x" * 1000}] * 100})
     one = follower(alice)
-    parts = [read(one.look())]
+    parts = [read(one.next_events())]
     while one.more:
-        parts.append(read(one.look()))
+        parts.append(read(one.next_events()))
     assert max(len(part) for part in parts) <= change_feed.ROWS + 2  # the head and the queue
     assert requests([event for part in parts for event in part]) == [(seq, "queued") for seq in range(1, 101)]
 
@@ -114,7 +114,7 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
     one, sizes = follower(alice), []
     told: list[Event] = []
     while one.more:
-        part = one.look()
+        part = one.next_events()
         sizes.append(len(part))
         told += read(part)
     assert max(sizes) < 8000
@@ -125,7 +125,7 @@ def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypa
 def test_who_breaks_off_amid_the_beginning_goes_on_there(alice: Caller) -> None:
     alice.post("requests/batch", {"requests": [{"kind": "demo.echo", "payload": None}] * 100})
     one = follower(alice)
-    told = read(one.look())
+    told = read(one.next_events())
     assert one.more
     told += look(follower(alice, told[-1].id))
     assert {event.data["sequence"] for event in told if event.name == "request"} == set(range(1, 101))
@@ -134,7 +134,7 @@ def test_who_breaks_off_amid_the_beginning_goes_on_there(alice: Caller) -> None:
 def test_a_cancellation_amid_the_beginning_is_told(alice: Caller) -> None:
     alice.post("requests/batch", {"requests": [{"kind": "demo.echo", "payload": None}] * 100})
     one = follower(alice)
-    told = read(one.look())
+    told = read(one.next_events())
     control.cancel(Request.objects.get(seq=2).id)
     control.cancel(Request.objects.get(seq=90).id)
     told += look(one)

@@ -16,7 +16,7 @@ from queues.enqueue import group_commit
 from queues.enqueue.accept import accept_together
 from queues.enqueue.group_commit import GroupCommit
 from queues.models import Request, UserQueue
-from queues.values import Ask, Submission
+from queues.values import Submission, SubmissionCall
 from tests.processing.crew import queue_of, until
 from tests.queues.rows import with_queues
 from tests.queues.threads import NOTHING_IS_ACCEPTED, holding, in_thread, wait_for_a_lock
@@ -24,28 +24,30 @@ from tests.queues.threads import NOTHING_IS_ACCEPTED, holding, in_thread, wait_f
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def asks(*users: User) -> list[Ask]:
+def asks(*users: User) -> list[SubmissionCall]:
     """One ask of each, in a session that is made for it."""
     echo = kinds.find("demo.echo")
-    return [Ask(user.id, Session.objects.create(user=user).id, Submission(echo, "1"), "trace") for user in users]
+    return [
+        SubmissionCall(user.id, Session.objects.create(user=user).id, Submission(echo, "1"), "trace") for user in users
+    ]
 
 
 def test_nobody_submits_in_the_session_of_another() -> None:
     """As a token would ask that names one user, and a session of another's."""
     (user, other) = with_queues(2)
     (ask,) = asks(other)
-    assert accept_together([Ask(user.id, ask.session_id, ask.submission, "trace")]) == {}
+    assert accept_together([SubmissionCall(user.id, ask.session_id, ask.submission, "trace")]) == {}
     assert not Request.objects.exists()
 
 
 def test_of_a_group_each_user_has_only_their_own_fate() -> None:
     fine, ended, full, locked = with_queues(4)
     (good, over, much, held) = asks(fine, ended, full, locked)
-    again = Ask(fine.id, good.session_id, Submission(good.submission.kind, "2"), "trace")
+    again = SubmissionCall(fine.id, good.session_id, Submission(good.submission.kind, "2"), "trace")
     elsewhere = asks(fine)[0]
     Session.objects.filter(id=over.session_id).update(ended_at=timezone.now())
     UserQueue.objects.filter(user=full).update(waiting_limit=1)
-    more = Ask(full.id, much.session_id, Submission(much.submission.kind, "2"), "trace")
+    more = SubmissionCall(full.id, much.session_id, Submission(much.submission.kind, "2"), "trace")
     brought = [good, over, much, held, again, more, elsewhere]
     with holding("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", locked.id):
         accepted = in_thread(lambda: accept_together(brought))()
@@ -64,7 +66,7 @@ def together(monkeypatch: Any) -> Iterator[Callable[..., list[Any]]]:
         sizes.append(len(asks))
         return accept_together(asks)
 
-    def bring(brought: list[Ask], counted: int = 0) -> list[Any]:
+    def bring(brought: list[SubmissionCall], counted: int = 0) -> list[Any]:
         (first,) = asks(*with_queues(1))
         with holding(NOTHING_IS_ACCEPTED):
             waiting = in_thread(lambda: asyncio.run(group.accept(first)))
@@ -94,7 +96,7 @@ def test_when_one_cannot_be_stored_each_is_asked_again_by_itself(
 ) -> None:
     users = with_queues(3)
     bad, *good = asks(*users)
-    bad = Ask(bad.user_id, bad.session_id, Submission(bad.submission.kind, "{"), "trace")
+    bad = SubmissionCall(bad.user_id, bad.session_id, Submission(bad.submission.kind, "{"), "trace")
     before = rate_limit.count(rate_limit.SUBMIT.claim(str(users[1].id)))[1][0].remaining
     assert together([bad, *good]) == [None, None, None]  # that is: by Django
     assert [queue_of(user).last_seq for user in users] == [0, 0, 0]
@@ -123,7 +125,7 @@ def test_a_queue_that_is_locked_is_tried_once_more(released: bool, monkeypatch: 
             held.set()
             over.wait(30)
 
-    def measured(brought: list[Ask]) -> Any:
+    def measured(brought: list[SubmissionCall]) -> Any:
         accepted = accept_together(brought)
         tries.append(len(accepted))
         if released:

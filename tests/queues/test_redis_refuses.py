@@ -183,7 +183,7 @@ def everything_goes_on(fast: FastPath) -> None:
     assert alice.post(f"requests/{final}/cancel").status == 200
     for _ in range(2):
         assert alice.get(f"requests/{final}").json["status"] == "cancelled"
-    progress.tell(Request.objects.get(id=final).id, 1, 2, queue_id=1)
+    progress.report(Request.objects.get(id=final).id, 1, 2, queue_id=1)
     assert alice.get("requests").status == alice.get("queue").status == 200
     name = f"with-password-{user.id}"
     User.objects.create_user(name, password=PASSWORD)

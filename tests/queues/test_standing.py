@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from queues.lifecycle.lease import WORKERS
 from queues.operations import backlog
-from queues.operations.backlog import BY_STATE, Recent, look
+from queues.operations.backlog import BY_STATE, Recent, measure
 from queues.states import QueueState, Status
 from tests.processing.crew import new_user
 from tests.queues.rows import a_leader, queue_of, request_in
@@ -34,7 +34,7 @@ def test_depth_age_and_states_are_told_by_state_and_pause() -> None:
     queue_of(new_user(), last_seq=9, published_seq=9, done_seq=9)  # rests
     queue_of(new_user(), paused=True)  # rests too
 
-    found = look()
+    found = measure()
     assert (found.depth, found.deepest, found.unpublished, found.paused) == (2 + 3 + 1 + 1, 3, 2, 2)
     assert {state: found.queues(state) for state in QueueState} == {
         "idle": 1, "ready": 2, "draining": 1, "waiting": 0, "blocked": 0,
@@ -53,7 +53,7 @@ def test_what_the_dispatcher_is_late_with_is_told() -> None:
     request_in(queue, 1, Status.RETRYING)
     request_in(queue, None, Status.SCHEDULED, not_before=now - timedelta(seconds=600))
     request_in(queue, None, Status.SCHEDULED, not_before=now + timedelta(hours=1))
-    lag = look().lag
+    lag = measure().lag
     assert (lag["schedule"], lag["wake"]) == (pytest.approx(600, abs=30), pytest.approx(60, abs=30))
 
 
@@ -61,12 +61,12 @@ def test_those_alive_are_counted_by_their_leases_and_locks() -> None:
     a_leader()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, 7), pg_advisory_xact_lock(%s, 8)", [WORKERS, WORKERS])
-    found = look()
+    found = measure()
     assert (found.dispatchers, found.workers) == (1, 2)
 
 
 def test_nobody_anywhere_is_nothing_wrong() -> None:
-    found = look()
+    found = measure()
     assert (found.depth, found.deepest, found.unpublished, found.dispatchers, found.workers) == (0, 0, 0, 0, 0)
     assert found.oldest_waiting(lambda group: not group.paused) == 0
 
@@ -92,8 +92,8 @@ def test_idle_users_are_not_read() -> None:
 
 def test_those_who_ask_at_once_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     recent = Recent()
-    first = recent.look()
-    assert recent.look() is first
+    first = recent.latest()
+    assert recent.latest() is first
     later = time.monotonic() + backlog.CACHED_SECONDS + backlog.CACHED_TIMES * first.took + 1
     monkeypatch.setattr(backlog, "time", SimpleNamespace(monotonic=lambda: later))
-    assert recent.look() is not first
+    assert recent.latest() is not first

@@ -33,7 +33,7 @@ class Command(OperatorCommand):
                     "version": kind.version,
                     "newest": kinds.find(kind.name) == kind,
                     "offered": kinds.is_offered(kind.name),
-                    "permission": told(kind),
+                    "permission": permission_of(kind),
                     "max_attempts": kind.max_attempts,
                     "time_limit": kind.time_limit,
                     "on_failure": kind.on_failure.value,
@@ -52,7 +52,7 @@ class Command(OperatorCommand):
             raise CommandError(f"{waiting}{more} would have no handler with this code.", returncode=Exit.FAULTS)
 
 
-def told(kind: kinds.Kind) -> str | None:
+def permission_of(kind: kinds.Kind) -> str | None:
     """Who may ask for it, in a word."""
     if kind.permission is None or isinstance(kind.permission, str):
         return kind.permission

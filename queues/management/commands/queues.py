@@ -10,7 +10,7 @@ from django.core.management.base import CommandParser
 from rich.live import Live
 from rich.table import Table
 
-from queues.management.command_base import OperatorCommand, positive, seconds, shown
+from queues.management.command_base import OperatorCommand, as_text, positive, seconds
 from queues.models import Request, UserQueue
 from queues.operations import backlog
 from queues.operations.selectors import COLUMNS, ORDERS, busy, described, find_queue, with_oldest
@@ -86,7 +86,7 @@ class Command(OperatorCommand):
                 elif self.as_json:
                     self.document({**totals, "queues": found})
                 else:
-                    self.stdout.write("  ".join(f"{name}={shown(value)}" for name, value in totals.items()))
+                    self.stdout.write("  ".join(f"{name}={as_text(value)}" for name, value in totals.items()))
                     self.table(COLUMNS, found)
                 if look == times:
                     return
@@ -100,7 +100,7 @@ def rows(sort: str, state: list[str], limit: int, paused: bool | None, **_: Any)
 
 def summary() -> dict[str, Any]:
     """All queues in a line."""
-    found = backlog.look()
+    found = backlog.measure()
     return {
         "depth": found.depth,
         "deepest": found.deepest,
@@ -112,7 +112,7 @@ def summary() -> dict[str, Any]:
 
 def _picture(found: list[dict[str, Any]], totals: dict[str, Any]) -> Table:
     table = Table(*(column.replace("_", " ") for column in COLUMNS), box=None)
-    table.title = "  ".join(f"{name.replace('_', ' ')} {shown(value)}" for name, value in totals.items())
+    table.title = "  ".join(f"{name.replace('_', ' ')} {as_text(value)}" for name, value in totals.items())
     for row in found:
-        table.add_row(*(shown(row[column]) for column in COLUMNS))
+        table.add_row(*(as_text(row[column]) for column in COLUMNS))
     return table

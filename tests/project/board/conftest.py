@@ -20,7 +20,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing kept from another test."""
     monkeypatch.setattr(backlog, "recent", Recent())
     for kept in ("newest_failures", "latencies", "workers"):
-        monkeypatch.setattr(dashboard, kept, dashboard.Kept(0.0, getattr(dashboard, kept)._look))
+        monkeypatch.setattr(dashboard, kept, dashboard.Shared(0.0, getattr(dashboard, kept)._measure))
     monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "ok"))
 
 

@@ -95,7 +95,7 @@ def test_what_a_kind_keeps_waiting_for_long_is_on_the_board_and_in_the_metrics()
     queue = held_back("demo.echo", 20)
     held_back("demo.steps", 5)
     backlog.recent.__init__()  # type: ignore[misc]
-    standing = backlog.look()
+    standing = backlog.measure()
     (light,) = alarms.held_back(standing)
     assert (light.name, light.state, light.means) == (
         "Held back: demo.echo", "1 queue for up to 20 min", "It is paused by bob.",
@@ -107,8 +107,8 @@ def test_what_a_kind_keeps_waiting_for_long_is_on_the_board_and_in_the_metrics()
     assert 1195 < samples["held_back_seconds", "demo.echo", "paused"] < 1300
     assert 295 < samples["held_back_seconds", "demo.steps", "limit"] < 400
     assert (samples["running", "demo.steps"], samples[("wait_alert_seconds",)]) == (0, 900)
-    page = queue_detail.shown(str(queue.pk), "")
+    page = queue_detail.page_of(str(queue.pk), "")
     assert page is not None
-    assert (page.eta_seconds, page.said) == (
+    assert (page.eta_seconds, page.reasons) == (
         None, ["Its head waits for its kind, which is paused, or has as many as may run or begin: see Kinds."],
     )  # fmt: skip

@@ -88,7 +88,7 @@ def test_the_queues_page_says_what_runs_what_waits_and_who_paused_it(viewer: Cli
     assert [one.seq for one in shown.runs] == [8]
     assert [one.seq for one in shown.waiting] == [9, 10, 12]
     assert [one.seq for one in shown.history] == [7, 6, 5, 4, 3, 2, 1]
-    said = page.context["page"].said[0]
+    said = page.context["page"].reasons[0]
     assert said.endswith(
         "by ada: ticket 4711. Nothing further starts until an operator resumes it: its owner cannot; accepting goes on."
     )
@@ -96,7 +96,7 @@ def test_the_queues_page_says_what_runs_what_waits_and_who_paused_it(viewer: Cli
     control.resume(queue.id, operator=True)
     assert UserQueue.objects.get().paused_by == ""
     control.pause(queue.id)
-    (said, _) = viewer.get(f"{QUEUES}{queue.id}/change/").context["page"].said[:2]
+    (said, _) = viewer.get(f"{QUEUES}{queue.id}/change/").context["page"].reasons[:2]
     assert said.endswith("by its owner. Nothing further starts until it is resumed; accepting goes on.")
 
 
@@ -173,4 +173,4 @@ def test_every_state_is_told_in_words(viewer: Client, bob: User, state: str) -> 
     wake = {"wake_at": "2026-11-21T00:00:00Z"} if state == "waiting" else {}
     queue = queue_of(bob, last_seq=1, published_seq=state != "idle", state=state, **wake)
     request_in(queue, 1, Status.QUEUED, attempt=1)
-    assert len(viewer.get(f"{QUEUES}{queue.id}/change/").context["page"].said) >= 1
+    assert len(viewer.get(f"{QUEUES}{queue.id}/change/").context["page"].reasons) >= 1

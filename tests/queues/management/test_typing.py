@@ -11,7 +11,7 @@ from django.db import OperationalError
 
 from queues.lifecycle import control
 from queues.management import command_base
-from queues.management.command_base import Exit, positive, shown, span
+from queues.management.command_base import Exit, as_text, positive, span
 from queues.models import UserQueue
 from queues.states import Status
 from scripts.place import ROOT
@@ -64,7 +64,7 @@ def test_arguments_are_read_as_one_means_them() -> None:
         span("18001d")
     with pytest.raises(ValueError):  # noqa: PT011
         positive("0")
-    assert [shown(value) for value in (None, "", True, 1.25, [1], "a\nb\x07")] == [
+    assert [as_text(value) for value in (None, "", True, 1.25, [1], "a\nb\x07")] == [
         "-",
         "-",
         "yes",
