@@ -10,8 +10,8 @@ from itertools import cycle, islice
 from statistics import median
 
 from accounts.models import Session, User
-from bench.accept import BODY, listening
 from bench.load import Load, drive, post
+from bench.loads.accept import BODY, listening
 from bench.place import Place
 from bench.report import Report, milliseconds, rate, ratio
 from bench.users import users

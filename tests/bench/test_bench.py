@@ -1,5 +1,6 @@
 """`./run bench` tells all of it, to the end: and leaves nothing behind, however it ends."""
 
+import importlib
 import json
 import os
 import signal
@@ -10,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from bench import compare, document
-from bench.names import COMPARED, groups, result_of
+from bench.names import ALONE, COMPARED, groups, result_of
 from bench.peers.base import Peer
 from bench.report import Report
 from scripts.place import ROOT
@@ -88,6 +90,11 @@ def test_a_peer_that_does_not_start_is_a_line_in_the_report() -> None:
 
 
 CHECKS = ("overtook", "at_once", "repeated", "lost")
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_every_measurement_is_found(name: str) -> None:
+    assert callable(importlib.import_module(f"bench.{ALONE[name][0]}").run)
 
 
 def test_the_compared_loads_share_a_place_and_the_others_have_their_own() -> None:
