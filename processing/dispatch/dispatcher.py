@@ -177,7 +177,7 @@ class Dispatcher:
         self.tokens.begin()
         self._duties.begin()
         more_to_wake = False
-        if time.monotonic() - self._woke >= WAKE_SECONDS:
+        if time.monotonic() - self._woke >= (GATHER_SECONDS if self.calls.waited_for else WAKE_SECONDS):
             more_to_wake = self.wake()
             self._woke = 0.0 if more_to_wake else time.monotonic()
         dispatched = self.dispatch_next()

@@ -48,7 +48,7 @@ def give_up(request_id: UUID, status: Status) -> None:
         if request.seq is not None and request.seq <= _claimed_to(queue):
             if status == Status.CANCELLED:
                 Request.objects.filter(id=request_id).update(cancel_asked_at=Now())
-                permits.let_go(queue.pk)  # it may be that it is being set aside
+                permits.let_go(queue.pk, request.seq)
                 event_log.intervened("cancel asked", queue, request)
             return
         _end_ahead(queue, queue.requests.filter(id=request_id), status)

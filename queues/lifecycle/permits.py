@@ -6,6 +6,8 @@ PostgreSQL decides all of it: with Redis or RabbitMQ gone nothing here changes.
 import random
 import time
 
+from django.db import OperationalError
+
 from queues.exceptions import FencedOut
 from queues.limits.models import HELD_UNTIL
 from queues.sql.permits import (
@@ -20,6 +22,7 @@ from queues.sql.permits import (
     WAKE_CALLED,
     WAKE_FORGOTTEN,
 )
+from queues.sql.statement import left_out
 
 HELD_SECONDS = 1000 * 366 * 86400.0  # how long a queue waits whose head is held back: until it is called
 TRIES, AGAIN_SECONDS = 50, 0.002
@@ -37,7 +40,12 @@ def take(queue_id: int, fence: int, seq: int, kind: str) -> float | None:
     Raises FencedOut.
     """
     for _ in range(TRIES):
-        row = TAKE.row(queue=queue_id, fence=fence, seq=seq, kind=kind)
+        try:
+            row = TAKE.row(queue=queue_id, fence=fence, seq=seq, kind=kind)
+        except OperationalError as error:
+            if left_out(error):
+                return BUSY_SECONDS
+            raise
         assert row is not None  # noqa: S101  (it has no FROM)
         if not row.leased:
             raise FencedOut
@@ -56,9 +64,9 @@ def drop(queue_id: int, done_seq: int) -> None:
     DROP.rows(queue=queue_id, done=done_seq)
 
 
-def let_go(queue_id: int) -> None:
-    """What is being set aside in this queue is to be cancelled."""
-    LET_GO.rows(queue=queue_id)
+def let_go(queue_id: int, seq: int) -> None:
+    """This request is to be cancelled; it may be that its queue is being set aside just now."""
+    LET_GO.rows(queue=queue_id, seq=seq)
 
 
 class Calls:

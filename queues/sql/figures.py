@@ -96,7 +96,8 @@ PERCENTILES = Statement("""
     GROUP BY k.kind ORDER BY count(*) DESC, k.kind
 """)
 
-# Every kind with limits here, how many of it run and wait, and for how long the first in line has waited.
+# Every kind with its limits here, how many of it run and wait (10,001: more than 10,000), and for how long the first in
+# line has waited.
 KINDS_AT_WORK = Statement("""
     SELECT k.kind, k.most, k.rate_most, k.rate_seconds, k.paused, k.paused_by,
            k.max_concurrency IS NOT NULL OR k.rate IS NOT NULL AS set_here,
@@ -105,7 +106,8 @@ KINDS_AT_WORK = Statement("""
             CROSS JOIN LATERAL (SELECT * FROM queues_userqueue WHERE id = p.queue_id LIMIT 1) q
             WHERE p.kind = k.kind AND p.called_at IS NOT NULL AND p.fence = q.fence AND q.state = 'draining'
               AND q.done_seq < p.seq) AS running,
-           (SELECT count(*) FROM queues_permit p WHERE p.kind = k.kind AND p.called_at IS NULL) AS waiting,
+           (SELECT count(*) FROM (SELECT FROM queues_permit p WHERE p.kind = k.kind AND p.called_at IS NULL
+                                  LIMIT 10001) first) AS waiting,
            extract(epoch FROM clock_timestamp() - (
                SELECT p.since FROM queues_permit p WHERE p.kind = k.kind AND p.called_at IS NULL
                ORDER BY p.since LIMIT 1))::float8 AS oldest

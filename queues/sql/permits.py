@@ -23,7 +23,8 @@ _TAKEN = f"""
     taken AS MATERIALIZED (
         SELECT count(*) FILTER (WHERE p.fence IS NOT NULL) AS running, count(*) FILTER (WHERE p.fence IS NULL) AS called
         FROM queues_permit p CROSS JOIN LATERAL (SELECT * FROM queues_userqueue WHERE id = p.queue_id LIMIT 1) q
-        WHERE p.kind = %(kind)s AND p.called_at IS NOT NULL AND p.queue_id <> %(queue)s
+        WHERE (SELECT most IS NOT NULL OR rate_most IS NOT NULL FROM kind)
+          AND p.kind = %(kind)s AND p.called_at IS NOT NULL AND p.queue_id <> %(queue)s
           AND CASE WHEN p.fence IS NULL
               THEN q.done_seq + 1 = p.seq AND p.called_at > clock_timestamp() - interval '{CALLED_SECONDS} s'
               ELSE q.fence = p.fence AND q.state = 'draining' AND q.done_seq < p.seq
@@ -45,6 +46,8 @@ TAKE = Statement(f"""
         SELECT since, called_at IS NOT NULL AS called,
                coalesce(called_at > clock_timestamp() - interval '{CALLED_SECONDS} s', false) AS kept
         FROM queues_permit WHERE queue_id = %(queue)s AND kind = %(kind)s AND seq = %(seq)s AND fence IS NULL
+    ), unlocked AS MATERIALIZED (
+        SELECT FROM queues_permit WHERE queue_id = %(queue)s FOR NO KEY UPDATE SKIP LOCKED
     ), {_TAKEN}, first AS MATERIALIZED (
         SELECT p.since, p.queue_id FROM queues_permit p CROSS JOIN LATERAL (
             SELECT FROM queues_userqueue WHERE id = p.queue_id AND done_seq + 1 = p.seq LIMIT 1) q
@@ -71,6 +74,7 @@ TAKE = Statement(f"""
             starts = k.starts + (asked.refused IS NULL AND asked.rate_most IS NOT NULL)::int
         FROM asked JOIN newest USING (version) WHERE k.kind = asked.kind
           AND EXISTS (SELECT FROM head WHERE NOT cancelled)
+          AND (EXISTS (SELECT FROM unlocked) OR NOT EXISTS (SELECT FROM queues_permit WHERE queue_id = %(queue)s))
         RETURNING k.kind, k.starts, asked.rate_most, asked.refused
     ), started AS (
         INSERT INTO queues_kindstart (kind, n, at)
@@ -97,7 +101,8 @@ WAITED_FOR = Statement("""
 """)
 
 # As many as there are permits free, who waited longest first. What is locked, or not there yet, is passed over and
-# keeps its place. One whose owner paused it goes on too, but has no permit kept: it asks again when it is resumed.
+# keeps its place. Where there is no limit any more, nobody needs a permit kept; nor does one whose owner paused it: it
+# goes on too, and asks again when it is resumed.
 CALL = Statement(f"""
     WITH {_KIND}, {_TAKEN}, room AS MATERIALIZED (
         SELECT kind.kind, kind.version, least(%(count)s, most - taken.running - taken.called, CASE
@@ -116,7 +121,8 @@ CALL = Statement(f"""
         WHERE kind = %(kind)s AND called_at IS NULL AND EXISTS (SELECT FROM decided)
         ORDER BY since, queue_id LIMIT %(count)s + %(count)s
     ), first AS MATERIALIZED (
-        SELECT q.id, q.paused FROM front JOIN queues_userqueue q ON q.id = front.queue_id
+        SELECT q.id, q.paused OR (SELECT most IS NULL AND rate_most IS NULL FROM kind) AS free
+        FROM front JOIN queues_userqueue q ON q.id = front.queue_id
         WHERE q.id = ANY (ARRAY (SELECT queue_id FROM front)) -- bounds the scan, whatever join is planned
           AND q.state = 'waiting' AND q.wake_at > %(held)s AND q.done_seq + 1 = front.seq
         ORDER BY front.since, front.queue_id LIMIT (SELECT free FROM decided) FOR NO KEY UPDATE OF q SKIP LOCKED
@@ -124,10 +130,10 @@ CALL = Statement(f"""
         UPDATE queues_userqueue SET wake_at = now() WHERE id = ANY (ARRAY (SELECT id FROM first))
     ), called AS (
         UPDATE queues_permit SET called_at = clock_timestamp()
-        WHERE queue_id = ANY (ARRAY (SELECT id FROM first WHERE NOT paused)) AND called_at IS NULL
+        WHERE queue_id = ANY (ARRAY (SELECT id FROM first WHERE NOT free)) AND called_at IS NULL
     ), passed AS (
         DELETE FROM queues_permit
-        WHERE queue_id = ANY (ARRAY (SELECT id FROM first WHERE paused)) AND called_at IS NULL
+        WHERE queue_id = ANY (ARRAY (SELECT id FROM first WHERE free)) AND called_at IS NULL
     )
     SELECT (SELECT count(*) FROM first) AS called, (SELECT count(*) FROM front) AS looked, free FROM decided
 """)  # noqa: S608  # of constants
@@ -190,5 +196,5 @@ WAKE_FORGOTTEN = Statement("""
 # The request of this queue that is being set aside now is to be cancelled: its place in line is called.
 LET_GO = Statement("""
     UPDATE queues_permit SET called_at = clock_timestamp()
-    WHERE queue_id = %(queue)s AND fence IS NULL AND called_at IS NULL
+    WHERE queue_id = %(queue)s AND seq = %(seq)s AND fence IS NULL AND called_at IS NULL
 """)

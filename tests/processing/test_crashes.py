@@ -17,6 +17,7 @@ from django.db import connection
 from accounts.models import User
 from processing.broker import tokens
 from processing.broker.pointers import queue_name
+from queues.limits import deployment
 from queues.models import Attempt
 from tests.processing.crew import (
     Wire,
@@ -285,3 +286,31 @@ def test_a_standby_dispatcher_takes_over_when_the_leader_is_killed(service: Serv
     print(f"the standby dispatcher took over after {began - killed_at:.2f} s")
     assert journal.violations({str(user.id): 2}) == []
     assert began - killed_at < 10
+
+
+def test_a_worker_killed_with_permits_of_its_kind_returns_them_and_none_too_many(
+    service: Service, journal: Journal
+) -> None:
+    deployment.set_limits("test.journal", max_concurrency=3)
+    users = [new_user() for _ in range(8)]
+    accepted = run_all(journal, users, 8, ms=60)
+    service.lead()
+    until(lambda: len(journal.entries()) > 30, START_SECONDS)
+    victim = journal.entries()[-1].pid
+    os.kill(victim, signal.SIGKILL)
+    until(all_done, 60, "a permit is lost")
+    assert journal.violations(accepted, killed=[victim]) == []
+    assert all(set(statuses_of(user)) == {"succeeded"} for user in users)
+    entries = journal.entries()
+    died = max(entry.at for entry in entries if entry.pid == victim)
+    running: set[tuple[str, int]] = set()
+    most = 0
+    for entry in entries:
+        if entry.at > died:
+            running = {one for one in running if one[1] != victim}
+        if entry.what == "begin":
+            running.add((entry.user, entry.pid))
+        else:
+            running.discard((entry.user, entry.pid))
+        most = max(most, len(running))
+    assert 2 <= most <= 3

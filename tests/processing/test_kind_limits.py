@@ -1,9 +1,11 @@
 """Limits of a kind hold across all workers and users, exactly; who waited longest goes first; nobody else pays."""
 
+import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from django.utils import timezone
 
 from processing import handlers
 from processing.handlers import HandlerRequest
-from queues.exceptions import FencedOut, NoSuch
+from queues.exceptions import FencedOut, NoSuch, NotPossible
 from queues.kinds import Rate
 from queues.lifecycle import control
 from queues.lifecycle.lease import Lease
@@ -78,6 +80,12 @@ def counted(transactional_db: None) -> Iterator[Counted]:
         deployment.declare()
         yield counted
         counted.go_on.set()
+
+
+@pytest.fixture(autouse=True)
+def _no_sweeps(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leases of a test's own have no living worker."""
+    monkeypatch.setattr(hand.dispatcher, "sweep", lambda: None)
 
 
 def leased(hand: Hand, kind: str) -> Lease:
@@ -396,3 +404,45 @@ def test_a_paused_kind_costs_no_look_at_those_who_wait_for_it(hand: Hand, counte
     assert (time.monotonic() - began) / 20 < 0.02
     deployment.resume(TWO)
     until(lambda: not hand.dispatcher.calls.call() and not Permit.objects.exists(), 30)  # their queues are gone
+
+
+def test_what_users_and_operators_do_at_once_deadlocks_with_nobody(hand: Hand, counted: Counted) -> None:
+    counted.go_on.set()
+    users = [new_user() for _ in range(10)]
+    for n, user in enumerate(users):
+        submit(user, *range(6), kind=TWO if n % 2 else FEW)
+        submit(user, *range(6), kind=FEW if n % 2 else TWO)
+    deployment.set_limits(FEW, rate=Rate(50, 1), max_concurrency=3)
+
+    def meddle(n: int) -> None:
+        dice = random.Random(n)  # noqa: S311
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            user, kind = dice.choice(users), dice.choice([TWO, FEW])
+            what = dice.randrange(6)
+            if what == 0:
+                request = dice.choice(requests_of(user))
+                with suppress(NotPossible):
+                    control.cancel(request.id)
+            elif what == 1:
+                deployment.pause(kind, "a test")
+            elif what == 2:
+                deployment.resume(kind)
+            elif what == 3:
+                deployment.set_limits(kind, max_concurrency=dice.choice([0, 1, 2, None]))
+            elif what == 4:
+                control.pause(queue_of(user).id)
+            else:
+                control.resume(queue_of(user).id)
+            time.sleep(0.02)
+
+    with Crew(workers=4, dispatchers=2):
+        at_once(4, meddle)
+        for kind in (TWO, FEW):
+            deployment.resume(kind)
+        for user in users:
+            control.resume(queue_of(user).id)
+        until(all_done, 60, "somebody waits for ever")
+    for user in users:
+        assert {request.status for request in requests_of(user)} <= {"succeeded", "cancelled"}
+        assert {request.attempt for request in requests_of(user)} <= {0, 1}
