@@ -39,18 +39,18 @@ PEERS = {
 ALONE = {
     "end-to-end": ("loads.end_to_end", "over HTTP until it is finished: requests a second, p50, p99, CPU by process"),
     "accept": ("loads.accept", "submissions over HTTP, beside FastAPI + Celery and Express + BullMQ"),
-    "kafka": ("kafka", "messages of Kafka until they are requests, beside a consumer that only reads"),
+    "kafka": ("alone.kafka", "messages of Kafka until they are requests, beside a consumer that only reads"),
     "scale": ("loads.scale", "the same with a million users and ten million finished requests, and 20,000 queues"),
     "memory": ("loads.memory", "what an idle queue, a waiting request and a worker hold"),
-    "reads": ("reads", "what is asked most often over HTTP, beside submissions"),
-    "revocation": ("revocation", "what it costs to ask with each submission whether its session lives"),
-    "idle": ("idle", "what a million users cost who do nothing"),
-    "latency": ("latency", "from accepted to finished for a quiet user, alone and beside users who flood"),
-    "logins": ("logins", "submissions alone and beside 24 clients who log in at once"),
-    "tracing": ("tracing", "what spans cost: off, the hooks; on, submissions and attempts beside the same without"),
-    "pages": ("pages", "every page of the admin and the API's lists, with a million users and ten million requests"),
-    "recover": ("recover", "kill -9, a deleted queue, purged tokens: the time until the work went on"),
-    "restore": ("restore", "PostgreSQL's disk is lost: what is gone, and the time until all goes on"),
+    "reads": ("alone.reads", "what is asked most often over HTTP, beside submissions"),
+    "revocation": ("alone.revocation", "what it costs to ask with each submission whether its session lives"),
+    "idle": ("alone.idle", "what a million users cost who do nothing"),
+    "latency": ("alone.latency", "from accepted to finished for a quiet user, alone and beside users who flood"),
+    "logins": ("alone.logins", "submissions alone and beside 24 clients who log in at once"),
+    "tracing": ("alone.tracing", "what spans cost: off, the hooks; on, submissions and attempts beside none"),
+    "pages": ("alone.pages", "the admin's pages and the API's lists, with a million users and ten million requests"),
+    "recover": ("alone.recover", "kill -9, a deleted queue, purged tokens: the time until the work went on"),
+    "restore": ("alone.restore", "PostgreSQL's disk is lost: what is gone, and the time until all goes on"),
 }
 
 # How full tables are: users and finished requests, without and with --quick.

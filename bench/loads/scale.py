@@ -7,9 +7,9 @@ import time
 from statistics import median
 from typing import Any
 
+from bench.alone.pages import fill
 from bench.loads.backlog import BACKLOGS, QUICK, Backlog, drain, made
 from bench.names import FILLED
-from bench.pages import fill
 from bench.peers.ours import Ours, peer
 from bench.place import Place
 from bench.report import Report, rate, ratio

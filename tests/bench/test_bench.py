@@ -108,3 +108,8 @@ def test_the_document_keeps_what_is_not_between_the_markers() -> None:
     assert found
     assert written == "before\n<!-- bench:wide -->\n\nnew\n\n<!-- /bench:wide -->\nafter\n"
     assert document.between(text, "deep", "new") == (text, False)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_whatever_can_be_measured_alone_has_a_module_that_does_it(name: str) -> None:
+    assert callable(importlib.import_module(f"bench.{ALONE[name][0]}").run)

@@ -1,6 +1,6 @@
 """What tracing costs: off, the hooks themselves; on, submissions and attempts beside the same with it off.
 
-`python -m bench.tracing PORT` is the collector that takes the spans and forgets them.
+`python -m bench.alone.tracing PORT` is the collector that takes the spans and forgets them.
 """
 
 import json
@@ -38,7 +38,7 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     """Rounds of both in turns, each with processes of its own, after a load that only warms up."""
     count, rounds = (1_000, 1) if quick else (2_000, 5)
     collector_port = free_port()
-    collector = here.start("collector", [sys.executable, "-m", "bench.tracing", str(collector_port)])
+    collector = here.start("collector", [sys.executable, "-m", "bench.alone.tracing", str(collector_port)])
     on = {
         "TRACING": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector_port}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench.latency import Waits, measure
+from bench.alone.latency import Waits, measure
 from bench.place import Place, wait_for
 from bench.report import Report, milliseconds
 from bench.users import backlog, users, waiting

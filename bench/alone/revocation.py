@@ -46,7 +46,7 @@ def _side(here: Place, way: str) -> Side:
     """An API that asks in this way, with users and sessions of its own."""
     port = free_port()
     command = next(service.command for service in services(port) if service.name == "api")
-    command = [*command[:-1], "bench.revocation_app:application"]
+    command = [*command[:-1], "bench.alone.revocation_app:application"]
     submitters = User.objects.filter(id__in=users(here, f"revocation-{way}", USERS))
     body = json.dumps(BODY).encode()
     requests = [post("/api/v1/requests", Session.open(user).access, body) for user in submitters]

@@ -19,9 +19,9 @@ from typing import Any
 
 import psycopg
 
-from bench.backup import KeptPostgresql, moment
+from bench.alone.backup import KeptPostgresql, moment
+from bench.alone.recover import check, done
 from bench.place import LOGS, Place, wait_for
-from bench.recover import check, done
 from bench.report import Report
 from scripts.place import ROOT, free_port
 from scripts.run.application import readiness, services

@@ -1,0 +1,1 @@
+"""Measurements that need a place of their own, one at a time."""
