@@ -268,6 +268,14 @@ def find(name: str, version: int) -> tuple[Kind, Function]:
         raise NoHandler(f"There is no handler for {name} version {version}.") from None
 
 
+def declared_as(function: Callable[..., Any]) -> tuple[str, int]:
+    """The name and version that a function was declared with, the newest of several. Raises NoHandler."""
+    named = [key for key, one in _functions.items() if one is function]
+    if not named:
+        raise NoHandler(f"{place_of(function)}: The function is no handler: it has no @handler.")
+    return max(named)
+
+
 def call(function: Function, kind: Kind, request: HandlerRequest, payload: str) -> str:
     """Run a handler on its payload's JSON text; its result as JSON text.
 

@@ -16,7 +16,9 @@ ROOMS = {
         management apps admin urls api operations from_python live signals lifecycle limits enqueue representation
         permissions event_log metrics throughput values sql kinds exceptions models limits.models fields states notify
     """,
-    "processing": "management apps dispatch operations worker health broker tracebacks handlers results metrics",
+    "processing": """
+        management apps testing dispatch operations worker health broker tracebacks handlers results metrics
+    """,
     "project": """
         urls asgi web rest telemetry redis admin settings start postgresql rabbitmq_addresses rest.introduction
     """,
@@ -52,7 +54,8 @@ def test_dramatiq_is_known_at_the_doorway_only() -> None:
     assert who_imports("dramatiq", *APPS) == {
         "processing/actors.py",
         "processing/broker/tokens.py",
-        "processing/worker/attempt.py",  # to interrupt a handler: the same call as its own time limits
+        "processing/worker/attempt.py",  # to interrupt a handler: the same call as its own time limits ..
+        "processing/testing/limit.py",  # .. and in a test
     }
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from scripts.place import ROOT, read_state
 from scripts.run.application import environment
@@ -13,6 +14,7 @@ from scripts.servers.process import Process, signals_interrupt
 
 COVERED_PERCENT = 95  # of lines and branches
 FAILED = 1  # pytest's exit status
+YOURS = ("-c", "pyproject.toml", "-p", "tests.conftest", "-p", "processing.testing.plugin")  # servers, fixtures
 TEST_PROCESSES = 3  # on two cores: most tests wait for servers, or for what they started
 
 
@@ -53,13 +55,20 @@ def test(arguments: list[str]) -> int:
     whole += ["--numprocesses", str(TEST_PROCESSES), "--dist=loadfile", "--no-loadscope-reorder"]
     pytest = [sys.executable, "-m", "pytest"]
     if arguments:
-        os.execv(sys.executable, [*pytest, *arguments])  # noqa: S606
+        yours = [*YOURS] if any(map(outside, arguments)) else []
+        os.execv(sys.executable, [*pytest, *yours, *arguments])  # noqa: S606
     signals_interrupt()
     status = subprocess.call([*pytest, *whole])
     if status == FAILED:
         print("What failed beside others is repeated alone: a promise that is broken is broken there, too.", flush=True)
         status = subprocess.call([*pytest, "--last-failed", "--last-failed-no-failures=none"])
     return status
+
+
+def outside(argument: str) -> bool:
+    """Whether it names tests of somebody's own app: a path that is there, and not in tests/."""
+    path = Path(argument.partition("::")[0]).resolve()
+    return not argument.startswith("-") and path.exists() and not path.is_relative_to(ROOT / "tests")
 
 
 def bench(arguments: list[str]) -> int:

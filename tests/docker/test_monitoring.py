@@ -16,6 +16,7 @@ import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
+from queues.limits import deployment
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
 from tests.docker.compose import DOCKER, image_environment, ours, services
@@ -175,6 +176,7 @@ def system(
 
 
 def test_every_query_of_every_panel_returns_data(system: System, until: Callable[..., None]) -> None:
+    deployment.set_limits("demo.echo", max_concurrency=50)  # of kinds without a limit there is nothing to see
     person = {"username": "ada", "password": "a long and unusual one"}
     system.ask("POST", "/api/v1/auth/register", person)
     token = system.ask("POST", "/api/v1/auth/token", person)["access"]
