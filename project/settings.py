@@ -184,7 +184,7 @@ JSON_DEPTH = ENV.json_depth
 # other origin's script may. X-Requested-With is not among the headers: accounts/api/cookie.py relies on it.
 CORS_ALLOWED_ORIGINS = [origin.strip() for origin in ENV.cors_origins.split(",") if origin.strip()]
 CORS_URLS_REGEX = r"/api/"
-CORS_ALLOW_METHODS = ["GET", "POST", "DELETE"]
+CORS_ALLOW_METHODS = ["GET", "POST", "PATCH", "DELETE"]
 CORS_ALLOW_HEADERS = [
     "Authorization",
     "Content-Type",

@@ -12,6 +12,7 @@ from django.core.management.base import SystemCheckError
 from django.http import HttpResponse
 from django.test import Client
 from django.utils.module_loading import import_string
+from drf_spectacular.generators import SchemaGenerator
 
 from project.telemetry import health
 from tests.accounts.people import Api
@@ -127,6 +128,14 @@ def test_an_origin_that_is_named_may_call(browser_of: Browser, db: None) -> None
         assert one["Access-Control-Allow-Origin"] == ORIGIN
         assert "Access-Control-Allow-Credentials" not in one
         assert "origin" in one["Vary"].lower()
+
+
+def test_it_may_use_every_method_that_the_api_has(browser_of: Browser, db: None) -> None:
+    paths = SchemaGenerator().get_schema(request=None, public=True)["paths"]
+    used = {verb.upper() for path in paths.values() for verb in path}
+    assert {"GET", "PATCH"} <= used
+    asked = browser_of(ORIGIN, "OPTIONS", HTTP_ACCESS_CONTROL_REQUEST_METHOD="PATCH")
+    assert used <= set(asked["Access-Control-Allow-Methods"].split(", "))
 
 
 @pytest.mark.parametrize(
