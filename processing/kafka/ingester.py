@@ -139,10 +139,10 @@ class Ingester:
             return
         self._most = min(GROUP, 2 * self._most)
         self.lines.settled(group, settled.left, now)
-        if settled.left:
-            self._give_up({one.user_id for one in settled.left})
         left = {one.id for one in settled.left}
         self._done([one.message for one in group if one.id not in left])
+        if settled.left:  # last: PostgreSQL may be away by now
+            self._give_up({one.user_id for one in settled.left})
 
     def _accept(self, group: list[Entry]) -> Settled:
         """Accept it and keep what was rejected, in one commit."""
