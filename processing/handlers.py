@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from pydantic import BaseModel
 
+from processing.coroutines import wait_for
 from processing.results import as_json
 from project.rest.problems import FieldError, Invalid
 from project.start import place
@@ -158,6 +159,8 @@ def handler(
 ) -> Callable[[Function], Function]:
     """Declare a handler for a kind. It takes the request and its payload (`schema`'s instance) and returns any JSON.
 
+    It may be an `async def`, unless it is `atomic`: these run on one event loop, each while a thread waits for it.
+
     `time_limit`, `backoff` (first delay) and `backoff_cap` (longest) are seconds. `on_failure`: continue | block.
     `atomic` runs it inside the recording transaction: its writes to PostgreSQL happen exactly once.
     `permission` is who may ask for it: a permission of Django's, or a function of the user.
@@ -170,7 +173,7 @@ def handler(
         raise WrongHandler(f'{place_of(name)}: Write @handler("name.of.the.kind") instead of @handler.')
 
     def declare(function: Function) -> Function:
-        wrong = _wrong_about(name, version, schema, max_attempts, on_failure) or _wrong_with(function)
+        wrong = _wrong_about(name, version, schema, max_attempts, on_failure) or _wrong_with(function, atomic)
         wrong = wrong or _wrong_seconds(name, time_limit, backoff, backoff_cap) or _wrong_permission(name, permission)
         wrong = wrong or kinds.wrong_limits(name, max_concurrency, rate)
         if not wrong and (name, version) in _functions:
@@ -238,16 +241,16 @@ def _wrong_permission(name: str, permission: Any) -> str | None:
     return None
 
 
-def _wrong_with(function: Any) -> str | None:
+def _wrong_with(function: Any, atomic: bool) -> str | None:
     """What does not fit of the function, as a sentence."""
     if not callable(function):
         return f"{function!r} is no function."
     written = inspect.unwrap(function)
     called = f"{getattr(written, '__name__', written)!s}"
-    if inspect.iscoroutinefunction(written) or inspect.isasyncgenfunction(written):
-        return f"{called} is async. A handler is a plain function: write def instead of async def."
-    if inspect.isgeneratorfunction(written):
-        return f"{called} yields. A handler is a plain function: return its result."
+    if inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written):
+        return f"{called} yields. A handler is no generator: return its result."
+    if atomic and any(map(inspect.iscoroutinefunction, (written, type(written).__call__))):
+        return f"{called} is async and atomic: no transaction spans an await. Write def, or leave atomic out."
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:
@@ -284,6 +287,7 @@ def call(function: Function, kind: Kind, request: HandlerRequest, payload: str) 
     value = kind.schema.model_validate_json(payload) if kind.schema else orjson.loads(payload)
     before = at_work.set(request.described)
     try:
-        return as_json(function(request, value))
+        result = function(request, value)
+        return as_json(wait_for(result) if inspect.iscoroutine(result) and not kind.atomic else result)
     finally:
         at_work.reset(before)

@@ -125,7 +125,7 @@ def _as_pydantic(value: Any, path: Path, around: frozenset[int]) -> Any:
     """A model, dataclass, date, enum .. as Pydantic writes it."""
     if isinstance(value, Coroutine):
         value.close()  # nobody will await it
-        raise InvalidResult(path, "A coroutine is not JSON: a handler is a plain function.")
+        raise InvalidResult(path, "A coroutine is not JSON: await it.")
     if isinstance(value, Generator):
         raise InvalidResult(path, "A generator is not JSON: return a list.")
     try:

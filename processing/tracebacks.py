@@ -95,6 +95,7 @@ def _below_call(frames: Iterator[tuple[FrameType, int]]) -> Iterator[tuple[Frame
 
 
 OURS = (
+    "processing.coroutines",
     "processing.worker.attempt",
     "processing.worker.turn",
     "processing.worker.token_run",

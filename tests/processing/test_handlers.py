@@ -28,8 +28,12 @@ def too_many(request: HandlerRequest, payload: Any, more: Any) -> int:
     return 1
 
 
-async def not_awaited(request: HandlerRequest, payload: Any) -> int:
+async def awaited(request: HandlerRequest, payload: Any) -> int:
     return 1
+
+
+async def yields_later(request: HandlerRequest, payload: Any) -> Any:
+    yield 1
 
 
 def yields(request: HandlerRequest, payload: Any) -> Any:
@@ -55,8 +59,13 @@ def at(function: Callable[..., Any]) -> str:
             "too_many(request: processing.handlers.HandlerRequest, payload: Any, more: Any) -> int cannot be called "
             "with (request, payload), which every handler is given.",
         ),
-        ({}, not_awaited, "not_awaited is async. A handler is a plain function: write def instead of async def."),
-        ({}, yields, "yields yields. A handler is a plain function: return its result."),
+        (
+            {"atomic": True},
+            awaited,
+            "awaited is async and atomic: no transaction spans an await. Write def, or leave atomic out.",
+        ),
+        ({}, yields_later, "yields_later yields. A handler is no generator: return its result."),
+        ({}, yields, "yields yields. A handler is no generator: return its result."),
         ({"name": "a b"}, build, "'a b' is no name: write up to 100 letters, digits, dots, as in 'report.build'."),
         ({"name": 7}, build, "7 is no name: write up to 100 letters, digits, dots, as in 'report.build'."),
         ({"on_failure": "stop"}, build, "'test.new' has on_failure='stop': write 'continue' or 'block'."),

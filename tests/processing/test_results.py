@@ -120,7 +120,7 @@ def test_a_coroutine_is_refused_and_closed() -> None:
 
     with pytest.raises(InvalidResult) as refused:
         as_json({"later": later()})
-    assert str(refused.value) == "result.later: A coroutine is not JSON: a handler is a plain function."
+    assert str(refused.value) == "result.later: A coroutine is not JSON: await it."
 
 
 def run(hand: Hand, script: Script, result: Callable[[], Any], kind: str) -> tuple[User, list[int]]:

@@ -1,0 +1,130 @@
+"""What `async def` handlers run on: one event loop, in one thread of the process, while their own threads wait."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from contextvars import copy_context
+from typing import Any
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.db import Error as DatabaseError
+from django.db import connections
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 0.05  # a thread that waits in a system call is not interrupted: it looks up so often
+
+_beginning = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run it on the process's event loop; its result. Raises what it raises.
+
+    Who interrupts this thread with an exception, as a time limit does, cancels it. That exception is raised once the
+    coroutine has really ended: nothing of it goes on beside what comes next.
+    """
+    running = _Running(coroutine)
+    try:
+        running.begin()
+        running.wait()
+    except BaseException as interrupted:
+        running.cancel()
+        running.wait()
+        if running.error is not None:  # tell where it stood, not where its thread waited
+            interrupted.__traceback__ = running.error.__traceback__
+        raise
+    if running.error is not None:
+        raise running.error
+    return running.result
+
+
+class _Running:
+    """One coroutine. An exception may meet its thread at any instruction, so the loop's thread alone changes it."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._coroutine = coroutine
+        self._loop = _event_loop()
+        self._task: asyncio.Task[tuple[Any, BaseException | None]] | None = None
+        self._ended = False
+        self._wakes = threading.Lock()  # free once it has ended
+        self._wakes.acquire()
+
+    def begin(self) -> None:
+        self._loop.call_soon_threadsafe(self._begin, context=copy_context())  # the log's and the tracer's words
+
+    def cancel(self) -> None:
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def wait(self) -> None:
+        while not self._ended:
+            self._wakes.acquire(timeout=LOOK_SECONDS)
+
+    # In the loop's thread.
+
+    def _begin(self) -> None:
+        if not self._ended:
+            self._task = self._loop.create_task(_outcome(self._coroutine))
+            self._task.add_done_callback(self._over)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        else:  # it never began
+            self._coroutine.close()
+            self._end()
+
+    def _over(self, task: asyncio.Task[tuple[Any, BaseException | None]]) -> None:
+        if task.cancelled():
+            self._coroutine.close()  # it may not have had its first step
+            self.error = asyncio.CancelledError()
+        else:
+            self.result, self.error = task.result()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._wakes.release()
+
+
+async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """Its result, and what it raised: out of a task, SystemExit would end the loop."""
+    try:
+        return await coroutine, None
+    except BaseException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, DatabaseError):
+            cause = cause.__cause__
+        if cause is not None:
+            await sync_to_async(_close_what_broke)()
+        return None, error
+
+
+def _close_what_broke() -> None:
+    """In the thread where Django runs the queries of coroutines: the next attempt connects again."""
+    for each in connections.all(initialized_only=True):
+        each.close_if_unusable_or_obsolete()
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """The process's loop; it begins with the first that asks, and ends with the process."""
+    global _loop
+    if _loop is None:
+        with _beginning:
+            if _loop is None:
+                loop = asyncio.new_event_loop()
+                threading.Thread(target=_run, args=[loop], name="coroutines", daemon=True).start()
+                _loop = loop
+    return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            loop.run_forever()
+        except BaseException:  # a task that a handler left behind raised SystemExit: the others' go on
+            log.exception("a task raised what ends an event loop; it goes on")
