@@ -15,7 +15,7 @@ from django.db import models, transaction
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponseBase
 
-from project.web import rate_limit
+from project.web import client_ip, rate_limit
 
 AGENT, DETAIL = 200, 500
 
@@ -100,7 +100,7 @@ def record(
     line.address, line.request_id = address, request_id
     line.actor_id = None if actor_id == user_id else actor_id
     if request is not None:
-        line.address = rate_limit.client_address(request) or None
+        line.address = client_ip.client_address(request) or None
         line.user_agent = printable(request.META.get("HTTP_USER_AGENT", ""))[:AGENT]
         line.request_id = getattr(request, "request_id", "")
     line.save(force_insert=True)
@@ -110,7 +110,7 @@ def record(
 
 def record_refusal(event: Event, user_id: UUID | None, *, request: Any, detail: str = "") -> None:
     """The same for what anybody can bring about without end: a few a minute for each address, and no more."""
-    if rate_limit.fits(rate_limit.AUDITED_REFUSALS.claim(f"{event}:{rate_limit.address_key(request)}")):
+    if rate_limit.fits(rate_limit.AUDITED_REFUSALS.claim(f"{event}:{client_ip.address_key(request)}")):
         record(event, user_id, request=request, detail=detail)
 
 

@@ -10,7 +10,7 @@ from accounts.audit import Event, record, record_refusal
 from accounts.exceptions import WrongCredentials
 from accounts.models import User
 from project.rest.problems import TooManyRequests
-from project.web import rate_limit
+from project.web import client_ip, rate_limit
 
 
 class failed_logins_limited:  # noqa: N801  (reads as the block it opens)
@@ -31,7 +31,7 @@ class failed_logins_limited:  # noqa: N801  (reads as the block it opens)
         name = hashlib.sha256(User.fold(username).encode()).hexdigest()[:32]
         self.request, self.username = request, username
         self.event, self.detail = event, detail
-        self.claims = (rate_limit.FAILED_LOGINS.claim(f"{rate_limit.address_key(request)}:{name}"), *others)
+        self.claims = (rate_limit.FAILED_LOGINS.claim(f"{client_ip.address_key(request)}:{name}"), *others)
 
     def __enter__(self) -> None:
         try:
@@ -57,7 +57,7 @@ class LimitedBackend(ModelBackend):
         if request is None:  # a test or a shell, not a client
             return super().authenticate(request, username, password, **kwargs)
         try:
-            every = rate_limit.LOGINS.claim(rate_limit.address_key(request))
+            every = rate_limit.LOGINS.claim(client_ip.address_key(request))
             with failed_logins_limited(request, username or "", every, detail="admin"):
                 return User.objects.with_credentials(username or "", password or "")
         except WrongCredentials:

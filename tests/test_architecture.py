@@ -165,7 +165,7 @@ def test_the_check_sees_an_import_wherever_it_stands(tmp_path: Path) -> None:
 
 LONGEST_FILE = 300  # lines
 STILL_LONGER = {  # may only become fewer
-    "accounts/models.py", "project/web/rate_limit.py", "queues/admin/bulk_actions.py",
+    "queues/admin/bulk_actions.py",
 }  # fmt: skip
 
 

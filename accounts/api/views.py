@@ -39,7 +39,7 @@ from accounts.models import Session, User
 from accounts.tokens import Claims, keyring, read_refresh
 from project.rest.problems import FieldError, Invalid, NotFound
 from project.rest.views import StrictView
-from project.web import rate_limit
+from project.web import client_ip, rate_limit
 
 LISTED = 200
 VISIBLE = re.compile(r"[!-~]{1,255}")
@@ -66,7 +66,7 @@ class RegisterView(PublicView):
     @extend_schema(operation_id="register", request=RegisterBody, responses={201: UserShown})
     def post(self, request: Request) -> Response:
         """Creates a user."""
-        rate_limit.take(request, rate_limit.REGISTRATIONS.claim(rate_limit.address_key(request)))
+        rate_limit.take(request, rate_limit.REGISTRATIONS.claim(client_ip.address_key(request)))
         asked = self.body(request, RegisterBody)
         invited = invitations.check(asked["invitation"], asked["email"])
         taken = FieldError("username", "unique", "A user with that username already exists.")
@@ -95,13 +95,11 @@ class TokenView(PublicView):
         """Opens a session: an access token and the first refresh token of its family."""
         in_cookie = cookie.wanted(request)
         asked = self.body(request, LoginBody)
-        with failed_logins_limited(
-            request, asked["username"], rate_limit.LOGINS.claim(rate_limit.address_key(request))
-        ):
+        with failed_logins_limited(request, asked["username"], rate_limit.LOGINS.claim(client_ip.address_key(request))):
             user = User.objects.with_credentials(**asked)
             agent = request.META.get("HTTP_USER_AGENT", "")
             with transaction.atomic():
-                tokens = Session.open(user, rate_limit.client_address(request), agent)
+                tokens = Session.open(user, client_ip.client_address(request), agent)
                 record(Event.LOGIN_SUCCEEDED, user.id, request=request)
         return cookie.answer(tokens) if in_cookie else Response(tokens._asdict())
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import models
 from django.db.models.functions import Now
 
-from project.web import rate_limit
+from project.web import client_ip
 
 
 class Purpose(models.TextChoices):
@@ -49,6 +49,6 @@ def put(
     """Have it sent, in the caller's transaction if there is one."""
     mail = Mail(purpose=purpose, address=address, user_id=user_id, invitation_id=invitation_id)
     if request is not None:
-        mail.asked_from = rate_limit.client_address(request) or None
+        mail.asked_from = client_ip.client_address(request) or None
         mail.request_id = getattr(request, "request_id", "")
     mail.save(force_insert=True)

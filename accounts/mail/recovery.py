@@ -17,7 +17,7 @@ from accounts.mail.links import RESET, VERIFY, LinkInvalid
 from accounts.mail.outbox import Purpose
 from accounts.models import User
 from project.rest.problems import ServiceUnavailable
-from project.web import rate_limit
+from project.web import client_ip, rate_limit
 
 
 class MailOff(ServiceUnavailable):
@@ -74,7 +74,7 @@ def reset_password(request: Any, user: User, new: str) -> None:
 
 
 def call_of(request: Any) -> rate_limit.Claim:
-    return rate_limit.ACCOUNT_CALLS.claim(rate_limit.address_key(request))
+    return rate_limit.ACCOUNT_CALLS.claim(client_ip.address_key(request))
 
 
 def mails_to(address: str) -> rate_limit.Claim:

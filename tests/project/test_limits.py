@@ -12,7 +12,8 @@ from django.test import RequestFactory
 from project import redis
 from project.rest.problems import TooManyRequests
 from project.web import rate_limit
-from project.web.rate_limit import Limit, address_key, client_address, give_back, take
+from project.web.client_ip import address_key, client_address
+from project.web.rate_limit import Limit, give_back, take
 from tests.accounts.people import at_once
 
 _keys = count()
