@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from tests.model.protocol import Protocol, Rules, Size
+from tests.model.protocol import Protocol
+from tests.model.state import Rules, Size
 from tests.model.walk import at_random, everywhere
 
 SMALL = [

@@ -4,7 +4,8 @@ from collections import deque
 from dataclasses import dataclass
 from random import Random
 
-from tests.model.protocol import Protocol, State, Violation
+from tests.model.protocol import Protocol
+from tests.model.state import State, Violation
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""Limits of a kind hold across all workers and users, exactly; who waited longest goes first; nobody else pays."""
+"""What is held back by its kind can be given up, steered and let go, and costs nobody else anything."""
 
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,22 +11,18 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from processing import handlers
 from processing.handlers import HandlerRequest
-from queues.exceptions import FencedOut, NoSuch, NotPossible
+from queues.exceptions import NoSuch, NotPossible
 from queues.kinds import Rate
 from queues.lifecycle import control
-from queues.lifecycle.lease import Lease
 from queues.lifecycle.permits import HELD_SECONDS, take
 from queues.limits import deployment
 from queues.models import KindLimit, Permit, UserQueue
 from queues.states import QueueState
-from tests.processing import kinds as test_kinds
 from tests.processing.crew import (
     Crew,
     Hand,
     all_done,
-    attempts_of,
     new_user,
     queue_of,
     requests_of,
@@ -35,212 +30,8 @@ from tests.processing.crew import (
     submit,
     until,
 )
+from tests.processing.kind_limits.conftest import FEW, FREE, TWO, Counted, asks, held, lease_user, leased
 from tests.queues.threads import at_once, holding, in_thread
-
-TWO, FEW, FREE = "test.two", "test.few", "test.script"
-
-
-class Counted:
-    """What the limited handlers note: how many run, the most that ever did, who began and when."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.running = self.most = 0
-        self.began: list[tuple[Any, int, float]] = []
-        self.go_on = threading.Event()
-        self.seconds = 0.0
-        self.fails: deque[bool] = deque()
-
-    def __call__(self, request: HandlerRequest, payload: Any) -> int:
-        with self.lock:
-            self.running += 1
-            self.most = max(self.most, self.running)
-            self.began.append((request.user_id, request.sequence, time.monotonic()))
-        try:
-            assert self.go_on.wait(20)
-            time.sleep(self.seconds)
-            if self.fails and self.fails.popleft():
-                raise RuntimeError("as asked for")
-        finally:
-            with self.lock:
-                self.running -= 1
-        return 1
-
-
-@pytest.fixture
-def counted(transactional_db: None) -> Iterator[Counted]:
-    counted = Counted()
-
-    def run(request: HandlerRequest, payload: Any) -> int:
-        return counted(request, payload)
-
-    with test_kinds.kept():
-        handlers.handler(TWO, max_concurrency=2, backoff=0.02, backoff_cap=0.1)(run)
-        handlers.handler(FEW, rate="3/s")(run)
-        deployment.declare()
-        yield counted
-        counted.go_on.set()
-
-
-@pytest.fixture(autouse=True)
-def _no_sweeps(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The leases of a test's own have no living worker."""
-    monkeypatch.setattr(hand.dispatcher, "sweep", lambda: None)
-
-
-def leased(hand: Hand, kind: str) -> Lease:
-    """A queue whose head is of that kind, in the hands of a worker of the test's own."""
-    user = new_user()
-    submit(user, None, kind=kind)
-    hand.dispatch()
-    lease = Lease.take(queue_of(user).id, 1)
-    assert lease is not None
-    assert lease.head is not None
-    assert lease.head.limited
-    return lease
-
-
-def asks(lease: Lease, kind: str = TWO, seq: int = 1) -> bool:
-    return take(lease.queue_id, lease.fence, seq, kind) is None
-
-
-def test_never_more_run_at_once_than_may_and_all_run_in_the_end(hand: Hand, counted: Counted) -> None:
-    counted.seconds = 0.01
-    counted.go_on.set()
-    users = [new_user() for _ in range(12)]
-    for user in users:
-        submit(user, 1, 2, 3, kind=TWO)
-    with Crew(workers=5, dispatchers=2):
-        until(all_done, 40)
-    assert counted.most == 2
-    assert [statuses_of(user) for user in users] == [["succeeded"] * 3] * 12
-    for user in users:
-        assert [seq for who, seq, _ in counted.began if who == user.id] == [1, 2, 3], "first in, first out, once each"
-        assert {request.attempt for request in requests_of(user)} == {1}, "no attempt was counted"
-
-
-def test_never_more_begin_in_any_window_than_the_rate_says(hand: Hand, counted: Counted) -> None:
-    counted.go_on.set()
-    users = [new_user() for _ in range(5)]
-    for user in users:
-        submit(user, 1, 2, kind=FEW)
-    with Crew(workers=4):
-        until(all_done, 30)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT extract(epoch FROM at)::float8 FROM queues_kindstart ORDER BY n")
-        given = [at for (at,) in cursor.fetchall()]
-    began = [at for _, _, at in counted.began]
-    assert len(began) == 10
-    assert all(later - earlier >= 1 for earlier, later in zip(given, given[3:], strict=False))
-    assert began[-1] - began[0] >= 2.9, "ten at three a second"
-    assert began[-1] - began[0] < 8, "and not much later"
-
-
-def test_of_many_who_ask_at_the_same_moment_as_many_are_let_in_as_may(hand: Hand, counted: Counted) -> None:
-    for _ in range(5):
-        leases = [leased(hand, TWO) for _ in range(8)]
-        let_in = at_once(8, lambda n, leases=leases: asks(leases[n]))
-        assert sum(let_in) == 2
-        for lease in leases:
-            lease.record(0, [], QueueState.WAITING, delay=HELD_SECONDS)
-        Permit.objects.all().delete()
-
-
-def test_who_waited_longest_goes_first_and_no_newcomer_before_them(hand: Hand, counted: Counted) -> None:
-    first = [leased(hand, TWO) for _ in range(2)]
-    assert all(asks(lease) for lease in first)
-    users = [new_user() for _ in range(4)]
-    for user in users:
-        submit(user, None, kind=TWO)
-        hand.dispatch()
-        hand.work()  # one after another they come too late
-        assert queue_of(user).held_back
-    first[0].record(0, [], QueueState.WAITING, delay=HELD_SECONDS)
-    Permit.objects.filter(queue_id=first[0].queue_id).delete()
-    newcomer = leased(hand, TWO)  # dispatching calls the first of those who wait, and keeps a permit for it
-    assert not asks(newcomer)
-    newcomer.record(0, [], QueueState.WAITING, delay=HELD_SECONDS)
-    counted.go_on.set()
-
-    def all_ran() -> bool:  # one at a time: the other permit is taken
-        hand.dispatch()
-        hand.work()
-        return len(counted.began) == 5
-
-    until(all_ran)
-    assert [who for who, _, _ in counted.began] == [*(user.id for user in users), newcomer.user_id]
-
-
-def test_a_head_that_is_held_back_holds_no_thread_and_no_other_kind(hand: Hand, counted: Counted, fine: None) -> None:
-    waiting = [new_user() for _ in range(6)]
-    for user in waiting:
-        submit(user, None, kind=TWO)
-    other = new_user()
-    with Crew(workers=3):
-        until(lambda: counted.running == 2)
-        until(lambda: sum(queue_of(user).held_back for user in waiting) == 4)
-        submit(other, "fine", "fine")
-        until(lambda: statuses_of(other) == ["succeeded"] * 2, 10, "somebody else waits for a limit")
-        assert requests_of(waiting[-1])[0].status_now in ("queued", "running")
-        counted.go_on.set()
-        until(all_done, 30)
-    assert counted.most == 2
-
-
-def test_a_permit_ends_with_its_lease_whatever_ends_that(hand: Hand, counted: Counted) -> None:
-    for end in ("recovered", "given back", "waits", "erased"):
-        one, other = leased(hand, TWO), leased(hand, TWO)
-        assert asks(one)
-        assert asks(other)
-        third = leased(hand, TWO)
-        assert not asks(third)
-        queue = UserQueue.objects.filter(id=one.queue_id)
-        if end == "recovered":
-            from queues.lifecycle.recovery import recover
-
-            assert recover(one.queue_id, one.fence)
-        elif end == "given back":
-            queue.update(state="ready", claimed=0)
-        elif end == "waits":
-            one.record(0, [], QueueState.WAITING, delay=60)
-        else:
-            queue.get().user.delete()
-        assert asks(third), end
-        with pytest.raises(FencedOut):
-            asks(one)
-        UserQueue.objects.all().delete()
-        Permit.objects.all().delete()
-
-
-def test_a_holder_who_lost_its_lease_takes_no_permit_and_spoils_none(hand: Hand, counted: Counted) -> None:
-    stale = leased(hand, TWO)
-    UserQueue.objects.filter(id=stale.queue_id).update(state="ready")
-    newer = Lease.take(stale.queue_id, 2)
-    assert newer is not None
-    assert asks(newer)
-    with pytest.raises(FencedOut):
-        asks(stale)
-    assert Permit.objects.get(queue_id=stale.queue_id).fence == newer.fence
-
-
-def test_a_failed_attempt_asks_again_and_counts_once(hand: Hand, counted: Counted) -> None:
-    counted.fails.extend([True, True])
-    counted.go_on.set()
-    user = new_user()
-    submit(user, None, kind=TWO)
-    hand.settle()
-    assert [outcome for _, outcome in attempts_of(requests_of(user)[0])] == ["failed", "failed", "succeeded"]
-
-
-def held(hand: Hand, count: int = 1, kind: str = TWO, **fields: Any) -> Any:
-    """A user whose head is held back because the kind is paused."""
-    deployment.pause(kind, "a test")
-    user = new_user()
-    submit(user, *range(count), kind=kind, **fields)
-    hand.dispatch()
-    hand.work()
-    assert queue_of(user).held_back
-    return user
 
 
 def test_a_paused_kind_accepts_and_begins_nothing_until_it_is_resumed(hand: Hand, counted: Counted) -> None:
@@ -295,10 +86,6 @@ def test_a_cancel_while_its_queue_is_set_aside_is_not_forgotten(hand: Hand, coun
     hand.dispatcher.calls._dropped = 0.0
     hand.settle()
     assert statuses_of(lease_user(lease)) == ["cancelled"]
-
-
-def lease_user(lease: Lease) -> Any:
-    return UserQueue.objects.get(id=lease.queue_id).user
 
 
 def test_a_limit_below_what_runs_lets_nothing_in_until_fewer_run(hand: Hand, counted: Counted) -> None:
