@@ -21,8 +21,9 @@ from typing import Any, Literal, NamedTuple
 
 from django.conf import settings
 
-from project.redis import RedisUnavailable, Script, own
+from project.redis import RedisUnavailable, own
 from project.rest.problems import TooManyRequests
+from project.web.counting import GIVE_BACK, TAKE, TAKE_EACH
 
 LOCAL_KEYS = 10_000
 COUNTED_HERE = 0  # the second of a claim that was counted in this process
@@ -115,7 +116,7 @@ def fits(claim: Claim) -> bool:
 def count(*claims: Claim) -> tuple[bool, list[Taken]]:
     """Counts every claim, or none where one does not fit; whether all did, and what is left of each."""
     try:
-        return _answered(claims, _TAKE(*_asked(claims)))
+        return _answered(claims, TAKE(*_asked(claims)))
     except RedisUnavailable:
         return _counted_here(claims)
 
@@ -127,7 +128,7 @@ def give_back(taken: list[Taken]) -> None:
     if not there:
         return
     with suppress(RedisUnavailable):  # it forgets by itself after the window
-        _GIVE_BACK(
+        GIVE_BACK(
             [one.claim.redis_key for one in there],
             [value for one in there for value in (one.second, one.claim.cost)],
         )
@@ -136,7 +137,7 @@ def give_back(taken: list[Taken]) -> None:
 def count_each(claims: Sequence[Claim]) -> list[tuple[bool, list[Taken]]]:
     """`count` for each of them by itself, in one round trip. What Redis makes nothing of does not fit."""
     try:
-        replies = _TAKE_EACH(*_asked(claims), probe=False)
+        replies = TAKE_EACH(*_asked(claims), probe=False)
     except RedisUnavailable:
         return [_counted_here((claim,)) for claim in claims]
     return [_answered((claim,), reply) if reply else (False, []) for claim, reply in zip(claims, replies, strict=True)]
@@ -155,111 +156,6 @@ def _answered(claims: tuple[Claim, ...], reply: list[int]) -> tuple[bool, list[T
 
 def _counted_here(claims: tuple[Claim, ...]) -> tuple[bool, list[Taken]]:
     return _local.take(tuple(claim for claim in claims if claim.limit.without_redis == "local"))
-
-
-# A key is a hash: second -> how many, and their sum under "n", the oldest and newest second under "a" and "z".
-# Seconds older than the window are subtracted one by one, each once; a call that finds nothing old touches two fields.
-# The second that is just passing counts in full, so a window is never too short, at most one second too long.
-_COUNTING = """
-local now = tonumber(redis.call('TIME')[1])
-
-local function look(key, quota, window, cost)  -- what is to be written, whether it fits, and when that changes
-  local row = redis.call('HMGET', key, 'n', 'a', 'z')
-  local n, oldest, newest = tonumber(row[1] or 0), tonumber(row[2] or now), tonumber(row[3] or now)
-  local at = math.max(now, newest)
-  local first = at - window
-  if newest < first then
-    redis.call('DEL', key)
-    n, oldest = 0, at
-  end
-  while oldest < first do
-    n = n - tonumber(redis.call('HGET', key, oldest) or 0)
-    redis.call('HDEL', key, oldest)
-    oldest = oldest + 1
-  end
-  local reset, fits = window, n + cost <= quota
-  if not fits and cost <= quota then
-    local freed, second = quota - n, oldest
-    while freed < cost and second <= at do
-      freed = freed + tonumber(redis.call('HGET', key, second) or 0)
-      second = second + 1
-    end
-    reset = second - 1 + window + 1 - at
-  end
-  return {key, n, tonumber(row[1] or 0), oldest, newest, at, cost, window}, fits, math.max(quota - n, 0), reset
-end
-
-local function keep(plan, fits)
-  local key, n, before, oldest, newest, second, cost, window = unpack(plan)
-  if fits then
-    redis.call('HINCRBY', key, second, cost)
-    if second == newest and n == before and n > 0 then
-      redis.call('HINCRBY', key, 'n', cost)
-    else
-      redis.call('HSET', key, 'n', n + cost, 'a', oldest, 'z', second)
-      redis.call('EXPIRE', key, window + 2)
-    end
-  elseif n ~= before then
-    redis.call('HSET', key, 'n', n, 'a', oldest)
-    redis.call('EXPIRE', key, window + 2)
-  end
-end
-"""
-
-_TAKE = Script(
-    _COUNTING
-    + """
-local fits, plans, reply = true, {}, {1}
-for i, key in ipairs(KEYS) do
-  local plan, fit, remaining, reset = look(key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
-  plans[i], fits = plan, fits and fit
-  reply[3*i-1], reply[3*i], reply[3*i+1] = remaining, reset, plan[6]
-end
-if not fits then reply[1] = 0 end
-for i, plan in ipairs(plans) do
-  keep(plan, fits)
-  if fits then reply[3*i-1] = reply[3*i-1] - plan[7] end
-end
-return reply
-"""
-)
-
-# The same for each by itself. One whose hash is broken is nobody else's trouble; what Redis refuses to all is an error.
-_TAKE_EACH = Script(
-    _COUNTING
-    + """
-local function take(key, quota, window, cost)
-  local plan, fits, remaining, reset = look(key, quota, window, cost)
-  keep(plan, fits)
-  return {fits and 1 or 0, fits and remaining - cost or remaining, reset, plan[6]}
-end
-
-local reply = {}
-for i, key in ipairs(KEYS) do
-  local made, taken = pcall(take, key, tonumber(ARGV[3*i-2]), tonumber(ARGV[3*i-1]), tonumber(ARGV[3*i]))
-  if not made then
-    local text = type(taken) == 'table' and taken.err or tostring(taken)
-    local code = string.match(text, '^(%u+) ')
-    if string.find(text, 'ACL failure') or code and code ~= 'WRONGTYPE' and code ~= 'ERR' then
-      return redis.error_reply(text)
-    end
-  end
-  reply[i] = made and taken or {}
-end
-return reply
-"""
-)
-
-_GIVE_BACK = Script("""
-for i, key in ipairs(KEYS) do
-  local second, cost = ARGV[2*i-1], tonumber(ARGV[2*i])
-  local counted = tonumber(redis.call('HGET', key, second) or 0)
-  if counted >= cost then
-    redis.call('HINCRBY', key, second, -cost)
-    redis.call('HINCRBY', key, 'n', -cost)
-  end
-end
-""")
 
 
 @dataclass
