@@ -65,6 +65,7 @@ class TokenRun(WatchedRun):
         except BrokerUnavailable as error:
             log.warning("a run lost RabbitMQ", error=str(error))
             self.fetcher.close()
+            self.current = None  # it is between two requests: what is over of it is recorded, too
             self._leave_all(QueueState.WAITING, BROKER_AWAY_SECONDS)
         except DatabaseError as error:
             log.warning("a run lost PostgreSQL", error=str(error).strip())

@@ -13,7 +13,7 @@ from processing.broker.fetcher import Fetcher, Source
 from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from processing.worker import recorder
-from processing.worker.drain import drain_queue, drain_queues
+from processing.worker.drain import drain_queue, drain_queues, fetcher
 from processing.worker.turn import Turn
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease, Record
@@ -21,7 +21,7 @@ from queues.models import UserQueue
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome
 from tests.processing.conftest import Script
-from tests.processing.crew import Hand, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit, until
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
 from tests.processing.token_runs.conftest import done, ids_of
 
@@ -217,6 +217,22 @@ def test_a_broker_that_is_lost_costs_no_attempt(hand: Hand, five: list[User], mo
     assert {queue_of(user).state for user in five} <= {"waiting", "idle"}
     hand.settle()
     assert [request.attempt for user in five for request in requests_of(user)] == [1] * 5
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_a_broker_that_is_lost_within_a_turn_has_nothing_run_again_that_is_over(hand: Hand, script: Script) -> None:
+    ran: list[int] = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+        if ran == [1, 2]:
+            fetcher().close()  # the third message has not come
+
+    user = new_user()
+    submit(user, "note", "note", "note")
+    hand.settle()
+    assert ran == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("undisturbed")
