@@ -47,6 +47,7 @@ class Recording:
         self.oldest = 0.0  # when the first of them was over
         self.was_left_out = False  # somebody has locked a row that its last record needed
         self.unsure = False  # a record's answer was lost: it may have been committed
+        self.doubtful: Sequence[Outcome] = ()  # what an atomic handler's commit had whose answer was lost
         self._renewed = time.monotonic()
 
     def over(self, verdict: Verdict) -> None:
@@ -119,6 +120,7 @@ class Recording:
             # Rolled back, unless the answer to the commit was lost: the next record finds out.
             self.passed, self.outcomes = 0, []
             self.lease.done_seq, self.lease.state, self.unsure = before, QueueState.DRAINING, True
+            self.doubtful = outcomes
             raise
         count_recorded(outcomes)
         self.committed(before, outcomes)
@@ -163,10 +165,11 @@ class Wanted:
 
     def believe(self) -> None:
         """An atomic handler's commit may have succeeded though its answer was lost: it has not failed, then."""
-        last = self.outcomes[-1] if self.outcomes else None
-        if last and last.seq <= self.recording.lease.done_seq and self.then in (QueueState.WAITING, QueueState.BLOCKED):
-            self.then, self.delay = QueueState.READY, None
-            self.outcomes = self.outcomes[:-1]
+        doubtful, self.recording.doubtful = self.recording.doubtful, ()
+        if doubtful and doubtful[-1].seq <= self.recording.lease.done_seq:
+            self.outcomes = [*self.outcomes[:-1], *doubtful]
+            if self.then in (QueueState.WAITING, QueueState.BLOCKED):
+                self.then, self.delay = QueueState.READY, None
 
     def refused(self) -> "Wanted":
         self.settled = True

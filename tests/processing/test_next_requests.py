@@ -2,13 +2,16 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection, transaction
 
 from accounts.models import User
 from processing.handlers import HandlerRequest, Reject
+from processing.worker import recorder
 from queues import signals
 from queues.models import Request, UserQueue
 from queues.signals import FinishedRequest, request_finished
@@ -169,6 +172,37 @@ def test_receivers_are_told_once_what_is_committed(hand: Hand, script: Script, f
         (3, "succeeded", 1, 1),
     ]
     assert {one.user_id for one in finished} == {user.id}
+
+
+@pytest.mark.parametrize("last", [1, 3])
+def test_an_atomic_handler_whose_commit_was_not_answered_is_told_as_it_was_committed(
+    hand: Hand, script: Script, finished: list[FinishedRequest], monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    """Its attempt seems to have failed, be it the last one or not; PostgreSQL knows better."""
+
+    unheard: list[int] = []
+
+    @contextmanager
+    def unanswered() -> Iterator[None]:
+        with transaction.atomic():
+            yield
+        if unheard.pop():
+            raise OperationalError("the answer was lost")
+
+    @script
+    def late(request: HandlerRequest) -> int:
+        if request.attempt < last:
+            raise RuntimeError("not yet")
+        unheard.append(1)
+        return 1
+
+    monkeypatch.setattr(recorder, "transaction", SimpleNamespace(atomic=unanswered))
+    user = new_user()
+    submit(user, "late", kind="test.atomic")
+    hand.settle()
+    until(lambda: finished)
+    assert statuses_of(user) == ["succeeded"]
+    assert [(one.status, one.attempt, one.result) for one in finished] == [("succeeded", last, 1)]
 
 
 @pytest.mark.usefixtures("fine")
