@@ -63,6 +63,21 @@ def test_signing_out_in_one_tab_signs_out_the_other(signed_in: Page) -> None:
     signed_in.open().sees("Sign in")
 
 
+def test_nobody_is_told_that_sessions_have_ended_which_live(signed_in: Page) -> None:
+    refused = """window.real = window.fetch;
+        window.fetch = (path, ...rest) => path.includes("/logout")
+            ? Promise.resolve(new Response('{"detail": "Not now."}', { status: 503 })) : window.real(path, ...rest)"""
+    signed_in.go("account")
+    signed_in.js(refused)
+    for told, css in enumerate(("main .card .button.quiet", "main .button.danger"), 1):
+        signed_in.click(css)
+        signed_in.until(f"document.querySelectorAll('#said .bad').length === {told}")
+        assert signed_in.js("return Boolean(localStorage.getItem('session'))")
+    signed_in.js("window.fetch = window.real")
+    signed_in.click("main .button.danger")
+    signed_in.sees("You are signed out everywhere.")
+
+
 def test_a_session_that_is_ended_elsewhere_leads_back_to_the_way_in(signed_in: Page, owner: Owner) -> None:
     assert owner.post("auth/logout-all") is None
     signed_in.sees("Your session has ended. Sign in again.")

@@ -48,7 +48,7 @@ export async function signOut(everywhere = false) {
     if (everywhere) await api("POST", `${AUTH}logout-all`);
     await send("POST", `${AUTH}logout`, { headers: IN_COOKIE });
   } catch (error) {
-    if (error instanceof Unreachable) throw error;
+    if (error.status !== 401 && !(error instanceof SignedOut)) throw error; // the session lives: do not say that it ended
   }
   forget();
 }
