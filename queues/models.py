@@ -11,13 +11,14 @@ from django.db.models import Case, ExpressionWrapper, F, Q, Sum, When
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from queues.bulk_action import BulkAction
 from queues.fields import JSONText
 from queues.in_line import InLine
 from queues.limits.models import HELD_UNTIL, KindLimit, KindStart, Permit
 from queues.states import FINAL, GIVEN_UP, AttemptOutcome, OnFailure, QueueState, Status
 
 __all__ = [
-    "Attempt", "IdempotencyKey", "KindLimit", "KindStart", "Leadership", "OperatorAction", "Permit",
+    "Attempt", "BulkAction", "IdempotencyKey", "KindLimit", "KindStart", "Leadership", "OperatorAction", "Permit",
     "Request", "TokenQueue", "UserQueue",
 ]  # fmt: skip
 

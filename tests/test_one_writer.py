@@ -19,7 +19,7 @@ WITH_SQL = {
     "project/postgresql/pooling.py": "the session itself",
     "project/telemetry/health.py": "the session itself",
 }
-SQL_TO_MOVE = {"processing/worker/watchdog.py", "queues/admin/bulk_actions.py"}  # may only become fewer
+SQL_TO_MOVE = {"processing/worker/watchdog.py"}  # may only become fewer
 
 
 def sql_in(path: Path) -> list[int]:

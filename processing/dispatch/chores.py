@@ -1,7 +1,7 @@
-"""What the dispatcher's process does beside dispatching, for accounts: it sends mails, and erases who asked for it.
+"""What the dispatcher's process does beside dispatching: mails, erasures that users asked for, operators' bulk actions.
 
 Each in a thread and on a connection of its own: a mail server or a handler that keeps it waiting delays nobody else.
-Every dispatcher may do them: a mail is taken by one, and of one user there is one erasure at a time.
+Every dispatcher may do them: a mail or a group of a bulk action is taken by one, and a user is erased by one.
 """
 
 import threading
@@ -18,6 +18,7 @@ from processing.broker.errors import BrokerUnavailable
 from processing.dispatch.backoff import Backoff
 from processing.dispatch.set_aside import SetAside
 from processing.operations.erase import erase
+from queues.admin import bulk_steps
 from queues.exceptions import NotPossible
 
 log = structlog.get_logger()
@@ -89,4 +90,4 @@ def _told(sentence: str) -> None:
 
 
 def chores() -> list[Chore]:
-    return [Chore("mails", mail.send_next), Chore("erasures", Erasures().step)]
+    return [Chore("mails", mail.send_next), Chore("erasures", Erasures().step), Chore("bulk actions", bulk_steps.step)]

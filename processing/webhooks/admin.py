@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -12,6 +12,7 @@ from processing.webhooks.models import Delivery, DeliveryState, Webhook
 from project.admin.base import ReadOnlyAdmin
 
 MOST_FOUND = 300
+MOST_RESENT = 200  # in one request, each with its line in the log
 
 
 class OfUsers(ReadOnlyAdmin):
@@ -92,6 +93,10 @@ class DeliveryAdmin(OfUsers):
 
     @admin.action(description="Send the selected deliveries once more", permissions=["resend"])
     def resend(self, request: HttpRequest, queryset: Any) -> None:
+        if queryset.order_by()[: MOST_RESENT + 1].count() > MOST_RESENT:
+            told = f"Nothing was sent: select at most {MOST_RESENT} deliveries at once, by the filters or the search."
+            self.message_user(request, told, messages.ERROR)
+            return
         ended = queryset.exclude(state=DeliveryState.PENDING).filter(webhook__enabled=True).select_related("webhook")
         sent = 0
         for delivery in ended:

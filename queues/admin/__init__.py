@@ -1,5 +1,5 @@
 """The operators' pages. Django's discovery imports this package: it brings the registered pages with it."""
 
-from queues.admin import admin, kinds
+from queues.admin import admin, bulk_pages, kinds
 
-__all__ = ["admin", "kinds"]
+__all__ = ["admin", "bulk_pages", "kinds"]

@@ -1,38 +1,33 @@
-"""Actions of the admin that change what runs: shown beforehand with how many and whose, done in bounded steps.
+"""Actions of the admin that change what runs: shown beforehand with how many and whose, then done by the dispatcher.
 
-A step does at most STEP targets within STEP_SECONDS and keeps where it stopped in the page itself (signed), which goes
-on by itself, or at a click where there are no scripts. So a selection of 100,000 holds no process up, and one that is
-interrupted leaves done what was done. Each step is in the admin's log: who, what, why, how many.
+The confirmation freezes the targets in a row (`BulkAction`) and leads to its progress. `bulk_steps` does them.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
-import structlog
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.core import signing
-from django.core.exceptions import EmptyResultSet
-from django.db import connection
-from django.db.models import Case, F, QuerySet, When
+from django.db.models import Case, F, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from project.admin.base import FastAdmin
-from queues.exceptions import NotPossible, QueueFull, SessionOver
-from queues.models import Request, UserQueue
-from queues.operations.selectors import DEPTH, first_id, in_line
+from queues.models import BulkAction, Request, UserQueue
+from queues.operations.selectors import DEPTH, first_id
+from queues.sql.selectors import COUNT_BY_QUEUE, FREEZE, of_chosen
 from queues.states import QueueState
 
 MOST = 100_000  # targets of one action
-STEP, STEP_SECONDS = 500, 1.0
+PATIENCE_SECONDS = 1.5  # for what is small: longer than a dispatcher takes to look
 USERS_NAMED = 20
 TOKEN_SECONDS = 86_400
 
@@ -97,33 +92,6 @@ class Intervention:
         return run
 
 
-@dataclass
-class Progress:
-    """How far an action is."""
-
-    total: int
-    asked: float
-    begun: float = 0.0
-    handled: int = 0
-    done: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
-    last: list[Any] | None = None  # the place of the last target
-
-    def allowed(self, given: Given) -> int:
-        """How many more may be handled now."""
-        left = self.total - self.handled
-        most = given.values.get("most")
-        if most:
-            due = int((time.time() - self.begun) * most / int(given.values["per"])) + 1
-            left = min(left, due - self.handled)
-        return max(0, min(STEP, left))
-
-    def wait(self, given: Given) -> int:
-        """Milliseconds until the next step."""
-        most = given.values.get("most")
-        return min(5000, max(100, int(1000 * int(given.values["per"]) / most))) if most else 100
-
-
 class Steering(FastAdmin):
     """Actions for who may; what is not possible is said and leaves the others alone."""
 
@@ -133,30 +101,47 @@ class Steering(FastAdmin):
         return bool(request.user.has_perm(f"queues.operate_{self.opts.model_name}"))
 
     def steer(self, request: HttpRequest, chosen: QuerySet[Any], what: Intervention) -> HttpResponse:
-        """Ask first; then do it, step by step."""
+        """Ask first; then have a dispatcher do it. What is small is over when the next page is shown."""
         targets = what.targets(chosen) if what.targets else chosen
         salt = f"{what.name} {self.opts.label} {request.user.pk}"
-        token = request.POST.get("progress")
+        token = request.POST.get("confirmed")
         if token is None:
             return self._ask(request, targets, what, salt, what.form())
         try:
-            progress = Progress(**signing.loads(token, salt=salt, max_age=TOKEN_SECONDS))
+            confirmed = signing.loads(token, salt=salt, max_age=TOKEN_SECONDS)
         except signing.BadSignature:
             self.message_user(request, "This page was too old, or not yours. Nothing was done.", messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
         form = what.form(request.POST)
         if not form.is_valid():
             return self._ask(request, targets, what, salt, form)
-        values = dict(form.cleaned_data)
-        given = Given(request.user.get_username(), values.pop("reason"), values)
-        progress.begun = progress.begun or time.time()
-        over = self._step(request, targets, what, given, progress)
-        if not over:
-            return self._under_way(request, what, given, progress, signing.dumps(asdict(progress), salt=salt))
-        self.message_user(request, f"{progress.done} {what.done}.")
-        for why, count in progress.refused.items():
-            self.message_user(request, f"{count} refused: {why}", messages.WARNING)
+        action = self._begin(request, targets, what, confirmed, dict(form.cleaned_data))
+        if action is None:
+            self.message_user(request, "There is nothing left that this could be done to.", messages.WARNING)
+            return HttpResponseRedirect(self._back(request))
+        if not ended_soon(action):
+            return HttpResponseRedirect(reverse("admin:queues_bulkaction_change", args=[action.pk]))
+        self.message_user(request, f"{action.done} {what.done}.")
+        for how, reasons in (("skipped", action.skipped), ("failed", action.failed)):
+            for why, count in reasons.items():
+                self.message_user(request, f"{count} {how}: {why}", messages.WARNING)
+        if action.stopped:
+            self.message_user(request, action.stopped, messages.WARNING)
         return HttpResponseRedirect(self._back(request))
+
+    def _begin(
+        self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, confirmed: Any, given: dict[str, Any]
+    ) -> BulkAction | None:
+        """Freeze the targets; what came after the confirmation is not meant. None: there are none."""
+        if targets.model is UserQueue:
+            chosen = targets.order_by().annotate(queue_id=F("id"), seq=Value(0)).values_list("queue_id", "seq", "id")
+        else:
+            asked = datetime.fromtimestamp(confirmed["asked"], UTC) + timedelta(milliseconds=1)
+            chosen = targets.filter(id__lt=first_id(asked)).order_by().values_list("queue_id", "seq", "id")
+        reason, page = given.pop("reason"), self.opts.model_name
+        row = (confirmed["once"], request.user.pk, page, what.name, reason, json.dumps(given))
+        of_chosen(FREEZE, chosen[: MOST + 1], *row, MOST)
+        return BulkAction.objects.defer("targets").filter(confirmation=confirmed["once"]).first()
 
     def _ask(
         self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, salt: str, form: Why
@@ -177,7 +162,7 @@ class Steering(FastAdmin):
             "left_out": len(whose) - len(first),
             "named": self._named(targets, what, total),
             "form": form,
-            "progress": signing.dumps(asdict(Progress(total, time.time())), salt=salt),
+            "confirmed": signing.dumps({"asked": time.time(), "once": uuid4().hex}, salt=salt),
         }
         return self._page(request, what, "admin/queues/confirmation.html", context)
 
@@ -199,80 +184,8 @@ class Steering(FastAdmin):
             blocked = Case(When(state=QueueState.BLOCKED, then=1), default=0)
             counters = found.annotate(waiting=blocked if heads else DEPTH).values_list("id", "waiting")[: MOST + 1]
             return {queue: (1, waiting) for queue, waiting in counters}
-        try:
-            chosen, values = found.values_list("queue_id")[: MOST + 1].query.sql_with_params()
-        except EmptyResultSet:
-            return {}
-        with connection.cursor() as cursor:  # where PostgreSQL counts, not a hundred thousand rows come
-            cursor.execute(f"SELECT queue_id, count(*) FROM ({chosen}) chosen GROUP BY queue_id", values)  # noqa: S608
-            return {queue: (count, count) for queue, count in cursor.fetchall()}
-
-    def _step(
-        self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, given: Given, progress: Progress
-    ) -> bool:
-        """Do the next ones; whether it is over."""
-        deadline = time.monotonic() + STEP_SECONDS
-        done = []
-        allowed = progress.allowed(given)
-        batch = self._following(targets, progress)[:allowed]
-        by = f"{given.by}: {given.reason}"
-        with structlog.contextvars.bound_contextvars(by=given.by, command=f"admin {what.name}", reason=given.reason):
-            over = True
-            for one in batch:
-                if time.monotonic() > deadline:
-                    over = False
-                    break
-                try:
-                    what.verb(one.pk, Given(by, given.reason, given.values))
-                    done.append(one)
-                except (NotPossible, QueueFull) as why:
-                    _count(progress.refused, str(why))
-                except SessionOver:
-                    _count(progress.refused, "Its user is not active.")
-                except (Request.DoesNotExist, UserQueue.DoesNotExist):
-                    _count(progress.refused, "It has just been erased.")
-                progress.handled += 1
-                progress.last = _place(one)
-        progress.done += len(done)
-        self._log(request, done, what, given, progress)
-        if allowed and over and len(batch) < allowed:
-            return True  # there were no more
-        return progress.handled >= progress.total
-
-    def _following(self, targets: QuerySet[Any], progress: Progress) -> QuerySet[Any]:
-        """Those behind the last one, each user's in order; what came after the confirmation is not meant."""
-        if targets.model is UserQueue:
-            queues = targets.order_by("pk")
-            return queues if progress.last is None else queues.filter(pk__gt=progress.last[0])
-        asked = datetime.fromtimestamp(progress.asked, UTC) + timedelta(milliseconds=1)
-        return in_line(targets.filter(id__lt=first_id(asked)), progress.last)
-
-    def _log(self, request: HttpRequest, done: list[Any], what: Intervention, given: Given, progress: Progress) -> None:
-        """Each row's history, and where there are several a line about all of them."""
-        if not done:
-            return
-        told = f"{what.done}: {given.reason}"
-        values = {name: value for name, value in given.values.items() if value is not None}
-        if values:
-            told += f" ({', '.join(f'{name} {value}' for name, value in values.items())})"
-        refused, user = sum(progress.refused.values()), request.user.pk
-        assert user is not None  # noqa: S101  (nobody else comes here)
-        LogEntry.objects.log_actions(user, done, CHANGE, told)
-        if len(done) > 1:
-            LogEntry.objects.create(
-                user_id=user,
-                content_type=ContentType.objects.get_for_model(done[0]),
-                action_flag=CHANGE,
-                object_repr=f"{len(done)} {self.opts.verbose_name_plural}",
-                change_message=f"{told}; {progress.handled} of {progress.total}, {refused} refused",
-            )
-
-    def _under_way(
-        self, request: HttpRequest, what: Intervention, given: Given, progress: Progress, token: str
-    ) -> HttpResponse:
-        kept = {"reason": given.reason, **{k: v for k, v in given.values.items() if v is not None}, "progress": token}
-        context = {"state": progress, "kept": kept, "wait": progress.wait(given)}
-        return self._page(request, what, "admin/queues/under_way.html", context)
+        rows = of_chosen(COUNT_BY_QUEUE, found.values_list("queue_id")[: MOST + 1])
+        return {queue: (count, count) for queue, count in rows}
 
     def _page(self, request: HttpRequest, what: Intervention, template: str, context: dict[str, Any]) -> HttpResponse:
         shared = {
@@ -320,11 +233,10 @@ def blocking(targets: QuerySet[Any]) -> QuerySet[Request]:
     return heads.select_related("queue__user").defer("payload", "result").order_by("queue_id")
 
 
-def _place(one: Any) -> list[Any]:
-    return [one.pk] if isinstance(one, UserQueue) else [one.queue_id, one.seq, str(one.pk)]
-
-
-def _count(refused: dict[str, int], why: str) -> None:
-    """By reason; the first ones by themselves, and then all others together."""
-    key = why if why in refused or len(refused) < 20 else "other reasons"
-    refused[key] = refused.get(key, 0) + 1
+def ended_soon(action: BulkAction) -> bool:
+    """Wait for a moment; whether it is over. `action` is as it was last seen."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while action.finished_at is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        action.refresh_from_db(fields=["done", "skipped", "failed", "finished_at", "stopped"])
+    return action.finished_at is not None

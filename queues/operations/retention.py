@@ -16,7 +16,13 @@ from django.utils import timezone
 from queues.operations.selectors import first_id
 from queues.representation import response_cache
 from queues.sql.locks import wait_at_most
-from queues.sql.maintenance import DELETE_OLD_ACTIONS, DELETE_REQUESTS, OLD_REQUESTS, RETENTION_PAGE
+from queues.sql.maintenance import (
+    DELETE_OLD_ACTIONS,
+    DELETE_OLD_BULK_ACTIONS,
+    DELETE_REQUESTS,
+    OLD_REQUESTS,
+    RETENTION_PAGE,
+)
 from queues.sql.statement import left_out
 from queues.states import FINAL, Status
 
@@ -121,8 +127,8 @@ def _of_one_row(error: Exception) -> bool:
 
 
 def prune_actions(count: int) -> int:
-    """Delete up to `count` of the operators' actions that were kept for ADMIN_LOG_RETENTION_DAYS; how many."""
+    """Delete up to `count` of the commands, and of the bulk actions, kept for ADMIN_LOG_RETENTION_DAYS; how many."""
     if not settings.ENV.admin_log_retention_days:
         return 0
     before = timezone.now() - timedelta(days=settings.ENV.admin_log_retention_days)
-    return len(DELETE_OLD_ACTIONS.rows(before=before, count=count))
+    return sum(len(old.rows(before=before, count=count)) for old in (DELETE_OLD_ACTIONS, DELETE_OLD_BULK_ACTIONS))

@@ -51,6 +51,13 @@ DELETE_OLD_ACTIONS = Statement("""
     RETURNING id
 """)
 
+# As the commands, in parts.
+DELETE_OLD_BULK_ACTIONS = Statement("""
+    DELETE FROM queues_bulkaction WHERE id IN (
+        SELECT id FROM queues_bulkaction WHERE finished_at < %(before)s LIMIT %(count)s FOR UPDATE SKIP LOCKED)
+    RETURNING id
+""")
+
 # In one statement, so that what is compared is of one moment. Queues at rest are looked at only if `all`.
 COMPARE_COUNTERS = Statement("""
     SELECT q.id, q.done_seq, q.last_seq, q.last_seq - q.done_seq AS owed, ahead.rows, ahead.newest,

@@ -15,6 +15,7 @@ from django.contrib.auth.models import Group
 from django.test import Client
 
 from accounts.models import User
+from processing.webhooks import admin as webhooks_admin
 from processing.webhooks import owning
 from processing.webhooks.models import Delivery, Webhook
 from queues.operations.export import records
@@ -82,15 +83,20 @@ def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, 
     assert not any("whsec_" in one for one in text)
 
 
-def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
+def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(
+    groups: None, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delivery = Delivery.objects.get()
     asked = {"action": "resend", "_selected_action": [delivery.id]}
     assert staff("viewer").post(DELIVERIES, asked).status_code == 403
     assert Delivery.objects.get().state == "delivered"
-    answer = staff("operator").post(DELIVERIES, asked, follow=True)
+    operator = staff("operator")
+    answer = operator.post(DELIVERIES, asked, follow=True)
     assert b"1 deliveries are sent once more" in answer.content
     assert Delivery.objects.get().state == "pending"
     assert LogEntry.objects.get().change_message == "sent once more"
+    monkeypatch.setattr(webhooks_admin, "MOST_RESENT", 0)
+    assert b"select at most 0 deliveries at once" in operator.post(DELIVERIES, asked, follow=True).content
 
 
 def test_an_export_has_webhooks_and_deliveries_and_no_secret(webhook: Webhook) -> None:

@@ -10,7 +10,8 @@ from django.contrib.auth.models import Group
 from django.test import Client
 
 from accounts.models import User
-from queues.admin import alarms, dashboard
+from queues.admin import alarms, bulk_actions, bulk_steps, dashboard
+from queues.models import BulkAction
 
 QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
 GROUPS = importlib.import_module("queues.migrations.0008_groups")
@@ -20,6 +21,19 @@ GROUPS = importlib.import_module("queues.migrations.0008_groups")
 def servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The board asks no server: the threads that do keep connections, and the database could not be dropped."""
     monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "ok"))
+
+
+@pytest.fixture(autouse=True)
+def dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the confirmation waits, all is done that is due."""
+
+    def ended_soon(action: BulkAction) -> bool:
+        while bulk_steps.step():
+            pass
+        action.refresh_from_db()
+        return action.finished_at is not None
+
+    monkeypatch.setattr(bulk_actions, "ended_soon", ended_soon)
 
 
 @pytest.fixture
@@ -63,12 +77,10 @@ def ask(client: Client, path: str, action: str, *rows: Any, **more: Any) -> Any:
 
 
 def act(client: Client, path: str, action: str, *rows: Any, **more: Any) -> str:
-    """Ask, confirm and go on until it is done; the page that is seen then."""
+    """Ask, confirm, and have it done; the page that is seen then."""
     answer = ask(client, path, action, *rows, **more)
     data = {**chosen(action, *rows, **more), "reason": "ticket 4711", **more}
-    for _ in range(100):
-        token = re.search(r'name="progress" value="([^"]+)"', answer.content.decode())
-        if token is None:
-            break
-        answer = client.post(path, {**data, "progress": token[1]}, follow=True)
+    token = re.search(r'name="confirmed" value="([^"]+)"', answer.content.decode())
+    if token is not None:
+        answer = client.post(path, {**data, "confirmed": token[1]}, follow=True)
     return str(answer.content.decode())

@@ -1,7 +1,6 @@
 """Operators act only after they saw how many and whose, and said why."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from django.contrib import admin
@@ -10,10 +9,10 @@ from django.test import Client
 
 from accounts.audit import Event, SecurityEvent
 from accounts.models import User
-from queues.admin import bulk_actions
+from queues.admin import bulk_actions, bulk_steps
 from queues.admin.bulk_actions import Steering
 from queues.lifecycle import control
-from queues.models import Request, UserQueue
+from queues.models import BulkAction, Request, UserQueue
 from queues.operations import selectors
 from queues.states import Status
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen, member_of
@@ -26,24 +25,22 @@ def test_nothing_is_done_before_it_is_confirmed_with_a_reason(operator: Client, 
     queue = a_long_story(bob)
     page = ask(operator, QUEUES, "pause", queue)
     assert (page.context["total"], page.context["whose"]) == (1, [("bob-the-builder", 1, 5)])
-    again = operator.post(QUEUES, chosen("pause", queue, progress=page.context["progress"], reason="  "))
+    again = operator.post(QUEUES, chosen("pause", queue, confirmed=page.context["confirmed"], reason="  "))
     assert again.context["form"].errors == {"reason": ["This field is required."]}
-    assert operator.post(QUEUES, chosen("pause", queue, reason="x", progress="made up")).status_code == 302
+    assert operator.post(QUEUES, chosen("pause", queue, reason="x", confirmed="made up")).status_code == 302
     assert not UserQueue.objects.get().paused
     assert not LogEntry.objects.exists()
 
 
 def test_what_was_confirmed_for_one_action_does_another_nothing(operator: Client, bob: User) -> None:
     queue = a_long_story(bob)
-    token = ask(operator, QUEUES, "pause", queue).context["progress"]
-    operator.post(QUEUES, chosen("purge", queue, reason="x", progress=token))
+    token = ask(operator, QUEUES, "pause", queue).context["confirmed"]
+    operator.post(QUEUES, chosen("purge", queue, reason="x", confirmed=token))
     assert queue.requests.filter(status=Status.QUEUED).count() == 4
 
 
-def test_a_selection_of_all_is_done_in_bounded_steps(
-    operator: Client, bob: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulk_actions, "STEP", 3)
+def test_a_selection_of_all_is_done_in_groups(operator: Client, bob: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk_steps, "GROUP", 3)
     monkeypatch.setattr(bulk_actions, "USERS_NAMED", 2)
     for number in range(8):
         queue_of(User.objects.create_user(f"user-{number}"))
@@ -52,14 +49,12 @@ def test_a_selection_of_all_is_done_in_bounded_steps(
     everything = {"select_across": "1", "_selected_action": ["1"]}
     page = ask(operator, QUEUES, "pause", **everything)
     assert (page.context["total"], page.context["users"], page.context["left_out"]) == (8, 8, 6)
-    first = operator.post(QUEUES, chosen("pause", progress=page.context["progress"], reason="x", **everything))
-    assert (len(calls), first.context["state"].handled) == (3, 3)
     assert "8 paused" in act(operator, QUEUES, "pause", **everything)
-    assert sorted(calls[3:]) == sorted(UserQueue.objects.values_list("id", flat=True))
-    (told,) = {entry.object_repr for entry in LogEntry.objects.filter(object_id=None)} - {"2 user queues"}
-    assert told == "3 user queues"
+    assert calls == sorted(UserQueue.objects.values_list("id", flat=True))
+    (told,) = LogEntry.objects.filter(object_id=None)
+    assert told.object_repr == "8 user queues"
     staff = SecurityEvent.objects.filter(event=Event.STAFF_ACTION)
-    assert staff.filter(detail__contains="8 of 8, 0 refused").count() == 1
+    assert staff.filter(detail__contains="8 of 8, 0 skipped, 0 failed").count() == 1
 
 
 @pytest.mark.parametrize("narrowed", ["?status=succeeded&kind=demo.echo", "?q=user"])
@@ -83,18 +78,18 @@ def test_too_many_are_refused_before_anything_is_done(
     a_long_story(bob)
     page = ask(operator, REQUESTS, "cancel", select_across="1", _selected_action=["1"])
     assert "too much for one action" in page.content.decode()
-    assert 'name="progress"' not in page.content.decode()
+    assert 'name="confirmed"' not in page.content.decode()
 
 
 def test_what_came_after_the_confirmation_is_not_meant(operator: Client, bob: User, until: Callable[..., None]) -> None:
     queue = queue_of(bob, last_seq=2)
     request_in(queue, 1, Status.QUEUED)
     everything = {"select_across": "1", "_selected_action": ["1"]}
-    token = ask(operator, REQUESTS, "cancel", **everything).context["progress"]
+    token = ask(operator, REQUESTS, "cancel", **everything).context["confirmed"]
     before = Request.objects.get().id.int >> 80
     until(lambda: Request(queue=queue).id.int >> 80 > before + 5, "the clock moved on")
     late = request_in(queue, 2, Status.QUEUED)
-    operator.post(REQUESTS, chosen("cancel", progress=token, reason="x", **everything))
+    operator.post(REQUESTS, chosen("cancel", confirmed=token, reason="x", **everything))
     assert list(Request.objects.filter(finished_at=None)) == [late]
 
 
@@ -102,21 +97,11 @@ def test_retries_keep_to_their_pace(operator: Client, bob: User) -> None:
     queue = queue_of(bob, last_seq=5, published_seq=5, done_seq=5)
     for seq in range(1, 6):
         request_in(queue, seq, Status.FAILED)
-    page = ask(operator, QUEUES, "retry_failed", queue)
-    data = chosen("retry_failed", queue, reason="x", most="2", per="60")
-    for _ in range(3):
-        page = operator.post(
-            QUEUES,
-            {
-                **data,
-                "progress": page.context["progress"]
-                if "progress" in page.context
-                else page.context["kept"]["progress"],
-            },
-        )
+    page = act(operator, QUEUES, "retry_failed", queue, most="2", per="60")
     assert Request.objects.exclude(retry_of=None).count() == 1
-    assert page.context["wait"] == 5000
-    assert "at once" not in page.content.decode()
+    assert "1 of 5" in page
+    (action,) = BulkAction.objects.all()
+    assert 25 < (action.next_at - action.created_at).total_seconds() <= 31
 
 
 def test_limits_are_for_admins(operator: Client, groups: None, bob: User) -> None:
@@ -126,7 +111,7 @@ def test_limits_are_for_admins(operator: Client, groups: None, bob: User) -> Non
     assert UserQueue.objects.get().waiting_limit == 7
     page = ask(admin, QUEUES, "limit", queue)
     wrong = admin.post(
-        QUEUES, chosen("limit", queue, progress=page.context["progress"], reason="x", waiting_limit="-1")
+        QUEUES, chosen("limit", queue, confirmed=page.context["confirmed"], reason="x", waiting_limit="-1")
     )
     assert "waiting_limit" in wrong.context["form"].errors
     assert operator.post(QUEUES, chosen("limit", queue)).status_code == 403
@@ -162,37 +147,6 @@ def test_a_hostile_name_or_payload_is_text_when_asked_and_done(groups: None) -> 
     for page in pages:
         assert "&lt;script&gt;" in page
         assert "<script>alert" not in page
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_browser_confirms_and_goes_on_by_itself(
-    live_server: Any, browser: Any, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bulk_actions, "STEP", 2)
-    root = Client()
-    root.force_login(User.objects.create_superuser("root"))
-    queue = queue_of(User.objects.create_user("bob"), last_seq=5)
-    for seq in range(1, 6):
-        request_in(queue, seq, Status.QUEUED)
-    browser.get(f"{live_server.url}/static/operating/operating.css")
-    browser.add_cookie({"name": "sessionid", "value": root.cookies["sessionid"].value, "path": "/"})
-    browser.get_log("browser")
-    browser.get(f"{live_server.url}{REQUESTS}?status=queued")
-    browser.find_element("id", "action-toggle").click()
-    browser.find_element("css selector", "select[name=action] option[value=cancel]").click()
-    browser.find_element("css selector", "button[name=index]").click()
-
-    def shows(text: str) -> bool:
-        return text in str(browser.execute_script("return document.body.innerText"))
-
-    until(lambda: shows("5 requests of 1 user:"), "it asks")
-    browser.find_element("name", "reason").send_keys("ticket 4711")
-    browser.find_element("css selector", "input[type=submit]").click()
-    until(lambda: shows("5 cancelled, or asked to stop."), "it went on by itself")
-    assert Request.objects.filter(status="cancelled").count() == 5
-    refused = [entry["message"] for entry in browser.get_log("browser") if "Content Security" in entry["message"]]
-    assert refused == []
-    browser.delete_all_cookies()
 
 
 def test_of_nothing_nobody_has_anything() -> None:

@@ -23,12 +23,12 @@ def test_a_viewers_forged_post_does_nothing(viewer: Client, bob: User) -> None:
     assert page.status_code == 200
     assert 'name="action"' not in page.content.decode()
     token = bulk_actions.signing.dumps(
-        {"total": 1, "asked": 4e9}, salt=f"cancel queues.Request {page.wsgi_request.user.pk}"
+        {"asked": 4e9, "once": "0" * 32}, salt=f"cancel queues.Request {page.wsgi_request.user.pk}"
     )
     before = list(UserQueue.objects.values()), list(Request.objects.order_by("id").values())
     for path, actions in ((QUEUES, steered(QUEUES)), (REQUESTS, steered(REQUESTS))):
         for action in actions:
-            for more in ({}, {"progress": token, "reason": "x"}):
+            for more in ({}, {"confirmed": token, "reason": "x"}):
                 row = queue if path == QUEUES else waiting
                 assert viewer.post(path, chosen(action, row, **more)).status_code == 403, action
     assert (list(UserQueue.objects.values()), list(Request.objects.order_by("id").values())) == before
@@ -54,9 +54,9 @@ def test_the_log_tells_who_did_what_and_why(operator: Client, viewer: Client, bo
 
 def test_rights_are_asked_for_again_at_every_step(operator: Client, bob: User) -> None:
     queue = a_long_story(bob)
-    token = ask(operator, QUEUES, "pause", queue).context["progress"]
+    token = ask(operator, QUEUES, "pause", queue).context["confirmed"]
     Group.objects.get(name="operator").permissions.clear()
-    assert operator.post(QUEUES, chosen("pause", queue, progress=token, reason="x")).status_code == 403
+    assert operator.post(QUEUES, chosen("pause", queue, confirmed=token, reason="x")).status_code == 403
     assert not UserQueue.objects.get().paused
 
 

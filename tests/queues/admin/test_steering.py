@@ -26,7 +26,7 @@ def test_operators_steer_with_the_verbs_of_the_api(operator: Client, bob: User) 
     queue = a_long_story(bob)
     final, waiting = queue.requests.get(seq=1), queue.requests.get(seq=9)
     page = act(operator, REQUESTS, "cancel", final, waiting)
-    assert "1 refused: The request is succeeded already." in page
+    assert "1 skipped: The request is succeeded already." in page
     assert "1 cancelled, or asked to stop" in page
     waiting.refresh_from_db()
     assert waiting.status == "cancelled"
@@ -77,7 +77,7 @@ def test_all_that_failed_is_tried_again_in_order_at_the_tail_and_once(operator: 
         assert [(one.seq, one.payload["n"]) for one in again] == [(5, 1), (6, 2), (7, 3)]
     everything = {"select_across": "1", "_selected_action": ["1"]}
     refused = act(operator, f"{REQUESTS}?status=failed&kind=demo.echo", "retry", **everything)
-    assert "6 refused: It was tried again already." in refused
+    assert "6 skipped: It was tried again already." in refused
 
 
 def test_the_queues_page_says_what_runs_what_waits_and_who_paused_it(viewer: Client, bob: User) -> None:
@@ -146,8 +146,8 @@ def test_a_row_is_steered_from_its_own_page(operator: Client, bob: User) -> None
     page = operator.get(f"{QUEUES}{queue.id}/change/").content.decode()
     assert 'value="pause"' in page
     assert 'value="limit"' not in page
-    token = ask(operator, QUEUES, "pause", queue, back="1").context["progress"]
-    done = operator.post(QUEUES, chosen("pause", queue, back="1", progress=token, reason="x"))
+    token = ask(operator, QUEUES, "pause", queue, back="1").context["confirmed"]
+    done = operator.post(QUEUES, chosen("pause", queue, back="1", confirmed=token, reason="x"))
     assert done["Location"] == f"{QUEUES}{queue.id}/change/"
 
 
