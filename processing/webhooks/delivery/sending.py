@@ -83,5 +83,5 @@ def _retry_after(text: str) -> float:
         return float(text[:9])
     try:
         return max(0.0, (parsedate_to_datetime(text) - timezone.now()).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0

@@ -101,6 +101,16 @@ def test_one_that_wants_no_more_is_switched_off_at_once(
     assert Webhook.objects.get().disabled_reason == "The receiver answered 410: it wants no more."
 
 
+def test_an_answer_counts_whatever_its_retry_after_says(
+    user: User, hook: Hook, receiver: Receiver, deliver: Deliver
+) -> None:
+    hook(user)
+    receiver.answer("/", 503, Retry_After=f"Mon, 01 Jan 2024 00:00:00 +{10**20}")
+    cancelled(user, 1)
+    deliver(attempts)
+    assert [attempt["status"] for attempt in attempts()] == [503]
+
+
 def test_the_pause_between_attempts_doubles_up_to_an_hour_and_is_never_the_same() -> None:
     for failures, seconds in ((1, 5), (2, 10), (5, 80), (20, 3600), (10_000, 3600)):
         pauses = {backoff(failures) for _ in range(50)}
