@@ -83,6 +83,8 @@ class DutyThread:
             while self._wanted.wait(UNWANTED_SECONDS):
                 self._wanted.clear()
                 self._do()
+                if self.duty.seconds > UNWANTED_SECONDS:
+                    connection.close()  # it rests for long
                 time.sleep(self.duty.seconds)
         finally:
             connection.close()

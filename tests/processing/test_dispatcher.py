@@ -4,13 +4,16 @@ import threading
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from accounts.models import User
 from processing.broker.errors import BrokerUnavailable
 from processing.broker.pointers import Pointer, queue_name
 from processing.broker.rabbitmq import Publisher
 from processing.dispatch import dispatcher
+from processing.dispatch.beside import DutyThread
 from processing.dispatch.dispatcher import Dispatcher
+from processing.dispatch.duties import Duty
 from processing.handlers import HandlerRequest
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
@@ -128,3 +131,15 @@ def test_a_dispatcher_outlives_a_broker_that_is_away(
     hand.work()
     assert ran == [1]
     assert all_done()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_duty_that_rests_for_long_keeps_no_connection() -> None:
+    used: list[Any] = []
+
+    def job() -> None:
+        connection.ensure_connection()
+        used.append(connection.connection)
+
+    DutyThread(Duty("rare", 60.0, job)).begin()
+    until(lambda: used and used[0].closed, 5, "it holds one while it rests")
