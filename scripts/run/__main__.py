@@ -27,7 +27,7 @@ COMMANDS = {
     ),
     "pictures": (
         "scripts.run.pictures:main",
-        "takes the documentation's pictures of the live page, in Chromium, into docs/pictures/",
+        "takes the documentation's pictures of the live page and the admin, in Chromium, into docs/pictures/",
     ),
     "bench": ("scripts.run.commands:bench", "the measurements; what follows goes to them: ./run bench --help"),
     "chaos": (

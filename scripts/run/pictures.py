@@ -1,7 +1,10 @@
-"""`./run pictures`: pictures of the live page for the documentation, made from the running service, kept small."""
+"""`./run pictures`: small pictures of the live page and the admin for the documentation, from the running service."""
 
 import base64
+import os
 import secrets
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +28,11 @@ PICTURES = {  # name: width, height, dark
     "queue-light": (1360, 900, False),
     "queue-dark": (1360, 900, True),
     "queue-phone": (390, 844, False),
+}
+ADMIN = {  # of the page of that name, as of PICTURES
+    "board": (1360, 900, False),
+    "admin-queue": (1360, 900, False),
+    "admin-request": (1360, 900, False),
 }
 READY_SECONDS = 30.0
 WORK: list[dict[str, Any]] = [
@@ -56,6 +64,14 @@ def main(_: list[str]) -> int:
             try:
                 show(page, f"http://127.0.0.1:{port}/", login)
                 sizes = {name: take(page, FOLDER / f"{name}.webp", *looks) for name, looks in PICTURES.items()}
+                addresses = enter_admin(page, f"http://127.0.0.1:{port}", variables)
+                for name, looks in ADMIN.items():
+                    page.get(addresses[name])
+                    # A traceback names this machine's folders.
+                    page.execute_script(
+                        "document.querySelectorAll('#content details').forEach((d) => (d.open = false))"
+                    )
+                    sizes[name] = take(page, FOLDER / f"{name}.webp", *looks)
             finally:
                 page.quit()
     print("\n".join(f"docs/pictures/{name}.webp  {size:,} bytes" for name, size in sizes.items()))
@@ -95,6 +111,31 @@ def show(page: "WebDriver", address: str, login: dict[str, str]) -> None:
     wait_for(page, "!document.querySelector('.note')")  # what was said is over
 
 
+def enter_admin(page: "WebDriver", root: str, variables: dict[str, str]) -> dict[str, str]:
+    """Signs in as an operator; the addresses of the pages that are shown."""
+    password = secrets.token_urlsafe(12)
+    operator = {"DJANGO_SUPERUSER_USERNAME": "operator", "DJANGO_SUPERUSER_PASSWORD": password}
+    command = [
+        sys.executable,
+        str(ROOT / "manage.py"),
+        "createsuperuser",
+        "--noinput",
+        "--email",
+        "operator@example.com",
+    ]
+    subprocess.run(command, env={**os.environ, **variables, **operator}, check=True, stdout=subprocess.DEVNULL)
+    page.get(f"{root}/admin/")
+    for field, text in {"username": "operator", "password": password}.items():
+        page.find_element("name", field).send_keys(text)
+    page.find_element("css selector", "[type=submit]").click()
+    wait_for(page, "document.querySelector('#board')")
+    found = {"board": f"{root}/admin/"}
+    for name, listed in {"admin-queue": "userqueue/", "admin-request": "request/?status=failed"}.items():
+        page.get(f"{root}/admin/queues/{listed}")
+        found[name] = str(page.find_element("css selector", "#result_list tbody th a").get_attribute("href"))
+    return found
+
+
 def wait_for(page: "WebDriver", expression: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while not page.execute_script(f"return {expression}"):
@@ -110,7 +151,9 @@ def take(page: "WebDriver", path: Path, width: int, height: int, dark: bool) -> 
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     drawn = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
-    page.execute_async_script(f"document.querySelector('.new').open = innerWidth > 900; scrollTo(0, 0); {drawn}")
+    page.execute_async_script(
+        f"document.querySelectorAll('.new').forEach((form) => (form.open = innerWidth > 900)); scrollTo(0, 0); {drawn}"
+    )
     shot = page.execute_cdp_cmd("Page.captureScreenshot", {"format": "webp", "quality": 80})
     path.parent.mkdir(exist_ok=True)
     return path.write_bytes(base64.b64decode(shot["data"]))
