@@ -11,6 +11,15 @@ export interface components {
             message: string;
             type: string;
         };
+        LimitedByShown: {
+            kind: string;
+            reason: components["schemas"]["ReasonEnum"];
+            /**
+             * Format: date-time
+             * @description Of a rate: when another may begin, whosesoever.
+             */
+            until: string | null;
+        };
         Operations: {
             cancel: {
                 answer: components["schemas"]["RequestShown"];
@@ -215,9 +224,11 @@ export interface components {
             finished_per_minute: number;
             /** @description The depth at which more is refused with 429. */
             limit: number;
+            /** @description The head waits because its kind is paused, or as many as may run or begin. */
+            limited_by: components["schemas"]["LimitedByShown"] | null;
             /**
              * Format: date-time
-             * @description When what waits longest was created.
+             * @description Since when the next that waits could begin: created then, or its `not_before`.
              */
             oldest_waiting_at: string | null;
             paused: boolean;
@@ -237,6 +248,13 @@ export interface components {
          * @enum {string}
          */
         QueueShownStateEnum: "idle" | "ready" | "draining" | "waiting" | "blocked";
+        /**
+         * @description * `paused` - paused
+         *     * `max_concurrency` - max_concurrency
+         *     * `rate` - rate
+         * @enum {string}
+         */
+        ReasonEnum: "paused" | "max_concurrency" | "rate";
         RequestShown: {
             /** @description The one that runs, or ran last; 0 before the first. */
             attempt: number;
