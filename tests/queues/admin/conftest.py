@@ -15,6 +15,7 @@ from queues.models import BulkAction
 
 QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
 GROUPS = importlib.import_module("queues.migrations.0008_groups")
+RIGHTS_ON_KINDS = importlib.import_module("queues.migrations.0018_kind_rights")
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +39,9 @@ def dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def groups(db: None) -> None:
-    """As the migration makes them; a test that empties the database takes them away."""
+    """As the migrations make them; a test that empties the database takes them away."""
     GROUPS.make_groups(apps, None)
+    RIGHTS_ON_KINDS.give_rights(apps, None)
 
 
 def member_of(group: str) -> Client:

@@ -23,7 +23,7 @@ KINDS = "/admin/queues/kindlimit/"
 
 
 @pytest.fixture(autouse=True)
-def _declared(db: None) -> None:
+def _declared(groups: None) -> None:
     deployment.declare()
 
 
