@@ -18,7 +18,7 @@ from processing.handlers import HandlerRequest
 from project.telemetry.logs import at_work
 from queues import event_log
 from queues.exceptions import NotPossible
-from queues.lifecycle import control
+from queues.lifecycle import control, locking
 from queues.lifecycle.recovery import recover
 from queues.models import UserQueue
 from tests.processing.conftest import Script
@@ -133,7 +133,7 @@ def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.Mon
     verbs = [partial(control.resume, queue.id), partial(control.purge, queue.id)]
     verbs += [partial(control.republish, queue.id), partial(control.cancel, request.id)]
     with monkeypatch.context() as patched:
-        patched.setattr(UserQueue, "save", away)
+        patched.setattr(locking.WRITE_LOCKED, "rows", away)
         for verb in verbs:
             with pytest.raises(OperationalError):
                 verb()
