@@ -41,6 +41,7 @@ class Cluster(Redis):
         super().prepare()
         with (self.folder / "redis.conf").open("a") as configuration:
             configuration.write("cluster-enabled yes\ncluster-require-full-coverage no\n")
+            configuration.write(f"cluster-port {free_port()}\n")  # by default a port that outgoing connections may have
 
 
 @pytest.fixture(scope="module")
