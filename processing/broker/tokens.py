@@ -8,6 +8,8 @@ newest in PostgreSQL. Every process learns it within a second.
 """
 
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import dramatiq
@@ -32,6 +34,7 @@ TOKEN_PROPERTIES: dict[str, Any] = {"delivery_mode": 2 if settings.ENV.persisten
 # The first one is older than this rule: as Dramatiq declares its queues.
 ARGUMENTS = {**CLASSIC, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": xq_name(TOKEN_QUEUE)}
 CONNECT_SECONDS, HEARTBEAT_SECONDS = 3.0, 5
+MAY_TAKE_SECONDS = 0.05  # between two looks whether tokens may be taken again
 TRIES = 3
 
 _generation = 0
@@ -47,6 +50,7 @@ class TokenBroker(RabbitmqBroker):
 
     def __init__(self) -> None:
         super().__init__(middleware=[])
+        self.may_take: Callable[[], bool] = lambda: True
         self.parameters = parameters(settings.ENV.rabbitmq_url, CONNECT_SECONDS, HEARTBEAT_SECONDS)
 
     def declare_queue(self, queue_name: str, *, ensure: bool = False) -> None:
@@ -65,27 +69,52 @@ class TokenBroker(RabbitmqBroker):
                 publisher.close()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
-        """The messages of the tokens' queue; of one that is so no more, none."""
-        if queue_name != token_queue():
-            return Nothing(timeout)
-        return super().consume(queue_name, prefetch, timeout)
+        """The tokens of that queue, as long as this process may take them and tokens go there."""
+        return Tokens(
+            lambda: RabbitmqBroker.consume(self, queue_name, prefetch, timeout),
+            lambda: queue_name == token_queue() and self.may_take(),
+        )
 
 
-class Nothing(Consumer):
-    """Consumes a queue that is not used any more."""
+class Tokens(Consumer):
+    """Messages of a consumer that is opened while this process may take them, and closed while it may not.
 
-    def __init__(self, timeout: int) -> None:
-        self.timeout = timeout / 1000
+    Closed, RabbitMQ gives others at once what was not acked: a process without PostgreSQL keeps nobody waiting.
+    """
+
+    def __init__(self, open_consumer: Callable[[], Consumer], may_take: Callable[[], bool]) -> None:
+        self.open_consumer, self.may_take = open_consumer, may_take
+        self._consumer: Consumer | None = open_consumer() if may_take() else None
+        self._taken: set[int] = set()  # from the consumer that is open; of an earlier one nothing can be acked
 
     def __next__(self) -> MessageProxy | None:
-        time.sleep(self.timeout)
-        return None
+        if not self.may_take():
+            self.close()
+            time.sleep(MAY_TAKE_SECONDS)
+            return None
+        if self._consumer is None:
+            self._consumer = self.open_consumer()
+        message: MessageProxy | None = next(self._consumer)
+        if message is not None:
+            self._taken.add(id(message))
+        return message
 
     def ack(self, message: MessageProxy) -> None:
-        """It came from an earlier connection, and goes with it."""
+        """Over. What cannot be acked comes again, and finds nothing to do."""
+        consumer = self._consumer
+        if consumer is not None and id(message) in self._taken:
+            self._taken.discard(id(message))
+            with suppress(ConnectionClosed):
+                consumer.ack(message)
 
-    def nack(self, message: MessageProxy) -> None:
-        """As `ack`."""
+    nack = ack
+
+    def close(self) -> None:
+        """Raises dramatiq's ConnectionClosed."""
+        consumer, self._consumer = self._consumer, None
+        self._taken.clear()
+        if consumer is not None:
+            consumer.close()
 
 
 broker = TokenBroker()
@@ -112,8 +141,9 @@ def token(*queue_ids: int) -> bytes:
     return message.encode()
 
 
-def consumers(threads: int) -> Worker:
-    """Dramatiq's worker: so many threads that take tokens, once it is started."""
+def consumers(threads: int, may_take: Callable[[], bool]) -> Worker:
+    """Dramatiq's worker: so many threads that take tokens, once it is started, and while it may."""
+    broker.may_take = may_take
     return Worker(broker, worker_threads=threads, worker_timeout=200)
 
 

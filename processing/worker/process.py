@@ -34,7 +34,7 @@ def run(threads: int, stop: threading.Event) -> None:
         drain.isolation = Isolation(drain.watch)
     begin_at_zero()
     metrics.THREADS.set(threads)
-    worker = consumers(threads)
+    worker = consumers(threads, lambda: drain.watch.takes_turns)
     gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again
     worker.start()
     log.info("working", actor=actors.drain.actor_name, threads=threads, holder=drain.watch.holder)
