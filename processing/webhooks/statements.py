@@ -84,10 +84,12 @@ RECORD = Statement("""
 # A webhook whose lease is given back: due again at once, after `delay`, or when there is something; or switched off.
 RELEASE = Statement("""
     WITH next AS MATERIALIZED (
-        SELECT v.*, v.failed AND coalesce(w.failing_since, clock_timestamp())
-                    <= clock_timestamp() - make_interval(secs => %(give_up)s) AS lost
+        SELECT v.id, v.succeeded, v.delay, v.error, v.failed AND w.url = v.url AS failed,
+               v.gone AND w.url = v.url AS gone, CASE WHEN w.url = v.url THEN v.slow ELSE w.slow END AS slow,
+               v.failed AND w.url = v.url AND coalesce(w.failing_since, clock_timestamp())
+                   <= clock_timestamp() - make_interval(secs => %(give_up)s) AS lost
         FROM json_to_recordset(%(released)s::json) AS v (
-            id uuid, failed boolean, succeeded boolean, slow boolean, delay float8, error text, gone boolean)
+            id uuid, url text, failed boolean, succeeded boolean, slow boolean, delay float8, error text, gone boolean)
         JOIN webhooks_webhook w ON w.id = v.id
     )
     UPDATE webhooks_webhook w SET

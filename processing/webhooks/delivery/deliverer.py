@@ -50,6 +50,7 @@ class Turn:
 
     webhook: UUID
     queue: int
+    url: str
     lease: int
     slow: bool
     failures: int
@@ -159,7 +160,7 @@ class Deliverer:
         if not chosen:
             return
         leased = LEASE.rows(ids=chosen, seconds=self.lease_seconds)
-        turns = {row.id: Turn(row.id, row.queue_id, row.lease, row.slow, row.failures) for row in leased}
+        turns = {row.id: Turn(row.id, row.queue_id, row.url, row.lease, row.slow, row.failures) for row in leased}
         if not turns:
             return
         by_id = {row.id: row for row in leased}
@@ -169,7 +170,7 @@ class Deliverer:
             turn, webhook = turns[row.webhook_id], by_id[row.webhook_id]
             if row.id in written:
                 secrets = (webhook.secret, webhook.old_secret)
-                turn.messages.append(Message(row.id, row.uid, webhook.url, secrets, written[row.id]))
+                turn.messages.append(Message(row.id, row.uid, turn.url, secrets, written[row.id]))
             else:
                 turn.dropped.append(row.id)
         for turn in turns.values():
@@ -275,6 +276,7 @@ def _released(turn: Turn) -> dict[str, Any]:
     succeeded = any(answer.delivered for _, answer in turn.answers)
     return {
         "id": turn.webhook,
+        "url": turn.url,
         "failed": failed,
         "succeeded": succeeded,
         "slow": turn.slow if last is None else failed or last.seconds > SLOW_SECONDS,

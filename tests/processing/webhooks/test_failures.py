@@ -22,7 +22,7 @@ from scripts.place import ROOT
 from scripts.servers.process import launch
 from tests.processing.crew import new_user
 from tests.processing.webhooks.messages import Deliver, Hook, attempts, cancelled, pending
-from tests.processing.webhooks.receiver import Receiver
+from tests.processing.webhooks.receiver import Got, Receiver
 
 
 def test_failures_are_tried_again_under_the_same_id_and_nothing_overtakes(
@@ -99,6 +99,28 @@ def test_one_that_wants_no_more_is_switched_off_at_once(
     cancelled(user, 1)
     deliver(lambda: not Webhook.objects.get(id=webhook.id).enabled)
     assert Webhook.objects.get().disabled_reason == "The receiver answered 410: it wants no more."
+
+
+def test_what_an_old_address_answers_says_nothing_of_the_new_one(
+    user: User, hook: Hook, receiver: Receiver, deliver: Deliver
+) -> None:
+    webhook = hook(user, "/old")
+    moved = threading.Event()
+
+    def gone(_: Got) -> tuple[int, bytes, dict[str, str]]:
+        moved.wait(20)
+        return 410, b"", {}
+
+    receiver.answers["/old"] = gone
+    cancelled(user, 1)
+    deliver(lambda: receiver.to("/old"))
+    owning.change(webhook, url=receiver.at("/new"))
+    moved.set()
+    deliver(lambda: not pending(webhook))
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.failures, webhook.last_error, webhook.slow) == (True, 0, "", False)
+    assert len(receiver.to("/new")) == 1
+    assert [attempt["status"] for attempt in attempts()] == [410, 204]
 
 
 def test_an_answer_counts_whatever_its_retry_after_says(
