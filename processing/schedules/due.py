@@ -14,7 +14,7 @@ from django.db.models import TextField
 from django.db.models.functions import Cast, Now
 
 from processing.schedules.models import Missed, Schedule
-from project.rest.problems import Problem
+from project.rest.problems import Problem, ServiceUnavailable
 from queues import permissions
 from queues.enqueue.accept import accept
 from queues.exceptions import QueueFull, SessionOver
@@ -31,6 +31,7 @@ BUSY_SECONDS, FULL_SECONDS = 5.0, 30.0  # until it is tried again
 BROKEN_SECONDS = 300.0
 FRESH = timedelta(seconds=60)  # a due time that is older counts as missed
 MOST_MISSED = 100
+HELD = "Another transaction holds the queue."
 
 log = structlog.get_logger()
 
@@ -61,7 +62,7 @@ def submit_next() -> bool:
     except OperationalError as failure:
         if not left_out(failure):
             raise  # PostgreSQL is away; all of it is as before
-        _try_again(schedule, BUSY_SECONDS, "Another transaction holds the queue.")
+        _try_again(schedule, BUSY_SECONDS, HELD)
     except QueueFull as full:
         _try_again(schedule, FULL_SECONDS, str(full))
     except (Problem, SessionOver) as refused:
@@ -122,10 +123,17 @@ def _why(refused: Problem | SessionOver) -> str:
 
 
 def run_now(schedule: Schedule) -> Accepted:
-    """Submit its request now, beside its due times. Raises what accepting raises, Invalid and Forbidden."""
+    """Submit its request now, beside its due times. Raises what accepting raises, Invalid and Forbidden, and
+    ServiceUnavailable: another transaction holds the queue.
+    """
     with_text = Schedule.objects.defer("payload").annotate(payload_text=Cast("payload", TextField()))
     found: Any = with_text.get(id=schedule.id)
-    with transaction.atomic():
-        accepted = _accept(found)
-        Schedule.objects.filter(id=schedule.id).update(last_request_id=accepted.submission.id, last_error="")
+    try:
+        with transaction.atomic():
+            accepted = _accept(found)
+            Schedule.objects.filter(id=schedule.id).update(last_request_id=accepted.submission.id, last_error="")
+    except OperationalError as failure:
+        if not left_out(failure):
+            raise
+        raise ServiceUnavailable(HELD) from None
     return accepted

@@ -7,7 +7,7 @@ from typing import Any
 
 import uuid_utils.compat
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Count, Min, Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -83,8 +83,14 @@ class Schedule(models.Model):
 
     def resume(self) -> bool:
         """Have it due again from now on: what it was paused for is not missed. Whether it was paused."""
-        first = self.timing.first(timezone.now())
-        return bool(self._mine().filter(enabled=False).update(enabled=True, next_at=first, look_at=first))
+        with transaction.atomic():  # its times are those of now, not those that were read before
+            paused: Schedule | None = self._mine().select_for_update(no_key=True).filter(enabled=False).first()
+            if paused is None:
+                return False
+            paused.enabled = True
+            paused.begin(timezone.now())
+            paused.save(update_fields=["enabled", "next_at", "look_at"])
+        return True
 
     def upcoming(self, count: int = 3) -> list[datetime]:
         """The due times that are next."""

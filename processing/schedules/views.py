@@ -45,7 +45,7 @@ class SchedulesView(StrictView):
 
 
 class ScheduleView(StrictView):
-    problems = {"patch": (403,)}
+    problems = {"patch": (403, 429)}
 
     @extend_schema(operation_id="schedule", responses={200: ScheduleShown})
     def get(self, request: APIRequest, schedule_id: str) -> HttpResponse:
@@ -59,6 +59,7 @@ class ScheduleView(StrictView):
         fields = self.body(request, ScheduleChange)
         payload = payload_of(request) if "payload" in fields else None
         fields.pop("payload", None)
+        rate_limit.take(request, rate_limit.SUBMIT.claim(str(owner(request).id)))
         try:
             writing.change(owner(request).id, found.id, payload, fields)
         except Schedule.DoesNotExist:

@@ -16,6 +16,7 @@ from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.duties import Duty
 from processing.schedules import due, writing
 from processing.schedules.models import Schedule
+from project.rest.problems import ServiceUnavailable
 from queues import kinds
 from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
@@ -150,6 +151,8 @@ def test_a_locked_queue_holds_up_nobody_elses_schedules() -> None:
         assert time.monotonic() - began < 3
         assert submitted(other) == 2
         assert fresh(one).last_error == "Another transaction holds the queue. It is tried again."
+        with pytest.raises(ServiceUnavailable, match="Another transaction holds the queue"):
+            due.run_now(one)
     Schedule.objects.filter(id=one.id).update(look_at=timezone.now())
     assert all_due() == 1
     assert submitted(stuck) == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 
@@ -131,6 +132,23 @@ def test_it_is_paused_resumed_and_run_now() -> None:
     full = ada.post(f"{path}/run-now")
     assert (full.status, full.json["type"]) == (429, "/problems/queue-full")
     assert Request.objects.count() == 1
+
+
+def test_resumed_by_one_who_read_it_before_a_change_it_is_due_by_the_change() -> None:
+    ada = Caller()
+    path = f"schedules/{add(ada, enabled=False)['id']}"
+    before = Schedule.objects.get()
+    ada.send("PATCH", path, {"cron": "0 12 * * *", "time_zone": "UTC"})
+    assert before.resume()
+    assert [at[11:] for at in ada.get(path).json["next_at"]] == ["12:00:00Z"] * 3
+
+
+def test_made_changed_and_run_they_count_as_submissions() -> None:
+    ada = Caller()
+    path = f"schedules/{add(ada)['id']}"
+    answers = [ada.send("PATCH", path, {"missed": "all"}), ada.post(f"{path}/run-now")]
+    quota = settings.ENV.submissions_per_minute
+    assert [one.headers["RateLimit"].split(";")[1] for one in answers] == [f"r={quota - 2}", f"r={quota - 3}"]
 
 
 def test_a_kind_that_its_owner_may_not_ask_for_is_refused() -> None:
