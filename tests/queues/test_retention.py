@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
@@ -13,6 +13,8 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts import retention
+from accounts.models import User
+from queues.bulk_action import BulkAction
 from queues.models import Attempt, OperatorAction, Request, UserQueue
 from queues.operations import retention as pruning
 from queues.operations.retention import RETENTION_PAGE, Sweep
@@ -121,6 +123,11 @@ def test_a_request_that_is_locked_stays_and_the_others_go(what: str) -> None:
     assert Request.objects.get().retry_of_id is None
 
 
+def bulk_action(user: User, **when: Any) -> BulkAction:
+    none: dict[str, Any] = {"given": {}, "skipped": {}, "failed": {}, "targets": [], "later": []}
+    return BulkAction.objects.create(user=user, confirmation=uuid4(), name="retry", total=0, **none, **when)
+
+
 def test_what_operators_did_and_the_staffs_sessions_go_in_time() -> None:
     user = new_user()
     for days in (1, 100, 200):
@@ -132,6 +139,12 @@ def test_what_operators_did_and_the_staffs_sessions_go_in_time() -> None:
         )  # fmt: skip
         LogEntry.objects.filter(id=entry.id).update(action_time=at)
         StaffSession.objects.create(session_key=str(days), session_data="", expire_date=at + timedelta(days=50))
-    assert [pruning.prune_actions(1) for _ in range(3)] == [1, 1, 0]
+        bulk_action(user, finished_at=at)
+    under_way = bulk_action(user, created_at=LONG_AGO)
+    assert [pruning.prune_actions(1) for _ in range(3)] == [2, 2, 0]
     assert [retention.prune(10), retention.prune(10)] == [4, 0]
     assert OperatorAction.objects.count() == LogEntry.objects.count() == StaffSession.objects.count() == 1
+    assert set(BulkAction.objects.values_list("id", "finished_at")) == {
+        (under_way.id, None),
+        (under_way.id - 3, NOW - timedelta(days=1)),
+    }
