@@ -75,6 +75,9 @@ class Environment(BaseSettings):
     kind_share: float = Field(
         0.75, gt=0, le=1, description="Part of a worker's threads that one kind with a time limit above 10 s may hold."
     )
+    worker_threads_max: int = Field(
+        16, ge=1, description="Threads a worker process grows to while slow handlers hold its own; 1: it never does."
+    )
     kind_wait_seconds: float = Field(
         900, gt=0, description="Who waits longer for a kind's limit or pause is an alert, and on the board."
     )

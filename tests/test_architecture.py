@@ -53,6 +53,7 @@ def test_only_one_module_speaks_to_redis() -> None:
 def test_dramatiq_is_known_at_the_doorway_only() -> None:
     assert who_imports("dramatiq", *APPS) == {
         "processing/actors.py",
+        "processing/broker/threads.py",
         "processing/broker/tokens.py",
         "processing/worker/attempt.py",  # to interrupt a handler: the same call as its own time limits ..
         "processing/testing/limit.py",  # .. and in a test

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterable
 
+from django.db import connections
+
 from processing.broker.fetcher import Fetcher
 from processing.worker.isolation import Isolation
 from processing.worker.shares import Shares
@@ -31,3 +33,10 @@ def fetcher() -> Fetcher:
         _thread.fetcher = Fetcher()
     mine: Fetcher = _thread.fetcher
     return mine
+
+
+def release() -> None:
+    """This thread takes no token any more: close its connections."""
+    connections.close_all()
+    if hasattr(_thread, "fetcher"):
+        _thread.fetcher.close()

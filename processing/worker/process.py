@@ -10,8 +10,8 @@ import structlog
 from django.conf import settings
 
 from processing import actors, metrics
+from processing.broker.threads import LOOK_SECONDS, Threads
 from processing.broker.token_sender import pass_on_later
-from processing.broker.tokens import consumers
 from processing.worker import drain
 from processing.worker.heartbeat import Beat
 from processing.worker.isolation import LAST_WORDS_SECONDS, Isolation
@@ -29,22 +29,34 @@ def run(threads: int, stop: threading.Event) -> None:
     watched.listen()
     shared = os.environ.get(VARIABLE)
     drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
-    drain.shares.set_threads(threads)
     if threads > 1:
         drain.isolation = Isolation(drain.watch)
     begin_at_zero()
-    metrics.THREADS.set(threads)
-    worker = consumers(threads, lambda: drain.watch.takes_turns)
+    worker = Threads(
+        threads,
+        settings.ENV.worker_threads_max if threads > 1 else 1,  # with one thread nothing runs beside what may crash
+        may_take=lambda: drain.watch.takes_turns,
+        crowded=drain.shares.crowded,
+        resized=resized,
+        release=drain.release,
+    )
     gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again
     worker.start()
     log.info("working", actor=actors.drain.actor_name, threads=threads, holder=drain.watch.holder)
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):
+        worker.fit()
     log.info("stopping", grace_seconds=settings.ENV.stop_grace_seconds)
     if drain.watch.stop(settings.ENV.stop_grace_seconds):
         worker.stop(timeout=2000)
         tracing.flush()
     log.info("stopped")
     os._exit(0)  # at once: a handler that outlived its grace must not go on beside the next worker of its queue
+
+
+def resized(threads: int) -> None:
+    """So many there are from now on."""
+    drain.shares.set_threads(threads)
+    metrics.THREADS.set(threads)
 
 
 def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from collections import Counter
 
 from django.conf import settings
@@ -10,6 +11,7 @@ from processing import metrics
 from queues.kinds import Kind
 
 SLOW_SECONDS = 10.0  # a kind whose time limit is at most this may have every thread
+LONG_SECONDS = 1.0  # a handler that runs for so long holds its thread
 SHORTEST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds until a queue that found no place asks again
 
 
@@ -19,20 +21,23 @@ class Shares:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
+        self._began: dict[int, float] = {}  # when, by thread, the handler did that it is in
         self._put_off = 0  # since a place was free
         self.most = 0  # threads that one kind may hold; 0: all
 
     def set_threads(self, threads: int) -> None:
         """Share out so many threads: KIND_SHARE of them to a kind, at least one."""
-        self.most = max(1, int(threads * settings.ENV.kind_share))
+        self.most = share_of(threads)
 
     def enter(self, kind: Kind) -> float | None:
         """Take a place. None: it was free, and `leave` gives it back; else the seconds after which to ask again."""
         if kind.time_limit <= SLOW_SECONDS or not self.most:
+            self._began[threading.get_ident()] = time.monotonic()
             return None
         with self._lock:
             if self._running[kind.name] < self.most:
                 self._running[kind.name] += 1
+                self._began[threading.get_ident()] = time.monotonic()
                 return None
             self._put_off += 1
             delay = min(LONGEST_DELAY, SHORTEST_DELAY + self._put_off / 100)
@@ -40,9 +45,20 @@ class Shares:
         return delay * random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
 
     def leave(self, kind: Kind) -> None:
-        """The handler is over."""
+        """The handler is over. Called by the thread that entered."""
+        self._began.pop(threading.get_ident(), None)
         if kind.time_limit <= SLOW_SECONDS or not self.most:
             return
         with self._lock:
             self._running[kind.name] -= 1
             self._put_off = 0
+
+    def crowded(self, threads: int) -> bool:
+        """Whether handlers that take long hold as many threads as one kind may have of so many."""
+        long_ago = time.monotonic() - LONG_SECONDS
+        return sum(began < long_ago for began in tuple(self._began.values())) >= share_of(threads)
+
+
+def share_of(threads: int) -> int:
+    """How many of them one kind may hold."""
+    return max(1, int(threads * settings.ENV.kind_share))

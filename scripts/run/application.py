@@ -76,7 +76,7 @@ def extras(webhooks_port: int) -> list[Service]:
 def environment(servers: Servers, size: Size = PRODUCTION) -> dict[str, str]:
     """The variables that every process of the project gets: the caller's, and what development needs beside them."""
     development = {"DEBUG": "1", "SECRET_KEY": secret("secret_key")}
-    threads = {"API_THREADS": str(size.api_threads)}
+    threads = {"API_THREADS": str(size.api_threads), "WORKER_THREADS_MAX": str(size.worker_threads)}
     ours = {"DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONUNBUFFERED": "1"}
     return {**development, **threads, **os.environ, **servers.environment(), **ours}
 

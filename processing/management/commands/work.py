@@ -51,9 +51,7 @@ class Command(BaseCommand):
 
     def run_child(self, threads: int) -> None:
         stop = threading.Event()
-        # Dramatiq reads these when it is imported: no token waits behind a busy thread, a lost broker is soon
-        # found again.
-        os.environ["dramatiq_queue_prefetch"] = str(threads)
+        # Dramatiq reads this when it is imported: a lost broker is soon found again.
         os.environ.setdefault("dramatiq_restart_delay", "1000")
         from processing.worker.process import run, stop_on_signals
 
