@@ -139,7 +139,7 @@ class Watch:
                 log.warning("a run could not give its queues back", of=str(turn), error=str(error).strip())
         self._ended.set()
         self._busy.set()
-        if self._thread:
+        if self._thread and not unfinished:  # what was given back may run elsewhere soon: no time to lose
             self._thread.join(timeout=5)
         return not unfinished
 

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy the machine is
 LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so long
 ABANDON_SECONDS = 0.5  # the process is to end: who records just now has so long to come to an end with it
+GONE_SECONDS = 1.0  # the process has ended after that, and with it the handlers that run beside whoever goes on
 UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
 
 
@@ -44,7 +45,8 @@ class WatchedRun:
         self.fetcher = fetcher
         self.next_queues = next_queues
         self.turns: dict[int, Turn] = {}
-        self.running: Attempt | None = None
+        self._running: Attempt | None = None
+        self._abandoned = False
         self.lock = threading.RLock()
         self.current: Turn | None = None
         self.turn_began = 0.0  # of the turn that the run's thread is in
@@ -53,6 +55,19 @@ class WatchedRun:
 
     def __str__(self) -> str:
         return f"a run of {len(self.turns)} turns"
+
+    @property
+    def running(self) -> Attempt | None:
+        """The attempt that the run's thread is in."""
+        return self._running
+
+    @running.setter
+    def running(self, attempt: Attempt | None) -> None:
+        """Raises FencedOut: the process ends and its queues are others' by now, so nothing begins."""
+        with self.lock:
+            if attempt is not None and self._abandoned:
+                raise FencedOut
+            self._running = attempt
 
     def check(self) -> None:
         """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit."""
@@ -177,15 +192,15 @@ class WatchedRun:
         """Called by the watch. The turn itself finds out when it records."""
 
     def abandon(self) -> None:
-        """The process ends before the handler does: give the queues back at once, with no attempt counted."""
+        """The process ends before the handler does: give the queues back, with no attempt counted."""
         if not self.lock.acquire(timeout=ABANDON_SECONDS):
             log.warning("a run waits for PostgreSQL; the dispatcher will find its queues", queues=list(self.turns))
             return
         try:
             if self.running is not None:
                 keep_beginning(self.running.work.id, self.running.started_at)
-            self.current = None
-            self._leave_all(QueueState.WAITING, 0)
+            self.current, self._abandoned = None, True
+            self._leave_all(QueueState.WAITING, GONE_SECONDS)
         finally:
             self.lock.release()
 
@@ -211,10 +226,10 @@ class WatchedRun:
         """Let others have all queues. No attempt is counted."""
         with self.lock:
             turns = [turn for turn in tuple(self.turns.values()) if turn is not self.current]
-            wanted = [(turn, turn.leaving(then, delay)) for turn in turns]
+            wanted = [(turn, turn.leaving(then, delay)) for turn in turns if not turn.is_over]
             with suppress(DatabaseError):
                 self._drop_all(wanted, recorder.record([one for _, one in wanted], 0))
-        token_sender.pass_on([turn.lease.queue_id for turn, _ in wanted if turn.wants_token])
+        token_sender.pass_on([turn.lease.queue_id for turn in turns if turn.wants_token])
 
     def _drop_all(self, wanted: Sequence[tuple[Turn, Wanted]], refused: Refused) -> None:
         if refused.fenced_out:
