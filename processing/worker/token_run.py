@@ -34,7 +34,7 @@ from queues.states import QueueState
 log = structlog.get_logger()
 
 WAIT_SECONDS = 0.05  # for RabbitMQ, before those that wait for it are checked again
-BROKER_AWAY_SECONDS = 0.5  # what lost RabbitMQ is tried again after so long
+AWAY_SECONDS = 0.5  # what lost RabbitMQ or PostgreSQL is tried again after so long
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,13 @@ class TokenRun(WatchedRun):
             log.warning("a run lost RabbitMQ", error=str(error))
             self.fetcher.close()
             self.current = None  # it is between two requests: what is over of it is recorded, too
-            self._leave_all(QueueState.WAITING, BROKER_AWAY_SECONDS)
+            self._leave_all(QueueState.WAITING, AWAY_SECONDS)
         except DatabaseError as error:
             log.warning("a run lost PostgreSQL", error=str(error).strip())
             self.fetcher.close()
             connection.close()
+            self.current = None
+            self._leave_all(QueueState.WAITING, AWAY_SECONDS)  # if it is back: what is over is recorded, too
         except BaseException:
             self.fetcher.close()  # it may still read these queues, and the next run's are others
             self._leave_all(QueueState.READY)

@@ -6,7 +6,8 @@ PostgreSQL decides all of it: with Redis or RabbitMQ gone nothing here changes.
 import random
 import time
 
-from django.db import OperationalError
+import structlog
+from django.db import InterfaceError, OperationalError, connection
 
 from queues.exceptions import FencedOut
 from queues.limits.models import HELD_UNTIL
@@ -23,6 +24,8 @@ from queues.sql.permits import (
     WAKE_FORGOTTEN,
 )
 from queues.sql.statement import left_out
+
+log = structlog.get_logger()
 
 HELD_SECONDS = 1000 * 366 * 86400.0  # how long a queue waits whose head is held back: until it is called
 TRIES, AGAIN_SECONDS = 50, 0.002
@@ -42,10 +45,12 @@ def take(queue_id: int, fence: int, seq: int, kind: str) -> float | None:
     for _ in range(TRIES):
         try:
             row = TAKE.row(queue=queue_id, fence=fence, seq=seq, kind=kind)
-        except OperationalError as error:
-            if left_out(error):
-                return BUSY_SECONDS
-            raise
+        except (OperationalError, InterfaceError) as error:
+            if not left_out(error):
+                # Its queue waits, which is recorded with what is over: once PostgreSQL is there. A permit ends with it.
+                log.warning("a permit could not be asked for", queue=queue_id, error=str(error).strip())
+                connection.close()
+            return BUSY_SECONDS
         assert row is not None  # noqa: S101  (it has no FROM)
         if not row.leased:
             raise FencedOut

@@ -7,9 +7,10 @@ import pytest
 from dramatiq import Consumer, MessageProxy
 from dramatiq.errors import ConnectionClosed
 
+from processing import actors
 from processing.broker import tokens
 from processing.broker.tokens import TOKEN_QUEUE, Tokens, consumers
-from tests.processing.crew import Wire, until
+from tests.processing.crew import Hand, Wire, new_user, queue_of, statuses_of, submit, until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -104,3 +105,13 @@ def test_a_worker_takes_tokens_only_while_it_may(may_take: threading.Event, wire
         until(lambda: wire.tokens() == 0)
     finally:
         worker.stop(timeout=2000)
+
+
+@pytest.mark.usefixtures("fine")
+def test_a_token_that_names_no_queue_costs_those_that_it_names_nothing(hand: Hand) -> None:
+    """Nobody but a hand in RabbitMQ sends one."""
+    user = new_user()
+    submit(user, "fine")
+    hand.dispatch()
+    actors.drain.fn("x", 2**70, None, True, queue_of(user).id)
+    assert statuses_of(user) == ["succeeded"]

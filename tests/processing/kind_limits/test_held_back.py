@@ -5,20 +5,24 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.conf import settings
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from processing.handlers import HandlerRequest
 from queues.exceptions import NoSuch, NotPossible
 from queues.kinds import Rate
-from queues.lifecycle import control
+from queues.lifecycle import control, permits
 from queues.lifecycle.permits import HELD_SECONDS, take
 from queues.limits import deployment
 from queues.models import KindLimit, Permit, UserQueue
+from queues.sql.permits import TAKE
 from queues.states import QueueState
+from tests.processing.conftest import Script
 from tests.processing.crew import (
     Crew,
     Hand,
@@ -233,3 +237,29 @@ def test_what_users_and_operators_do_at_once_deadlocks_with_nobody(hand: Hand, c
     for user in users:
         assert {request.status for request in requests_of(user)} <= {"succeeded", "cancelled"}
         assert {request.attempt for request in requests_of(user)} <= {0, 1}
+
+
+def test_a_permit_that_cannot_be_asked_for_has_nothing_run_again_that_is_over(
+    hand: Hand, counted: Counted, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL goes away between two requests: what the first one did waits for it in the worker."""
+    ran: list[int] = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.sequence)
+
+    def lost(**values: Any) -> Any:
+        monkeypatch.setattr(permits, "TAKE", TAKE)
+        connection.close()
+        raise OperationalError("the connection was lost")
+
+    monkeypatch.setattr(permits, "TAKE", SimpleNamespace(row=lost))
+    monkeypatch.setattr(settings.ENV, "record_after_ms", 10_000)
+    user = new_user()
+    counted.go_on.set()
+    submit(user, "note", "note", "note")  # the first is claimed alone
+    submit(user, 1, kind=TWO)
+    hand.settle()
+    assert ran == [1, 2, 3]
+    assert [request.attempt for request in requests_of(user)] == [1] * 4
