@@ -64,7 +64,7 @@ class InLine:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until its turn at the queue's present pace; None when unknown."""
-        ahead, each = self.position, self.queue.seconds_each
+        ahead, each = self.position, self.queue.avg_service_seconds
         return None if ahead is None or each is None or self.queue.stands else round(ahead * float(each), 3)
 
     @property

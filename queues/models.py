@@ -39,14 +39,14 @@ class UserQueue(models.Model):
     paused = models.BooleanField(default=False, db_default=False)
     paused_at = models.DateTimeField(null=True, blank=True)
     paused_by = models.CharField(max_length=500, blank=True, default="", db_default="", help_text="Who, and why.")
-    held = models.BooleanField(
+    operator_paused = models.BooleanField(
         default=False, db_default=False, help_text="Paused by an operator: its owner cannot resume it."
     )
 
     fence = models.BigIntegerField(
         default=0, db_default=0, help_text="Grows with every lease; only its holder records."
     )
-    holder = models.BigIntegerField(
+    worker_id = models.BigIntegerField(
         null=True, blank=True, help_text="The worker process that has, or last had, the lease."
     )
     lease_until = models.DateTimeField(null=True, blank=True, help_text="Counts while draining; the database's clock.")
@@ -54,7 +54,9 @@ class UserQueue(models.Model):
         default=0, db_default=0, help_text="While draining: so many from the head may be running."
     )
     claimed_at = models.DateTimeField(null=True, blank=True)
-    careful_to = models.BigIntegerField(default=0, db_default=0, help_text="Up to this one: one request, one commit.")
+    crash_recovery_until_seq = models.BigIntegerField(
+        default=0, db_default=0, help_text="Up to this one: one request, one commit."
+    )
     wake_at = models.DateTimeField(null=True, blank=True, help_text="Only while waiting: when the head is tried again.")
 
     generation = models.BigIntegerField(
@@ -65,7 +67,9 @@ class UserQueue(models.Model):
     idle_since = models.DateTimeField(
         null=True, blank=True, help_text="Set while an idle user's RabbitMQ queue exists."
     )
-    seconds_each = models.FloatField(null=True, blank=True, help_text="Pace: moving average of seconds a request.")
+    avg_service_seconds = models.FloatField(
+        null=True, blank=True, help_text="Pace: moving average of seconds a request."
+    )
     moved_at = models.DateTimeField(null=True, blank=True, help_text="When the head last moved, or the queue woke up.")
     bytes_stored = models.BigIntegerField(default=0, db_default=0, help_text="The sum of its requests' bytes.")
     waiting_limit = models.IntegerField(null=True, blank=True, help_text="Most requests waiting; empty: the setting.")

@@ -35,7 +35,7 @@ class Accepted:
     created_at: datetime
     done_seq: int
     given_up_ahead: int
-    seconds_each: float | None
+    avg_service_seconds: float | None
     stands: bool
 
     @property
@@ -46,9 +46,9 @@ class Accepted:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until its turn at the queue's present pace; None when unknown."""
-        if self.position is None or self.seconds_each is None or self.stands:
+        if self.position is None or self.avg_service_seconds is None or self.stands:
             return None
-        return round(self.position * self.seconds_each, 3)
+        return round(self.position * self.avg_service_seconds, 3)
 
 
 @dataclass(frozen=True, slots=True)

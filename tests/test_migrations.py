@@ -3,7 +3,15 @@
 import pytest
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import models
-from django.db.migrations import AddField, AddIndex, DeleteModel, RemoveField, RenameField, RenameModel
+from django.db.migrations import (
+    AddField,
+    AddIndex,
+    DeleteModel,
+    RemoveField,
+    RenameField,
+    RenameModel,
+    SeparateDatabaseAndState,
+)
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 
@@ -16,6 +24,8 @@ TAKES_AWAY = (DeleteModel, RemoveField, RenameField, RenameModel)
 
 def stops_the_release_before(operation: Operation) -> bool:
     """It takes away what the code before reads, or adds what that code does not fill."""
+    if isinstance(operation, SeparateDatabaseAndState):
+        return any(map(stops_the_release_before, operation.database_operations))
     if isinstance(operation, AddField):
         field = operation.field
         fills_itself = isinstance(field, models.GeneratedField) or field.has_db_default()
@@ -50,6 +60,8 @@ def test_the_release_before_runs_on_the_new_schema() -> None:
         (RemoveField("request", "trace"), True),
         (RenameField("request", "trace", "traced"), True),
         (DeleteModel("attempt"), True),
+        (SeparateDatabaseAndState([RemoveField("request", "trace")]), True),
+        (SeparateDatabaseAndState(state_operations=[RenameField("request", "trace", "traced")]), False),
     ],
 )
 def test_what_stops_it_is_found(operation: Operation, stops: bool) -> None:

@@ -64,8 +64,9 @@ def test_the_check_sees_sql_wherever_it_stands(tmp_path: Path) -> None:
 
 # What says where a queue and a request stand. Only the verbs of lifecycle/ and accepting write it, by queues/sql/.
 MOVED = {
-    "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "fence", "holder", "lease_until",
-    "claimed", "claimed_at", "careful_to", "wake_at", "idle_since", "moved_at", "status", "seq", "attempt",
+    "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "fence", "worker_id",
+    "lease_until", "claimed", "claimed_at", "crash_recovery_until_seq", "wake_at", "idle_since", "moved_at", "status",
+    "seq", "attempt",
 }  # fmt: skip
 WRITERS = ("queues/lifecycle/", "queues/enqueue/accept.py", "queues/sql/", "queues/models.py")
 OWN_TABLES = (

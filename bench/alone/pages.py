@@ -179,7 +179,7 @@ def fill(here: Place, users: int, requests: int) -> int:
     _people(here, users)
     here.sql.execute(
         f"""INSERT INTO queues_userqueue (id, user_id, last_seq, published_seq, done_seq, state, paused, wake_at,
-                                          seconds_each, claimed_at, lease_until, claimed)
+                                          avg_service_seconds, claimed_at, lease_until, claimed)
             SELECT %s + n, {USER.format("n")}, 10, 10, CASE WHEN n %% 100 = 1 THEN 5 ELSE 10 END,
                    CASE WHEN n %% 100 <> 1 THEN 'idle' WHEN n %% 10000 = 101 THEN 'blocked'
                         WHEN n %% 10000 = 201 THEN 'waiting' WHEN n %% 10000 = 301 THEN 'draining' ELSE 'ready' END,

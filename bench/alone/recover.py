@@ -69,7 +69,7 @@ def killed_worker(here: Place) -> Outcome:
         time.sleep(STEP_MS / 1000)
         holder = here.one(
             "SELECT a.application_name FROM queues_userqueue q JOIN pg_locks l ON l.locktype = 'advisory'"
-            " AND l.classid = %s AND l.objid::bigint = q.holder JOIN pg_stat_activity a USING (pid)"
+            " AND l.classid = %s AND l.objid::bigint = q.worker_id JOIN pg_stat_activity a USING (pid)"
             " WHERE q.state = 'draining'",
             WORKERS,
         )

@@ -24,12 +24,12 @@ START_SECONDS = 5.0  # one that was started for one request waits longer
 
 
 def _take_each(asked: Sequence[tuple[int, int]]) -> list[Lease | bool]:
-    """For each queue and holder its lease; where there is none: whether it may be had by itself."""
+    """For each queue and worker its lease; where there is none: whether it may be had by itself."""
     found: dict[tuple[int, int], Lease | bool] = {}
-    for holder in {holder for _, holder in asked}:
-        taken, left_out = leases.take_together([id_ for id_, its in asked if its == holder], holder)
-        found |= {(lease.queue_id, holder): lease for lease in taken} | dict.fromkeys(
-            ((id_, holder) for id_ in left_out), True
+    for worker_id in {worker_id for _, worker_id in asked}:
+        taken, left_out = leases.take_together([id_ for id_, its in asked if its == worker_id], worker_id)
+        found |= {(lease.queue_id, worker_id): lease for lease in taken} | dict.fromkeys(
+            ((id_, worker_id) for id_ in left_out), True
         )
     return [found.pop(one, False) for one in asked]  # of two who ask for the same, one has it
 
@@ -70,11 +70,11 @@ class NextQueues:
         """Many together; one by one, and waiting for its row, what cannot be had so."""
         if self.left is not None or not self._together:
             (queue_id,) = asked = [(self._together or self._apart).pop(0)]
-            lease = self._answer(lambda: Lease.take(queue_id, self.watch.holder, self.left), asked)
+            lease = self._answer(lambda: Lease.take(queue_id, self.watch.worker_id, self.left), asked)
             taken = [] if lease is None else [lease]
         else:
             asked, self._together = self._together[:MOST_TOGETHER], self._together[MOST_TOGETHER:]
-            found = self._answer(lambda: _together.ask([(id_, self.watch.holder) for id_ in asked]), asked) or []
+            found = self._answer(lambda: _together.ask([(id_, self.watch.worker_id) for id_ in asked]), asked) or []
             taken = [one for one in found if isinstance(one, Lease)]
             left_out = [id_ for id_, one in zip(asked, found, strict=False) if one is True]
             self._apart += left_out

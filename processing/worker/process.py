@@ -42,7 +42,7 @@ def run(threads: int, stop: threading.Event) -> None:
     )
     gc.freeze()  # what was imported is never garbage: the collector need not look through it again and again
     worker.start()
-    log.info("working", actor=actors.drain.actor_name, threads=threads, holder=drain.watch.holder)
+    log.info("working", actor=actors.drain.actor_name, threads=threads, worker_id=drain.watch.worker_id)
     while not stop.wait(LOOK_SECONDS):
         worker.fit()
     log.info("stopping", grace_seconds=settings.ENV.stop_grace_seconds)

@@ -238,7 +238,7 @@ class Turn:
 
     def _next_size(self) -> int:
         """How many to claim next: many while they are fast, one when they are slow or a worker died here."""
-        if self.lease.careful or self.lease.done_seq + self.recording.passed < self.lease.careful_to:
+        if self.lease.careful or self.lease.done_seq + self.recording.passed < self.lease.crash_recovery_until_seq:
             return 1
         ran = self.ran - self._ran_before
         if not ran or self.handling > ran * FAST_SECONDS:

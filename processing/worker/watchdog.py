@@ -57,10 +57,10 @@ class Watched(Protocol):
 
 
 class Watch:
-    """The process's watchman. `holder` names the process in the queues it leases: the key of its advisory lock."""
+    """The process's watchman. `worker_id` names the process in the queues it leases: the key of its advisory lock."""
 
     def __init__(self) -> None:
-        self.holder = random.SystemRandom().randrange(1, 2**31)
+        self.worker_id = random.SystemRandom().randrange(1, 2**31)
         self.stopping = threading.Event()
         self._locked = threading.Event()
         self._turns: set[Watched] = set()
@@ -186,7 +186,7 @@ class Watch:
             if self._locked.is_set():
                 tokens.learn(outbox.token_generation())
                 return
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WORKERS, self.holder])
+            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WORKERS, self.worker_id])
             (taken,) = cursor.fetchone()
         if taken:
             tokens.learn(outbox.token_generation())  # before anybody sends a token
@@ -226,7 +226,7 @@ class Watch:
 
     def _reconcile(self) -> None:
         """Give back what is leased in this process's name and it does not know: an answer was lost, or came late."""
-        given_back = reconcile(self.holder, lambda: self._known)
+        given_back = reconcile(self.worker_id, lambda: self._known)
         if given_back:
             log.warning("leases that nobody here knew were given back", queues=given_back)
             self._send_tokens(given_back)

@@ -25,7 +25,8 @@ OF_QUEUES = (
         "pause", "Pause the selected queues",
         "Nothing further starts; what runs ends; accepting goes on. Their owners cannot resume them.",
         "paused",
-        lambda queue, given: control.pause(queue, given.by), applies=lambda queue: not (queue.paused and queue.held),
+        lambda queue, given: control.pause(queue, given.by),
+        applies=lambda queue: not (queue.paused and queue.operator_paused),
     ),
     Intervention(
         "resume", "Resume the selected queues", "They go on where they stopped.", "resumed",

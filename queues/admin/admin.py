@@ -63,9 +63,9 @@ class UserQueueAdmin(Styled, Steering):
     form = QueueForm
     change_form_template = "admin/queues/queue.html"
     counters = (
-        "id", "user", "state", "state_since", "paused", "held", "paused_at", "paused_by", "last_seq", "published_seq",
-        "done_seq", "given_up_ahead", "fence", "holder", "lease_until", "claimed", "careful_to", "wake_at",
-        "seconds_each", "moved_at", "bytes_stored", "generation",
+        "id", "user", "state", "state_since", "paused", "operator_paused", "paused_at", "paused_by", "last_seq",
+        "published_seq", "done_seq", "given_up_ahead", "fence", "worker_id", "lease_until", "claimed",
+        "crash_recovery_until_seq", "wake_at", "avg_service_seconds", "moved_at", "bytes_stored", "generation",
     )  # fmt: skip
     readonly_fields = counters
 

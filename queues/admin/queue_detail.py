@@ -60,7 +60,9 @@ def page_of(queue_id: str, after: str) -> Page | None:
         waiting[A_PAGE - 1].seq if len(waiting) > A_PAGE else None,
         not behind,
         throughput([queue])[queue.id],
-        None if queue.seconds_each is None or queue.stands else round(queue.depth * queue.seconds_each, 1),
+        None
+        if queue.avg_service_seconds is None or queue.stands
+        else round(queue.depth * queue.avg_service_seconds, 1),
         newest,
         head if queue.state == QueueState.BLOCKED else None,
     )
@@ -76,7 +78,7 @@ def _reasons(queue: Any, head: Request | None) -> list[str]:
     if queue.paused:
         since = f" since {queue.paused_at:%Y-%m-%d %H:%M:%S}" if queue.paused_at else ""
         by = f" by {queue.paused_by}" if queue.paused_by else ""
-        who = "an operator resumes it: its owner cannot" if queue.held else "it is resumed"
+        who = "an operator resumes it: its owner cannot" if queue.operator_paused else "it is resumed"
         reasons.append(f"Paused{since}{by}. Nothing further starts until {who}; accepting goes on.")
     if queue.state == QueueState.IDLE and queue.depth:
         reasons.append(TO_PUBLISH)

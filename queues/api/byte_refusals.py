@@ -19,7 +19,7 @@ def too_many_bytes(request: APIRequest, full: TooManyBytes) -> Invalid | TooMany
     seconds = LONGEST_RETRY_AFTER
     if full.code == "bytes_waiting":  # a share of them has to be done
         share = (full.used + full.asked - full.limit) / full.used
-        seconds = retry_after(share * full.queue.depth * (full.queue.seconds_each or 1))
+        seconds = retry_after(share * full.queue.depth * (full.queue.avg_service_seconds or 1))
     rate_limit.add(request, rate_limit.Held(full.code, full.limit, max(0, full.limit - full.used), seconds))
     return TooManyRequests(str(full), name="too-many-bytes", errors=[error], retry_after=seconds)
 

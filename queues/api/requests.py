@@ -249,7 +249,7 @@ def too_much(request: APIRequest, full: QueueFull, more: int) -> Invalid | TooMa
     if surplus <= 0:
         said = f"As many requests are scheduled as your queue holds: {queue.limit}."
         return TooManyRequests(said, name="queue-full", retry_after=SCHEDULE_RETRY_AFTER)
-    seconds = surplus * (queue.seconds_each or 1)
+    seconds = surplus * (queue.avg_service_seconds or 1)
     return TooManyRequests(
         f"{queue.depth} requests are waiting; your queue holds {queue.limit}.",
         name="queue-full",

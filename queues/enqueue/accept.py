@@ -107,7 +107,7 @@ def _accept_together(statement: Statement, asks: Sequence[SubmissionCall]) -> di
 
 def _accepted(submission: Submission, row: Any) -> Accepted:
     return Accepted(
-        submission, row.queue_id, row.seq, row.created_at, row.done_seq, row.given_up_ahead, row.seconds_each,
+        submission, row.queue_id, row.seq, row.created_at, row.done_seq, row.given_up_ahead, row.avg_service_seconds,
         row.stands,
     )  # fmt: skip
 

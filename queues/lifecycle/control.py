@@ -119,9 +119,11 @@ def pause(queue_id: int, operator: str = "") -> None:
     `operator` says who does it, and why; empty: its owner does. An operator's pause takes the place of its owner's.
     """
     # Otherwise, whoever paused it first did.
-    free = UserQueue.objects.filter(Q(paused=False) | Q(held=False) if operator else Q(paused=False), id=queue_id)
+    free = UserQueue.objects.filter(
+        Q(paused=False) | Q(operator_paused=False) if operator else Q(paused=False), id=queue_id
+    )
     by = operator[:500] or "its owner"
-    free.update(paused=True, held=bool(operator), paused_at=Now(), paused_by=by)
+    free.update(paused=True, operator_paused=bool(operator), paused_at=Now(), paused_by=by)
     changed(queue_id)
     event_log.intervened("paused", UserQueue.objects.get(id=queue_id))
 
@@ -129,9 +131,9 @@ def pause(queue_id: int, operator: str = "") -> None:
 def resume(queue_id: int, *, operator: bool = False) -> None:
     """Go on where it stopped. Raises NotPossible when an operator paused it, and none resumes it."""
     with locked(queue_id) as queue:
-        if queue.paused and queue.held and not operator:
+        if queue.paused and queue.operator_paused and not operator:
             raise NotPossible("An operator paused your queue; only an operator can resume it.")
-        queue.paused, queue.held, queue.paused_at, queue.paused_by = False, False, None, ""
+        queue.paused, queue.operator_paused, queue.paused_at, queue.paused_by = False, False, None, ""
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
         event_log.intervened("resumed", queue)

@@ -42,7 +42,7 @@ class Lease:
         self.fence: int = row.fence
         self.done_seq: int = row.done_seq
         self.published_seq: int = row.published_seq
-        self.careful_to: int = row.careful_to
+        self.crash_recovery_until_seq: int = row.crash_recovery_until_seq
         self.taken_at: datetime = row.claimed_at
         self.received = time.monotonic()  # that was then
         self.since = self.taken_at  # when the head was claimed: its attempt begins with that
@@ -51,13 +51,13 @@ class Lease:
         self.head = None if row.seq is None else _work(row)
 
     @classmethod
-    def take(cls, queue_id: int, holder: int, left: int | None = None) -> Self | None:
+    def take(cls, queue_id: int, worker_id: int, left: int | None = None) -> Self | None:
         """ready -> draining, with the head claimed. None: the queue is not ready, so the token was one too many.
 
         `left` is the fence of a lease whose holder leaves the queue to this one.
         """
         asked = time.monotonic()
-        (row,) = LEASE.rows(**_asked_for([queue_id], holder), left=left)
+        (row,) = LEASE.rows(**_asked_for([queue_id], worker_id), left=left)
         return None if row.queue_id is None else cls(row, asked)
 
     @property
@@ -72,7 +72,7 @@ class Lease:
     @property
     def careful(self) -> bool:
         """Whether a worker died here lately: run one request, record it, then the next."""
-        return self.done_seq < self.careful_to
+        return self.done_seq < self.crash_recovery_until_seq
 
     @property
     def waiting(self) -> int:
@@ -162,12 +162,12 @@ class Recorded(NamedTuple):
     left_out: list[Record]
 
 
-def take_together(queue_ids: Iterable[int], holder: int) -> tuple[list[Lease], list[int]]:
+def take_together(queue_ids: Iterable[int], worker_id: int) -> tuple[list[Lease], list[int]]:
     """The leases of those that are ready, in one commit that waits for no lock; and which of the others may be had by
     `Lease.take`: their row is locked, or a worker died there.
     """
     asked = time.monotonic()
-    rows = LEASE_TOGETHER.rows(**_asked_for(queue_ids, holder))
+    rows = LEASE_TOGETHER.rows(**_asked_for(queue_ids, worker_id))
     return [Lease(row, asked) for row in rows if row.queue_id is not None], [row.asked for row in rows if row.left_out]
 
 
@@ -222,11 +222,11 @@ def keep_beginning(request_id: UUID, began: datetime) -> None:
     KEEP_BEGINNING.rows(request=request_id, began=began)
 
 
-def _asked_for(queue_ids: Iterable[int], holder: int) -> dict[str, Any]:
+def _asked_for(queue_ids: Iterable[int], worker_id: int) -> dict[str, Any]:
     """What LEASE and LEASE_TOGETHER are asked with."""
     return {
         "asked": orjson.dumps([{"id": id_} for id_ in queue_ids]).decode(),
-        "holder": holder,
+        "worker_id": worker_id,
         "seconds": settings.ENV.lease_seconds,
     }
 

@@ -33,9 +33,9 @@ def recover(queue_id: int, fence: int, *, patience: float | None = None) -> bool
         queue = lock(queue_id, fence=fence, state=QueueState.DRAINING)
         if queue is None:
             return False
-        first_crash = queue.careful_to <= queue.done_seq
+        first_crash = queue.crash_recovery_until_seq <= queue.done_seq
         queue.fence += 1
-        queue.careful_to = max(queue.careful_to, queue.done_seq + max(1, queue.claimed))
+        queue.crash_recovery_until_seq = max(queue.crash_recovery_until_seq, queue.done_seq + max(1, queue.claimed))
         queue.state = QueueState.READY
         if queue.claimed == 1:
             head = queue.requests.filter(seq=queue.done_seq + 1).exclude(status__in=FINAL).first()

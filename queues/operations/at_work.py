@@ -24,7 +24,7 @@ class RunningQueue:
 class Worker:
     """A worker process, by the number that its leases name."""
 
-    holder: int
+    worker_id: int
     runs: list[RunningQueue]
 
 
@@ -32,8 +32,8 @@ def workers() -> list[Worker]:
     """The worker processes that hold a lease, each with what it runs, the longest first."""
     found: dict[int, list[RunningQueue]] = {}
     for row in LEASES_HELD.rows(most=MOST):
-        found.setdefault(row.holder or 0, []).append(_run(row))
-    return [Worker(holder, runs) for holder, runs in found.items()]
+        found.setdefault(row.worker_id or 0, []).append(_run(row))
+    return [Worker(worker_id, runs) for worker_id, runs in found.items()]
 
 
 def _run(row: Any) -> RunningQueue:

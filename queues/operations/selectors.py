@@ -23,7 +23,7 @@ Order = Literal["depth", "age", "service_time"]
 ORDERS: dict[Order, Any] = {
     "depth": DEPTH.desc(),
     "age": F("oldest_waiting_at").asc(nulls_last=True),
-    "service_time": F("seconds_each").desc(nulls_last=True),  # the slowest first
+    "service_time": F("avg_service_seconds").desc(nulls_last=True),  # the slowest first
 }
 
 
@@ -166,7 +166,7 @@ def described(queues: Sequence[Any]) -> list[dict[str, Any]]:
             if queue.oldest_waiting_at is None
             else round((queue.now - queue.oldest_waiting_at).total_seconds(), 1),
             "finished_per_minute": per_minute[queue.id],
-            "avg_service_seconds": queue.seconds_each,
+            "avg_service_seconds": queue.avg_service_seconds,
             "running_since": queue.claimed_at if queue.state == QueueState.DRAINING else None,
         }
         for queue in queues

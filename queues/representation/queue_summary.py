@@ -65,6 +65,6 @@ def _eta(row: Any) -> float | None:
     """Seconds until all that waits is done; None while nobody can know."""
     if row.depth == 0:
         return 0.0
-    if row.seconds_each is None or row.paused or row.state == QueueState.BLOCKED or row.held_kind:
+    if row.avg_service_seconds is None or row.paused or row.state == QueueState.BLOCKED or row.held_kind:
         return None
-    return float(round(row.depth * row.seconds_each, 3))
+    return float(round(row.depth * row.avg_service_seconds, 3))

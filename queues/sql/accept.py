@@ -18,7 +18,7 @@ _REQUESTS = """
         RETURNING id, queue_id, seq, created_at
     )
     SELECT request.id, request.seq, request.created_at, queue.id AS queue_id, queue.done_seq, queue.given_up_ahead,
-           queue.seconds_each, queue.stands
+           queue.avg_service_seconds, queue.stands
     FROM request JOIN queue ON queue.id = request.queue_id
 """
 
@@ -46,7 +46,8 @@ ACCEPT = Statement(f"""
           AND (%(scheduled)s = 0 OR %(scheduled)s <= coalesce(q.waiting_limit, %(limit)s) - (
               SELECT count(*) FROM queues_request r WHERE r.queue_id = q.id AND r.due_at IS NOT NULL))
           {_ROOM.format(bytes="%(bytes)s::bigint")}
-        RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
+        RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.given_up_ahead,
+                  q.avg_service_seconds,
                   q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
@@ -69,7 +70,8 @@ _TOGETHER = """
         WHERE q.id = v.id AND q.id = ANY (ARRAY (SELECT id FROM unlocked)) -- bounds the scan, whatever join is planned
           AND q.last_seq - q.done_seq - q.given_up_ahead + v.places <= coalesce(q.waiting_limit, %(limit)s)
           {room}
-        RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead, q.seconds_each,
+        RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead,
+                  q.avg_service_seconds,
                   q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
     ), {requests}
 """

@@ -19,8 +19,8 @@ EXPIRE = Statement("""
 """)
 
 WRITTEN = (
-    "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "paused", "held", "paused_at",
-    "paused_by", "fence", "careful_to", "wake_at", "idle_since", "moved_at", "bytes_stored",
+    "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "paused", "operator_paused",
+    "paused_at", "paused_by", "fence", "crash_recovery_until_seq", "wake_at", "idle_since", "moved_at", "bytes_stored",
 )  # fmt: skip
 
 # The row that this transaction has locked and looked at, so nobody has moved it meanwhile: lifecycle/locking.py.

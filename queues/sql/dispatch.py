@@ -73,7 +73,7 @@ DEAD_LEASES = Statement("""
       AND (lease_until < clock_timestamp() OR pg_postmaster_start_time() < now() - interval '5 s' AND NOT EXISTS (
           SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(lock_class)s AND l.objsubid = 2
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND l.objid::bigint = queues_userqueue.holder))
+          AND l.objid::bigint = queues_userqueue.worker_id))
     LIMIT %(count)s
 """)
 

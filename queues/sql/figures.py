@@ -59,13 +59,13 @@ CLUSTER_STATUS = Statement("""
 
 # What each worker process runs now: the leases held longest, and no more than the board shows.
 LEASES_HELD = Statement("""
-    SELECT q.holder, q.id AS queue_id, u.username, r.id, r.kind, q.claimed,
+    SELECT q.worker_id, q.id AS queue_id, u.username, r.id, r.kind, q.claimed,
            extract(epoch FROM now() - coalesce(q.claimed_at, q.state_since))::float AS seconds
     FROM (SELECT * FROM queues_userqueue WHERE active AND state = 'draining'
           ORDER BY coalesce(claimed_at, state_since) LIMIT %(most)s) q
     JOIN accounts_user u ON u.id = q.user_id
     LEFT JOIN queues_request r ON r.queue_id = q.id AND r.seq = q.done_seq + 1
-    ORDER BY q.holder, seconds DESC
+    ORDER BY q.worker_id, seconds DESC
 """)
 
 # Through the partial indexes of active queues and of scheduled requests: what is finished is not read.

@@ -23,11 +23,12 @@ _LEASE = """
             FOR NO KEY UPDATE {wait}) q
     ), lease AS (
         UPDATE queues_userqueue SET
-            state = 'draining', state_since = now(), fence = fence + 1, holder = %(holder)s,
+            state = 'draining', state_since = now(), fence = fence + 1, worker_id = %(worker_id)s,
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
-            claimed = CASE WHEN done_seq < careful_to THEN 0 ELSE 1 END, claimed_at = clock_timestamp()
+            claimed = CASE WHEN done_seq < crash_recovery_until_seq THEN 0 ELSE 1 END, claimed_at = clock_timestamp()
         WHERE id = ANY (ARRAY (SELECT id FROM free))
-        RETURNING id AS queue_id, user_id, generation, fence, done_seq, published_seq, careful_to, claimed_at
+        RETURNING id AS queue_id, user_id, generation, fence, done_seq, published_seq, crash_recovery_until_seq,
+                  claimed_at
     )
     SELECT asked.id AS asked, q.left_out, lease.*, head.* FROM asked
     LEFT JOIN lease ON lease.queue_id = asked.id
@@ -49,7 +50,9 @@ _LEASE = """
 LEASE = Statement(_LEASE.format(wait="", guard="(state = 'ready' OR state = 'draining' AND fence = %(left)s)"))
 
 # It waits for nobody's lock, so one user's queue never holds up another's: what is locked is `left_out`.
-LEASE_TOGETHER = Statement(_LEASE.format(wait="SKIP LOCKED", guard="state = 'ready' AND done_seq >= careful_to"))
+LEASE_TOGETHER = Statement(
+    _LEASE.format(wait="SKIP LOCKED", guard="state = 'ready' AND done_seq >= crash_recovery_until_seq")
+)
 
 # The requests of claims that were recorded before: what is cancelled from now on is asked for, not taken away.
 CLAIMED = Statement("""
@@ -95,8 +98,9 @@ _RECORD = """
             wake_at = clock_timestamp() + make_interval(secs => delay),
             claimed = claim, claimed_at = coalesce(began, clock_timestamp()),
             lease_until = clock_timestamp() + make_interval(secs => %(seconds)s),
-            seconds_each = CASE WHEN passed = 0 THEN seconds_each ELSE
-                (SELECT coalesce(seconds_each + (1 - power(0.9, least(passed, 100))) * (pace - seconds_each), pace)
+            avg_service_seconds = CASE WHEN passed = 0 THEN avg_service_seconds ELSE
+                (SELECT coalesce(avg_service_seconds
+                                 + (1 - power(0.9, least(passed, 100))) * (pace - avg_service_seconds), pace)
                  FROM (SELECT extract(epoch FROM clock_timestamp() - moved_at)::float8 / passed AS pace) p) END,
             moved_at = CASE WHEN passed = 0 THEN moved_at ELSE clock_timestamp() END
         FROM told v WHERE id = v.queue AND id = ANY (ARRAY (SELECT id FROM mine))
@@ -138,7 +142,7 @@ RECORD_TOGETHER = Statement(_RECORD.format(wait="SKIP LOCKED"))
 # The leases in a process's name, with their age. Reads only the partial index of active queues.
 HELD = Statement("""
     SELECT id, fence, extract(epoch FROM clock_timestamp() - state_since)::float8 AS age
-    FROM queues_userqueue WHERE active AND state = 'draining' AND holder = %(holder)s
+    FROM queues_userqueue WHERE active AND state = 'draining' AND worker_id = %(worker_id)s
 """)
 
 # Those of them that the process does not know: an answer was lost, or came too late. Others may have them.
@@ -147,7 +151,7 @@ GIVE_BACK = Statement("""
     WHERE id IN (
         SELECT q.id FROM json_to_recordset(%(unknown)s::json) AS v (id bigint, fence bigint)
         JOIN queues_userqueue q ON q.id = v.id AND q.fence = v.fence
-        WHERE q.state = 'draining' AND q.holder = %(holder)s
+        WHERE q.state = 'draining' AND q.worker_id = %(worker_id)s
         ORDER BY q.id FOR NO KEY UPDATE OF q SKIP LOCKED)
     RETURNING id, NOT paused AS wants_token
 """)

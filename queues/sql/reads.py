@@ -61,7 +61,7 @@ OWN_REQUESTS = Statement(f"""
 
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
 QUEUE_SUMMARY = Statement(f"""
-    SELECT q.state, q.paused, {DEPTH} AS depth, q.waiting_limit, q.seconds_each, head.id AS head,
+    SELECT q.state, q.paused, {DEPTH} AS depth, q.waiting_limit, q.avg_service_seconds, head.id AS head,
            ({OLDEST_WAITING}) AS oldest_waiting_at, lately.outcomes, lately.seconds,
            held.kind AS held_kind, held.reason AS held_reason, held.until AS held_until
     FROM {LIVING_SESSION}

@@ -76,7 +76,7 @@ class Protocol(Workers):
             elif row.state == "waiting" and self.rules.wake_the_waiting:
                 yield Step(f"wake {user}", self.row(state, user, state="ready"))
             if row.state == "draining" and not row.alive and self.rules.sweep_dead_leases:
-                yield Step(f"sweep {user}", self.fenced(self.row(state, user, state="ready", holder=-1), user))
+                yield Step(f"sweep {user}", self.fenced(self.row(state, user, state="ready", worker_id=-1), user))
             if user in state.silent and row.gen == 0 and row.state != "draining" and self.rules.rename_the_silent:
                 yield Step(f"rename {user}", self.row(state, user, gen=1, pub=row.done, state="idle"))
 
@@ -149,6 +149,6 @@ class Protocol(Workers):
             hold = worker.holds[user]
             if hold is not None:
                 after = self.unacked(after, user, hold)
-            if row.state == "draining" and row.holder == index:
+            if row.state == "draining" and row.worker_id == index:
                 after = self.row(after, user, alive=False)
         return after

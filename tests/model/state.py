@@ -50,7 +50,7 @@ class Row(NamedTuple):
     pub: int = 0
     done: int = 0
     state: str = "idle"
-    holder: int = -1
+    worker_id: int = -1
     alive: bool = False  # whether the lease's holder lives and its lease has not run out
     gen: int = 0
     paused: bool = False
@@ -176,7 +176,7 @@ class Tables:
     def leave(self, state: State, index: int, user: int, hold: Hold, new: str) -> State:
         """The worker has done with the queue; it is in that state from now on, if it is still the worker's."""
         if self.mine(state, user, hold) and not state.rows[user].locked:
-            state = self.row(state, user, state=new, holder=-1, alive=False)
+            state = self.row(state, user, state=new, worker_id=-1, alive=False)
         return self.hold(state, index, user, None)
 
     def unacked(self, state: State, user: int, hold: Hold) -> State:

@@ -40,7 +40,7 @@ class Workers(Tables):
             after, holds = state, self.nothing().holds
             for user in users:
                 row = state.rows[user]
-                after = self.fenced(self.row(after, user, state="draining", holder=index, alive=True), user)
+                after = self.fenced(self.row(after, user, state="draining", worker_id=index, alive=True), user)
                 holds = put(holds, user, Hold(True, row.gen, row.done))
             yield Step(f"w{index} leases {users}", self.at(after, index, Worker("asking", holds)))
 
@@ -49,8 +49,8 @@ class Workers(Tables):
             return
         for user, row in enumerate(state.rows):
             known = me.step != "asking" and me.holds[user] is not None
-            if row.state == "draining" and row.holder == index and row.alive and not row.locked and not known:
-                given = self.row(state, user, state="ready", holder=-1, alive=False)
+            if row.state == "draining" and row.worker_id == index and row.alive and not row.locked and not known:
+                given = self.row(state, user, state="ready", worker_id=-1, alive=False)
                 yield Step(f"w{index} gives back {user}, which it does not know", given)
 
     def hanging(self, state: State, index: int) -> list[int]:
@@ -80,7 +80,7 @@ class Workers(Tables):
             if self.mine(state, user, hold):
                 given = self.recorded(given, user, hold) if hold.outcome else given
                 if given.rows[user].state == "draining":
-                    given = self.row(given, user, state="ready", holder=-1, alive=False)
+                    given = self.row(given, user, state="ready", worker_id=-1, alive=False)
         told = given
         for user in rest:
             hold = me.holds[user]
@@ -206,14 +206,14 @@ class Workers(Tables):
         row = state.rows[user]
         if hold.outcome == "failed":
             new = "waiting" if row.attempt == 0 else "blocked"
-            return self.row(state, user, state=new, holder=-1, alive=False, attempt=row.attempt + 1)
+            return self.row(state, user, state=new, worker_id=-1, alive=False, attempt=row.attempt + 1)
         if hold.message != row.done + 1:
             raise Violation(f"S1: {hold.message} of user {user} is recorded after {row.done}")
         pub = max(row.pub, row.done + 1)
         goes_on = pub > row.done + 1
         new = "draining" if goes_on else "idle"
-        holder, alive = (row.holder, row.alive) if goes_on else (-1, False)
-        return self.row(state, user, done=row.done + 1, pub=pub, state=new, holder=holder, alive=alive, attempt=0)
+        worker_id, alive = (row.worker_id, row.alive) if goes_on else (-1, False)
+        return self.row(state, user, done=row.done + 1, pub=pub, state=new, worker_id=worker_id, alive=alive, attempt=0)
 
     def catch_up(self, state: State, index: int, me: Worker) -> Iterator[Step]:
         after = self.at(state, index, me._replace(step="working", unsure=()))

@@ -62,7 +62,7 @@ def submit_with_one_attempt_left(user: User, payload: Any) -> None:
     with transaction.atomic():
         (one,) = submit(user, payload, kind="test.journal")
         Request.objects.filter(id=one.submission.id).update(status="retrying", attempt=2, started_at=Now())
-        UserQueue.objects.filter(id=one.queue_id).update(careful_to=1)
+        UserQueue.objects.filter(id=one.queue_id).update(crash_recovery_until_seq=1)
 
 
 def queue_of(user: User) -> UserQueue:

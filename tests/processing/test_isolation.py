@@ -68,7 +68,7 @@ def test_a_process_whose_worker_died_meanwhile_runs_nothing(hand: Hand, journal:
     user = new_user()
     submit_with_one_attempt_left(user, journal.payload())
     hand.dispatch()
-    lease = Lease.take(queue_of(user).id, drain.watch.holder)
+    lease = Lease.take(queue_of(user).id, drain.watch.worker_id)
     assert lease is not None
     nobody = subprocess.Popen(["true"])
     nobody.wait()

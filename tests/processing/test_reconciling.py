@@ -72,7 +72,7 @@ def locked(queue_id: int) -> Iterator[None]:
 def test_a_lease_whose_answer_was_lost_is_given_back_and_counts_no_attempt(hand: Hand, fine: None) -> None:
     queue_id = ready(hand)
     asked = orjson.dumps([{"id": queue_id}]).decode()
-    assert LEASE_TOGETHER.row(asked=asked, holder=MINE, seconds=15).queue_id == queue_id
+    assert LEASE_TOGETHER.row(asked=asked, worker_id=MINE, seconds=15).queue_id == queue_id
     began = time.monotonic()
     assert reconcile(MINE, set) == [], "its answer may be on its way"
     until(lambda: reconcile(MINE, set) == [queue_id], 10)

@@ -39,7 +39,7 @@ def test_the_watch_outlives_a_connection_that_dies_while_it_records(
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s"
                 " AND objid = %s",
-                [WORKERS, drain.watch.holder],
+                [WORKERS, drain.watch.worker_id],
             )
         time.sleep(0.1)
         return request.sequence

@@ -65,7 +65,7 @@ class Life:
         queue.update(published_seq=F("last_seq"))
 
     def lease(self) -> None:
-        lease = None if self.recording else Lease.take(self.queue_id, holder=1)
+        lease = None if self.recording else Lease.take(self.queue_id, worker_id=1)
         if lease:
             self.recording = Recording(lease)
             if lease.careful:

@@ -128,7 +128,7 @@ class Protocol(RuleBasedStateMachine):
             w.token = True
         elif w.token:
             others = [o for o in self.workers if o is not w and o.lease and o.alive]
-            w.lease = Lease.take(self.queue_id, holder=n + 1)
+            w.lease = Lease.take(self.queue_id, worker_id=n + 1)
             w.token, w.alive = w.lease is not None, True
             if w.lease:
                 assert not [o for o in others if o.lease and o.lease.fence == w.lease.fence - 1], "S2"

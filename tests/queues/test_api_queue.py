@@ -30,7 +30,7 @@ def test_the_queue_of_one_who_never_asked_for_anything_is_idle(alice: Caller) ->
 
 def test_a_queue_tells_what_runs_what_waits_and_for_how_long(alice: Caller) -> None:
     queue = a_long_story(alice.user)
-    queue_of(alice.user, seconds_each=2.5, waiting_limit=7)
+    queue_of(alice.user, avg_service_seconds=2.5, waiting_limit=7)
     running = alice.get("queue").json
     assert running["running"] == str(queue.requests.get(seq=8).id)
     assert running["oldest_waiting_at"] == (NOW + timedelta(minutes=9)).isoformat().replace("+00:00", "Z")
@@ -39,7 +39,7 @@ def test_a_queue_tells_what_runs_what_waits_and_for_how_long(alice: Caller) -> N
 
 
 def test_a_blocked_queue_names_the_head_that_blocks_it(alice: Caller) -> None:
-    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED, seconds_each=1)
+    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED, avg_service_seconds=1)
     head = request_in(queue, 1, Status.RETRYING, attempt=3, on_failure="block")
     shown = alice.get("queue").json
     assert (shown["blocked_by"], shown["running"], shown["eta_seconds"]) == (str(head.id), None, None)
@@ -97,7 +97,7 @@ def test_an_owner_cannot_undo_an_operators_pause(alice: Caller) -> None:
     assert refused.json["detail"] == "An operator paused your queue; only an operator can resume it."
     assert alice.get("queue").json["paused"] is True
     queue.refresh_from_db()
-    assert (queue.held, queue.paused_by) == (True, "ada: ticket 4711"), "whose pause it is stays as it was"
+    assert (queue.operator_paused, queue.paused_by) == (True, "ada: ticket 4711"), "whose pause it is stays as it was"
     control.resume(queue.id, operator=True)
     assert alice.post("queue/resume").json["paused"] is False
 
@@ -105,11 +105,11 @@ def test_an_owner_cannot_undo_an_operators_pause(alice: Caller) -> None:
 def test_an_operators_pause_takes_the_place_of_the_owners_and_the_next_operators_does_not(alice: Caller) -> None:
     alice.post("queue/pause")
     queue = UserQueue.objects.get(user=alice.user)
-    assert (queue.held, queue.paused_by) == (False, "its owner")
+    assert (queue.operator_paused, queue.paused_by) == (False, "its owner")
     control.pause(queue.id, "ada: ticket 4711")
     control.pause(queue.id, "bob: another")
     queue.refresh_from_db()
-    assert (queue.held, queue.paused_by) == (True, "ada: ticket 4711")
+    assert (queue.operator_paused, queue.paused_by) == (True, "ada: ticket 4711")
     assert alice.post("queue/resume").status == 409
 
 
@@ -121,7 +121,7 @@ def test_an_owners_pause_is_lifted_by_its_owner_or_an_operator(alice: Caller) ->
     control.resume(queue.id, operator=True)
     assert alice.get("queue").json["paused"] is False
     # A word left over from before the pause binds nobody.
-    UserQueue.objects.filter(id=queue.id).update(held=True)
+    UserQueue.objects.filter(id=queue.id).update(operator_paused=True)
     alice.post("queue/pause")
     assert alice.post("queue/resume").json["paused"] is False
 
@@ -140,14 +140,14 @@ def test_a_purge_cancels_what_waits_and_leaves_what_runs(alice: Caller) -> None:
 
 
 def test_a_full_queue_says_when_to_come_back(alice: Caller) -> None:
-    queue = queue_of(alice.user, last_seq=3, waiting_limit=3, seconds_each=40.5)
+    queue = queue_of(alice.user, last_seq=3, waiting_limit=3, avg_service_seconds=40.5)
     refused = alice.post("requests", {"kind": "demo.echo", "payload": 1})
     assert (refused.status, refused.json["type"], refused.headers["Retry-After"]) == (429, "/problems/queue-full", "41")
     assert "RateLimit" in refused.headers
     two = [{"kind": "demo.echo", "payload": 1}] * 2
     assert alice.post("requests/batch", {"requests": two}).headers["Retry-After"] == "81"
     assert alice.post("requests/batch", {"requests": two * 2}).errors == {"requests": "length"}
-    queue_of(alice.user, seconds_each=None)
+    queue_of(alice.user, avg_service_seconds=None)
     assert alice.post("requests", two[0]).headers["Retry-After"] == "1"
     queue.refresh_from_db()
     assert (queue.last_seq, Request.objects.count()) == (3, 0)

@@ -156,7 +156,7 @@ def test_the_api_says_which_limit_of_bytes_is_reached(
     limited(monkeypatch, **limits)
     alice = Caller()
     assert alice.post("requests/batch", {"requests": [BIG, BIG]}).status == 202
-    UserQueue.objects.update(seconds_each=30)
+    UserQueue.objects.update(avg_service_seconds=30)
     failed = Request.objects.order_by("seq").first()
     assert failed is not None
     for path, body, headers in (

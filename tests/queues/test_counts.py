@@ -35,10 +35,10 @@ def running(caller: Caller, waiting: int) -> UserQueue:
     """A queue whose head runs, with so many behind it, full."""
     submit(caller.user, *range(waiting + 1), kind="test.patient")
     UserQueue.objects.filter(user=caller.user).update(
-        state="ready", published_seq=F("last_seq"), waiting_limit=waiting + 1, seconds_each=2
+        state="ready", published_seq=F("last_seq"), waiting_limit=waiting + 1, avg_service_seconds=2
     )
     queue = UserQueue.objects.get(user=caller.user)
-    assert Lease.take(queue.pk, holder=1)
+    assert Lease.take(queue.pk, worker_id=1)
     return queue
 
 
@@ -103,7 +103,7 @@ def test_a_count_that_a_hand_made_wrong_is_found_and_mended_and_stops_no_queue()
     UserQueue.objects.filter(id=queue.pk).update(given_up_ahead=7)
     assert UserQueue.objects.get(id=queue.pk).depth == 0
     recover(queue.pk, 1)
-    lease = Lease.take(queue.pk, holder=2)
+    lease = Lease.take(queue.pk, worker_id=2)
     assert lease
     lease.record(0, [], QueueState.DRAINING, 4)
     lease.record(4, [], QueueState.DRAINING, 1)
@@ -112,7 +112,7 @@ def test_a_count_that_a_hand_made_wrong_is_found_and_mended_and_stops_no_queue()
 
 def test_a_blocked_head_is_shown_as_blocked_and_nobody_behind_it_is_told_a_time() -> None:
     alice = Caller()
-    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED, seconds_each=1)
+    queue = queue_of(alice.user, last_seq=2, published_seq=2, state=QueueState.BLOCKED, avg_service_seconds=1)
     head = request_in(queue, 1, Status.RETRYING, attempt=3, on_failure="block")
     request_in(queue, 2, Status.QUEUED)
     shown = alice.get(f"requests/{head.id}").json

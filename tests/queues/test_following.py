@@ -101,7 +101,7 @@ def test_an_event_of_the_queue_comes_when_more_than_its_pace_is_new(alice: Calle
     for verb, paused in (("pause", True), ("resume", False)):
         alice.post(f"queue/{verb}")
         assert [(event.name, event.data["paused"]) for event in look(one)] == [("queue", paused)]
-    move(alice, seconds_each=5.0)
+    move(alice, avg_service_seconds=5.0)
     assert look(one) == []
 
 

@@ -19,8 +19,8 @@ from tests.queues.leases import (
 from tests.queues.threads import at_once, holding, in_thread
 
 
-def lease_of(user: Any, holder: int = 1) -> Lease:
-    lease = Lease.take(queue_of(user).id, holder)
+def lease_of(user: Any, worker_id: int = 1) -> Lease:
+    lease = Lease.take(queue_of(user).id, worker_id)
     assert lease is not None
     return lease
 
@@ -36,7 +36,7 @@ def test_many_leases_are_taken_in_one_commit_each_with_its_own_fence_and_head() 
     assert [lease.head.seq for lease in leases if lease.head] == [1, 1]
     for user in (one, other):
         row = queue_of(user)
-        assert (row.state, row.holder, row.claimed) == ("draining", 7, 1)
+        assert (row.state, row.worker_id, row.claimed) == ("draining", 7, 1)
 
 
 WHY = ["paused", "idle", "somebody has it", "its row is locked", "a worker died there"]
@@ -51,7 +51,7 @@ def test_of_many_queues_one_that_cannot_be_had_costs_the_others_nothing(why: str
     elif why == "idle":
         UserQueue.objects.filter(user=other).update(state="idle", published_seq=0)
     elif why == "a worker died there":
-        UserQueue.objects.filter(user=other).update(careful_to=1)
+        UserQueue.objects.filter(user=other).update(crash_recovery_until_seq=1)
     elif why == "somebody has it":
         lease_of(other, 2)
     before = queue_of(other)
@@ -64,7 +64,7 @@ def test_of_many_queues_one_that_cannot_be_had_costs_the_others_nothing(why: str
     assert [lease.user_id for lease in leases] == [one.id]
     assert left_out == ([queue.id] if why in ("its row is locked", "a worker died there") else []), "to be had alone"
     after = queue_of(other)
-    assert (after.state, after.fence, after.holder) == (before.state, before.fence, before.holder)
+    assert (after.state, after.fence, after.worker_id) == (before.state, before.fence, before.worker_id)
 
 
 def test_a_queue_is_taken_without_waiting_for_its_head() -> None:

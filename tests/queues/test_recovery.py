@@ -34,11 +34,11 @@ def _kinds(transactional_db: None) -> Iterator[None]:
         yield
 
 
-def leased(user: User, count: int = 1, claim: int = 1, kind: str = "test.script", holder: int = 1) -> Lease:
+def leased(user: User, count: int = 1, claim: int = 1, kind: str = "test.script", worker_id: int = 1) -> Lease:
     """A lease on the user's queue with so many requests, of which so many are claimed."""
     submit(user, *["anything"] * count, kind=kind)
     outbox.mark_published(outbox.unpublished(ALL, 0, 100, 100))
-    lease = Lease.take(queue_of(user).id, holder)
+    lease = Lease.take(queue_of(user).id, worker_id)
     assert lease is not None
     lease.record(0, [], QueueState.DRAINING, claim)
     return lease
@@ -53,7 +53,7 @@ def test_one_claimed_request_was_running_so_its_attempt_counts() -> None:
     lease = leased(user, count=3)
     assert recover(lease.queue_id, lease.fence), "it wants a token"
     queue = queue_of(user)
-    assert (queue.state, queue.done_seq, queue.careful_to) == ("ready", 0, 1)
+    assert (queue.state, queue.done_seq, queue.crash_recovery_until_seq) == ("ready", 0, 1)
     assert (statuses_of(user), outcomes(user)) == (["retrying", "queued", "queued"], ["lost"])
     assert requests_of(user)[0].error["type"] == "WorkerLost"
 
@@ -63,7 +63,7 @@ def test_of_several_claimed_ones_none_is_counted_and_each_is_run_by_itself() -> 
     lease = leased(user, count=8, claim=5)
     assert recover(lease.queue_id, lease.fence)
     assert (outcomes(user), set(statuses_of(user))) == ([], {"queued"})
-    assert queue_of(user).careful_to == 5
+    assert queue_of(user).crash_recovery_until_seq == 5
     again = Lease.take(lease.queue_id, 2)
     assert again is not None
     assert again.careful
@@ -168,7 +168,7 @@ def test_a_lease_ends_when_it_runs_out_or_its_holders_lock_is_free() -> None:
     alive, dead, silent = new_user(), new_user(), new_user()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s, 11)", [WORKERS])
-    leases = [leased(user, holder=holder) for user, holder in ((alive, 11), (dead, 12), (silent, 11))]
+    leases = [leased(user, worker_id=worker_id) for user, worker_id in ((alive, 11), (dead, 12), (silent, 11))]
     UserQueue.objects.filter(user=silent).update(lease_until=timezone.now() - timedelta(seconds=1))
     found = {queue_id: expired for queue_id, _, expired in outbox.dead_leases(ALL, WORKERS, 10)}
     assert found == {leases[1].queue_id: False, leases[2].queue_id: True}
@@ -179,7 +179,7 @@ def test_a_lease_ends_when_it_runs_out_or_its_holders_lock_is_free() -> None:
 def test_a_lock_that_is_free_for_a_moment_counts_for_nothing(hand: Hand) -> None:  # noqa: F811
     """A worker whose connection broke takes its lock again within a quarter of a second."""
     user = new_user()
-    lease = leased(user, holder=12)
+    lease = leased(user, worker_id=12)
     hand.dispatcher.end_dead_leases()
     assert queue_of(user).fence == lease.fence
 
@@ -198,7 +198,7 @@ def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
     monkeypatch.setattr(dead_leases, "DEAD_SECONDS", 0.01)
     monkeypatch.setattr(dead_leases, "SETTLED_SECONDS", 1000)
     user = new_user()
-    leased(user, holder=12)
+    leased(user, worker_id=12)
     losses = [OperationalError("as asked for")]
     fences: list[int] = []
     real = Dispatcher.end_dead_leases

@@ -57,7 +57,7 @@ class Scene:
         )
         requests = [(*row[:3], row[3] is not None, row[4] is not None, str(row[5])) for row in rows]
         counters = (queue.last_seq, queue.published_seq, queue.done_seq, queue.fence)
-        return (queue.state, queue.paused, queue.held, counters, *requests)
+        return (queue.state, queue.paused, queue.operator_paused, counters, *requests)
 
 
 def scene(state: str) -> Scene:

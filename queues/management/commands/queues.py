@@ -59,7 +59,7 @@ class Command(OperatorCommand):
             "state_since": found.state_since,
             "paused_at": found.paused_at,
             "paused_by": found.paused_by,
-            "resumed_by": ("operator" if found.held else "owner or operator") if found.paused else None,
+            "resumed_by": ("operator" if found.operator_paused else "owner or operator") if found.paused else None,
             "limit": found.limit,
             "last_seq": found.last_seq,
             "published_seq": found.published_seq,

@@ -44,7 +44,7 @@ def test_the_queues_of_a_token_share_a_lease_a_record_and_a_round_of_acks(
     taken: list[int] = []
     recorded: list[int] = []
     take, record = leases.take_together, leases.record_together
-    monkeypatch.setattr(leases, "take_together", lambda ids, holder: taken.append(len(ids)) or take(ids, holder))
+    monkeypatch.setattr(leases, "take_together", lambda ids, worker_id: taken.append(len(ids)) or take(ids, worker_id))
     monkeypatch.setattr(leases, "record_together", lambda records: recorded.append(len(records)) or record(records))
     monkeypatch.setattr("django.conf.settings.ENV.record_after_ms", 10_000)  # however busy the machine is
     drain_queues(ids_of(five))

@@ -75,12 +75,15 @@ def test_what_waits_long_while_work_goes_on_and_what_fails_often_is_said_with_a_
 
 
 def test_it_tells_what_each_worker_runs(operator: Client) -> None:
-    for name, holder in (("ada", 7), ("bob", 7), ("eve", 9)):
+    for name, worker_id in (("ada", 7), ("bob", 7), ("eve", 9)):
         user = User.objects.create_user(name)
-        queue = queue_of(user, last_seq=1, published_seq=1, state=QueueState.DRAINING, claimed=1, holder=holder)
+        queue = queue_of(user, last_seq=1, published_seq=1, state=QueueState.DRAINING, claimed=1, worker_id=worker_id)
         request_in(queue, 1, Status.QUEUED)
     workers = operator.get(BOARD).context["board"].workers
-    assert {worker.holder: {run.user for run in worker.runs} for worker in workers} == {7: {"ada", "bob"}, 9: {"eve"}}
+    assert {worker.worker_id: {run.user for run in worker.runs} for worker in workers} == {
+        7: {"ada", "bob"},
+        9: {"eve"},
+    }
 
 
 def test_a_hostile_kind_or_error_is_text(operator: Client) -> None:

@@ -43,7 +43,7 @@ def held_back(kind: str, minutes: float) -> UserQueue:
     """A queue whose head has waited for its kind for so long."""
     user = User.objects.create_user(f"waits-for-{kind}")
     far = timezone.now() + timedelta(days=366 * 1000)
-    queue = queue_of(user, last_seq=2, published_seq=2, state=QueueState.WAITING, wake_at=far, seconds_each=1.0)
+    queue = queue_of(user, last_seq=2, published_seq=2, state=QueueState.WAITING, wake_at=far, avg_service_seconds=1.0)
     for seq in (1, 2):
         request_in(queue, seq, Status.QUEUED, timezone.now() - timedelta(minutes=minutes), kind=kind)
     Permit.objects.create(queue_id=queue.pk, kind=kind, seq=1, since=timezone.now() - timedelta(minutes=minutes))

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.django_db
 
 def test_queues_are_listed_worst_first_and_those_at_rest_left_out() -> None:
     deep, shallow, rests = new_user(), new_user(), new_user()
-    a_queue(shallow, 2, seconds_each=60.0)
-    a_queue(deep, 5, seconds_each=0.5)
+    a_queue(shallow, 2, avg_service_seconds=60.0)
+    a_queue(deep, 5, avg_service_seconds=0.5)
     queue_of(rests, last_seq=9, published_seq=9, done_seq=9)
     assert [row["user"] for row in run("queues", "list", "--json").json] == [deep.username, shallow.username]
     assert next(r["user"] for r in run("queues", "list", "--json", "--sort", "service_time").json) == shallow.username
