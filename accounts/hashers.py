@@ -1,29 +1,27 @@
-"""Argon2 in a few threads of its own: a hash takes 100 MB and 0.35 s of a core, and many would starve everything else.
+"""Argon2 in processes of its own: a hash takes 100 MB and 0.35 s of a core, and many would starve everything else.
 
 A request that wants one waits for it in a short line of HASHING_REQUESTS. Each holds a thread of the API meanwhile, so
-the line is shorter than API_THREADS: the others stay free. Who finds the line full is told 503 at once. The hashing
-threads run at a lower priority than all others, so that who submits does not notice them.
+the line is shorter than API_THREADS: the others stay free. Who finds the line full is told 503 at once. The hashes are
+made in processes of a lower priority, so that who submits does not notice them.
 """
 
 import os
-import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from random import SystemRandom
-from typing import Any, TypeVar
+from typing import Any
 
+import structlog
 from django.conf import settings
 from django.contrib.auth.hashers import Argon2PasswordHasher
 
+from accounts.hashing_process import HashingProcess
 from project.rest.problems import ServiceUnavailable
 
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
-NICE = 10
 RETRY_SECONDS = 1, 3  # at random, so that who was refused together does not come back together
 
-Hashed = TypeVar("Hashed")
+log = structlog.get_logger()
 
 _random = SystemRandom()
 
@@ -37,34 +35,39 @@ class OrderlyArgon2(Argon2PasswordHasher):
     parallelism = 1
 
     def encode(self, password: str, salt: str) -> str:
-        return _line.run(super().encode, password, salt)
+        costs = self.params()
+        return "argon2" + str(
+            _line.ask("encode", password, salt, costs.time_cost, costs.memory_cost, costs.parallelism, costs.hash_len)
+        )
 
     def verify(self, password: str, encoded: str) -> bool:
-        return _line.run(super().verify, password, encoded)
+        return bool(_line.ask("verify", password, encoded.removeprefix("argon2")))
 
 
 class Line:
-    """Who waits for a hash in this process, and the threads that make them."""
+    """Who waits for a hash in this process, and the threads that each have one made in a process of their own."""
 
     def __init__(self, places: int) -> None:
         self.places = threading.Semaphore(places)
-        self.threads = ThreadPoolExecutor(AT_ONCE, "hashing", initializer=step_back)
+        self.threads = ThreadPoolExecutor(min(AT_ONCE, places), "hashing")
+        self._local = threading.local()
 
-    def run(self, hash_it: Callable[..., Hashed], *arguments: Any) -> Hashed:
-        """What `hash_it` gives, when it is this one's turn. Raises ServiceUnavailable."""
+    def ask(self, *question: Any) -> Any:
+        """What a hashing process answers, when it is this one's turn. Raises ServiceUnavailable."""
         if not self.places.acquire(blocking=False):
             raise ServiceUnavailable("Too many logins at once; try again.", retry_after=_random.randint(*RETRY_SECONDS))
         try:
-            return self.threads.submit(hash_it, *arguments).result()
+            return self.threads.submit(self._ask, question).result()
+        except OSError as error:  # no memory, or too many processes
+            log.error("no hash could be made", error=str(error))
+            raise ServiceUnavailable("No password can be checked now.", retry_after=RETRY_SECONDS[1]) from error
         finally:
             self.places.release()
 
-
-def step_back() -> None:
-    """Lower the priority of this thread and of those that Argon2 starts; where threads have none, nothing happens."""
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    def _ask(self, question: Any) -> Any:
+        if not hasattr(self._local, "process"):
+            self._local.process = HashingProcess()
+        return self._local.process.ask(*question)
 
 
 def places() -> int:

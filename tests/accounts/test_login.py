@@ -1,9 +1,10 @@
 """Who guesses learns nothing and gets nowhere; who is guessed at can still log in."""
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
 from django.test import RequestFactory
 
 from accounts import hashers
+from accounts.hashing_process import NICE, HashingProcess
 from accounts.models import User
 from project.web import rate_limit
 from project.web.rate_limit import Limit
@@ -30,13 +32,13 @@ def hashes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for every time that Argon2 runs."""
     done: list[str] = []
     for name in ("encode", "verify"):
-        real = getattr(hashers.Argon2PasswordHasher, name)
+        real = getattr(hashers.OrderlyArgon2, name)
 
         def counted(self: Any, *args: Any, _real: Any = real, _name: str = name) -> Any:
             done.append(_name)
             return _real(self, *args)
 
-        monkeypatch.setattr(hashers.Argon2PasswordHasher, name, counted)
+        monkeypatch.setattr(hashers.OrderlyArgon2, name, counted)
     return done
 
 
@@ -98,7 +100,7 @@ def test_a_name_written_differently_is_no_new_chance(user: User, monkeypatch: py
 
 def test_an_ipv6_customer_is_one_address(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "FAILED_LOGINS", Limit("failed-logins", 1))
-    monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", lambda *_: "argon2$")
+    monkeypatch.setattr(hashers.OrderlyArgon2, "encode", lambda *_: "argon2$")
     statuses = [login("nobody", REMOTE_ADDR=f"2001:db8:1:2::{host}").status_code for host in (1, 2)]
     assert statuses == [401, 429]
 
@@ -118,7 +120,7 @@ def test_a_login_that_crashed_is_not_counted_as_failed(user: User, monkeypatch: 
 
 def test_spraying_many_names_from_one_address_ends_at_the_limit(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "LOGINS", Limit("logins", 3))
-    monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", lambda *_: "argon2$")
+    monkeypatch.setattr(hashers.OrderlyArgon2, "encode", lambda *_: "argon2$")
     statuses = [login(f"nobody{n}", REMOTE_ADDR="198.51.100.3").status_code for n in range(5)]
     assert statuses == [401, 401, 401, 429, 429]
 
@@ -143,13 +145,13 @@ def test_guessing_the_current_password_is_limited_too(api: Api, monkeypatch: pyt
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Hashes end when this is set, and not before."""
     go_on = threading.Event()
-    real = hashers.Argon2PasswordHasher.encode
+    real = hashers.HashingProcess.ask
 
-    def encode(self: Any, *args: Any) -> Any:
+    def ask(self: Any, *question: Any) -> Any:
         go_on.wait(30)
-        return real(self, *args)
+        return real(self, *question)
 
-    monkeypatch.setattr(hashers.Argon2PasswordHasher, "encode", encode)
+    monkeypatch.setattr(hashers.HashingProcess, "ask", ask)
     monkeypatch.setattr(hashers, "_line", line := hashers.Line(hashers.places()))
     yield go_on
     go_on.set()
@@ -221,11 +223,50 @@ def test_a_hash_takes_one_core_and_one_of_before_is_made_anew_at_login(db: None)
     assert login(user.username).status_code == 200
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
-def test_hashing_steps_back_behind_everything_else() -> None:
-    def nice() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+@pytest.fixture
+def process() -> Iterator[HashingProcess]:
+    process = HashingProcess()
+    yield process
+    process.close()
 
-    before = nice()
-    assert hashers.Line(1).run(nice) == hashers.NICE > before
-    assert nice() == before
+
+def test_a_hash_is_made_in_a_process_that_steps_back_behind_everything_else(process: HashingProcess) -> None:
+    encoded = process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
+    assert process.ask("verify", PASSWORD, encoded) is True
+    assert process.ask("verify", "a-guess", encoded) is False
+    assert process.ask("verify", PASSWORD, "$argon2id$broken") is False
+    assert process._process is not None
+    pid = process._process.pid
+    assert os.getpriority(os.PRIO_PROCESS, pid) == NICE > os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getsid(pid) == pid, "the priority of a session counts among sessions"
+    with suppress(FileNotFoundError):  # a kernel without autogroup
+        assert Path(f"/proc/{pid}/autogroup").read_text().endswith(f" nice {NICE}\n")
+
+
+def test_a_hashing_process_that_dies_is_started_again(process: HashingProcess) -> None:
+    encoded = process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
+    assert process._process is not None
+    process._process.kill()
+    process._process.wait(10)
+    assert process.ask("verify", PASSWORD, encoded) is True
+
+
+def test_where_no_hashing_process_can_be_started_logins_are_told_503(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr(hashers, "_line", hashers.Line(1))
+    monkeypatch.setattr("accounts.hashing_process.subprocess.Popen", refused)
+    answer = login(user.username)
+    assert (answer.status_code, answer["Retry-After"]) == (503, "3")
+
+
+def test_a_hashing_process_ends_with_whoever_asked_it(process: HashingProcess) -> None:
+    process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
+    child = process._process
+    assert child is not None
+    assert child.stdin is not None
+    child.stdin.close()  # as the kernel does when its parent dies
+    assert child.wait(10) == 0
