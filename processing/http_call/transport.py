@@ -194,4 +194,5 @@ def resolve(host: str, port: int, budget: Budget) -> list[tuple[int, SocketAddre
                 continue
             raise CallFailed(f"{host} could not be resolved.") from None
         except (OSError, ValueError) as error:
-            raise CallFailed(f"{host} could not be resolved: {error}.") from error
+            why = getattr(error, "strerror", None) or error
+            raise CallFailed(f"{host} could not be resolved: {why}.") from error
