@@ -18,7 +18,7 @@ from django.templatetags.static import static
 from django.utils.safestring import mark_safe
 from django.views.decorators.http import require_safe
 
-ON_DEMAND = {"own_data.js", "webhooks_view.js"}  # loaded when somebody goes there, not at the first paint
+ON_DEMAND = {"account_view.js", "own_data.js", "webhooks_view.js"}  # loaded when somebody goes there
 FOLDER = Path(__file__).parent / "static" / "page"
 POLICY = (
     "default-src 'none'; script-src 'self' 'sha256-{map}'; style-src 'self'; img-src 'self'; connect-src 'self';"

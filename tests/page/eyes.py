@@ -1,6 +1,7 @@
 """A person at the page: what they see, click and type."""
 
 import time
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +137,14 @@ class Page:
         speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": not on, **speed})
 
-    def found_by_axe(self) -> list[str]:
-        """What axe-core finds wrong with what is shown."""
+    def found_by_axe(self, but: Sequence[str] = ()) -> list[str]:
+        """What axe-core finds wrong with what is shown, without what is inside of `but`."""
         if not self.js("return Boolean(window.axe)"):
             self.js(AXE)
-        found = self.later("axe.run(document, { resultTypes: ['violations'] })")
+        found = self.later(
+            "axe.run({ include: [['html']], exclude: arguments[0] }, { resultTypes: ['violations'] })",
+            [[css] for css in but],
+        )
         return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found["violations"]]
 
     def errors(self) -> list[str]:

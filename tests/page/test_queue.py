@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.accounts.people import PASSWORD
+from queues.limits import deployment
+from tests.accounts.people import PASSWORD, at_once
 from tests.page.eyes import Page
 from tests.page.site import Owner, Site
 
@@ -95,11 +96,23 @@ def test_a_blocked_queue_says_why_and_goes_on_when_its_head_is_skipped(signed_in
     owner.submit("x", kind="page.stuck")
     owner.submit("behind")
     signed_in.sees("there is no paper in the printer", ".banner.bad")
+    signed_in.sees("Nothing runs at the moment.", ".running")
     signed_in.click(".banner [data-verb=retry]")
     signed_in.sees("page.stuck #1 is tried again.")
     signed_in.sees("there is no paper in the printer", ".banner.bad")
     signed_in.click(".banner [data-verb=skip]")
     signed_in.sees('"behind"', ".row.over")
+    signed_in.sees("Idle", "#state")
+
+
+def test_a_queue_whose_kind_is_paused_says_so_and_nothing_seems_to_run(signed_in: Page, owner: Owner) -> None:
+    at_once(1, lambda _: deployment.pause("page.order", "an operator"))
+    try:
+        owner.submit({"product": "tea", "amount": 1, "place": {"street": "Long Lane"}}, kind="page.order")
+        signed_in.sees("Waiting: page.order is paused for everybody.", "#state")
+        signed_in.sees("Nothing runs at the moment.", ".running")
+    finally:
+        at_once(1, lambda _: deployment.resume("page.order"))
     signed_in.sees("Idle", "#state")
 
 

@@ -1,4 +1,4 @@
-// The account: who this is, the password, the sessions.
+// The account: who this is, the password, the sessions. Loaded when somebody goes there.
 
 import { ago, button, h, keyed, say, text } from "./dom.js";
 import { api, signOut } from "./session.js";
@@ -7,16 +7,15 @@ import { Field, refuse, summaryOf } from "./fields.js";
 import { failure } from "./parts.js";
 
 /** `leave()` is called when the user has signed out. */
-export function accountView(leave) {
+export function account(section, leave) {
   const who = h("p", {}, "Loading …");
   const name = h("input", { autocomplete: "username", hidden: true });
   const sessions = h("ul", { class: "rows", role: "list" });
   const wrong = h("div"), hooks = h("div"), own = h("div", { class: "stack" });
   const out = button("Sign out", () => attempt(async () => { await signOut(); leave(); }), { class: "button quiet" });
   const everywhere = button("Sign out everywhere", () => attempt(async () => { await signOut(true); leave("You are signed out everywhere."); }), { class: "button danger" });
-  const element = h("section", { class: "stack narrow" }, h("h1", { tabindex: "-1" }, "Account"),
-    h("div", { class: "card titled" }, who, out), wrong, passwordForm(name),
-    h("section", { class: "card" }, h("h2", { tabindex: "-1" }, "Sessions"), h("p", { class: "quiet" }, "Where you are signed in. What you do not know, end, and change your password."), sessions,
+  section.append(h("div", { class: "card titled" }, who, out), wrong, passwordForm(name),
+    h("section", { class: "card" }, h("h2", { tabindex: "-1" }, "Sessions"), h("p", { class: "quiet" }, "Where you are signed in. End what you do not know, and change your password."), sessions,
       h("div", { class: "actions" }, everywhere)), hooks, own);
 
   async function load() {
@@ -37,7 +36,7 @@ export function accountView(leave) {
       const end = item.current ? h("span", { class: "badge", "data-status": "succeeded" }, "this one")
         : button("End", () => attempt(async () => { await api("DELETE", `/api/v1/auth/sessions/${item.id}`); draw(live.filter((one) => one !== item)); say("That session has ended."); }),
           { class: "button quiet", "aria-label": `End the session on ${browser(item)}` });
-      return { used, element: h("li", { class: "row" }, h("span", { class: "what" }, h("b", {}, browser(item)), used), h("span", { class: "verb" }, end)) };
+      return { used, element: h("li", { class: "row session" }, h("span", { class: "what" }, h("b", {}, browser(item)), used), h("span", { class: "verb" }, end)) };
     }, (row, item) => text(row.used, `${item.address ?? "unknown address"} · signed in ${ago(item.created_at)} · used ${ago(item.last_used_at)}`));
   }
 
@@ -50,7 +49,7 @@ export function accountView(leave) {
 
   load();
   more().catch(() => own.replaceChildren(failure(new Error("Your data and webhooks could not be loaded."), () => location.reload())));
-  return { element, title: "Account", update() {} };
+  return () => {};
 }
 
 /** `name`: the hidden field that tells password managers whose password it is. */

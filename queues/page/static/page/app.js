@@ -3,7 +3,6 @@
 import { attribute, button, h, number, say, span, text } from "./dom.js";
 import { onEnd, whose } from "./session.js";
 import { name } from "./actions.js";
-import { accountView } from "./account_view.js";
 import { detailsView } from "./details.js";
 import { failedView, historyView } from "./lists.js";
 import { failure } from "./parts.js";
@@ -14,7 +13,7 @@ import { Store } from "./store.js";
 const ROUTES = [
   [/^#\/failed$/, () => failedView(store)],
   [/^#\/history$/, () => historyView(store)],
-  [/^#\/account$/, () => accountView(leave)],
+  [/^#\/account$/, () => later("Account", async (section) => (await import("./account_view.js")).account(section, leave))],
   [/^#\/webhooks$/, () => later("Webhooks", async (section) => (await import("./webhooks_view.js")).webhooks(section))],
   [/^#\/webhooks\/([0-9a-f-]{36})$/, (id) => later("Deliveries", async (section) => (await import("./webhooks_view.js")).deliveries(section, id))],
   [/^#\/requests\/([0-9a-f-]{36})$/, (id) => detailsView(store, id)],

@@ -26,9 +26,10 @@ export function queueView(store) {
   }, { class: "button quiet", "data-verb": "purge", "aria-label": "Cancel all that waits" });
 
   const blocked = h("section", { class: "banner bad", "aria-label": "Your queue is blocked", hidden: true });
+  const runningTitle = h("h2", { tabindex: "-1" }, "Running now");
   const running = h("div", { class: "running" });
   const waitingTitle = h("h2", { tabindex: "-1" }, "Waiting");
-  const nothing = h("p", { class: "empty" }, "Nothing waits. What you add runs at once.");
+  const nothing = h("p", { class: "empty" });
   const list = new WaitingList("Waiting requests, in order", waitingRow, (row, item, index) => updateWaiting(store, row, item, index, waitingNow.line));
   const later = h("ul", { class: "rows", role: "list" });
   const laterPart = h("section", { class: "card", hidden: true }, h("h2", { tabindex: "-1" }, "Scheduled"), later);
@@ -36,7 +37,7 @@ export function queueView(store) {
   const noneOver = h("p", { class: "empty" }, "Nothing has finished yet.");
   const skeleton = h("div", { class: "card skeleton", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
   const body = h("div", { class: "stack", hidden: true }, blocked,
-    h("section", { class: "card" }, h("h2", { tabindex: "-1" }, "Running now"), running),
+    h("section", { class: "card" }, runningTitle, running),
     h("section", { class: "card", id: "waiting" }, h("div", { class: "titled" }, waitingTitle, purge), nothing, list.element),
     laterPart,
     h("section", { class: "card" }, h("div", { class: "titled" }, h("h2", { tabindex: "-1" }, "Finished lately"), h("a", { href: "#/history" }, "All history")), noneOver, over));
@@ -66,9 +67,11 @@ export function queueView(store) {
     text(figures[1].value, queue.depth === 0 ? "–" : rest === null ? "unknown" : `about ${span(Math.max(1, rest))}`);
     text(figures[2].value, number(Math.round(queue.finished_per_minute)));
     drawBlocked(store, blocked, head);
-    drawRunning(store, running, head, waitingNow);
+    text(runningTitle, head?.status === "retrying" ? "First in line" : "Running now");
+    drawRunning(store, running, head?.status === "blocked" ? null : head, waitingNow);
     text(waitingTitle, waiting.length ? `Waiting (${number(waiting.length)})` : "Waiting");
     nothing.hidden = waiting.length > 0;
+    text(nothing, queue.paused || head ? "Nothing waits." : "Nothing waits. What you add runs at once.");
     purge.hidden = waiting.length + scheduled.length === 0;
     waitingNow.line = head;
     list.show(waiting);
@@ -87,9 +90,16 @@ function newestFirst(a, b) {
   return new Date(b.finished_at) - new Date(a.finished_at) || b.sequence - a.sequence;
 }
 
+const LIMITED = {
+  paused: (kind) => `Waiting: ${kind} is paused for everybody.`,
+  max_concurrency: (kind) => `Waiting: as many ${kind} run, of all users, as may.`,
+  rate: (kind) => `Waiting: as many ${kind} began just now, of all users, as may.`,
+};
+
 function sentence(queue, head, waiting) {
   if (queue.state === "blocked") return "Blocked: the first request failed for good. Retry it, skip it or cancel it.";
   if (queue.paused) return head?.status === "running" ? "Paused: what runs goes on, nothing further starts." : "Paused: nothing starts until you resume.";
+  if (queue.limited_by) return LIMITED[queue.limited_by.reason](queue.limited_by.kind);
   if (head?.status === "retrying") return "The first request failed and is tried again soon. Nothing overtakes it.";
   if (head) return waiting.length ? `Running, with ${number(waiting.length)} waiting behind it.` : "Running.";
   if (waiting.length) return "Waiting for a worker.";
@@ -135,7 +145,7 @@ function drawRunning(store, part, head, kept) {
   const trouble = head.status === "retrying" && head.error ? `${head.error.type}: ${head.error.message}` : "";
   text(said, [head.cancel_requested ? "Asked to stop" : "", step, attempts, trouble].filter(Boolean).join(" · "));
   text(time, head.started_at ? `started ${ago(head.started_at)}` : "");
-  const wanted = head.status === "blocked" ? [] : verbs(head);
+  const wanted = verbs(head);
   if (kept.verbs !== wanted.join()) {
     kept.verbs = wanted.join();
     place.replaceChildren(...buttons(store, head, wanted));
