@@ -18,7 +18,7 @@ from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import WATCH
 from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
-from queues.lifecycle.lease import WORKERS, Lease, renew
+from queues.lifecycle.lease import Lease, hold_process_lock, renew
 from queues.lifecycle.reconcile import reconcile
 from queues.limits.deployment import declare
 
@@ -182,13 +182,9 @@ class Watch:
 
     def _hold_lock(self) -> None:
         """Hold the lock, or take it (again): it goes with its connection."""
-        with connection.cursor() as cursor:
-            if self._locked.is_set():
-                tokens.learn(outbox.token_generation())
-                return
-            cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [WORKERS, self.worker_id])
-            (taken,) = cursor.fetchone()
-        if taken:
+        if self._locked.is_set():
+            tokens.learn(outbox.token_generation())
+        elif hold_process_lock(self.worker_id):
             tokens.learn(outbox.token_generation())  # before anybody sends a token
             declare()  # before anything runs
             self._locked.set()

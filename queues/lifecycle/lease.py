@@ -13,6 +13,7 @@ import orjson
 from django.conf import settings
 
 from queues.exceptions import FencedOut
+from queues.sql.locks import TRY_LOCK_NUMBER
 from queues.sql.protocol import (
     CLAIMED,
     KEEP_BEGINNING,
@@ -220,6 +221,12 @@ def renew(held: Sequence[tuple[int, int, int]]) -> Renewals:
 def keep_beginning(request_id: UUID, began: datetime) -> None:
     """Keep when its first attempt began, although no outcome of that attempt will be recorded."""
     KEEP_BEGINNING.rows(request=request_id, began=began)
+
+
+def hold_process_lock(worker_id: int) -> bool:
+    """Take the lock that says this worker process lives; it goes with the connection. False: another has it."""
+    (row,) = TRY_LOCK_NUMBER.rows(lock_class=WORKERS, number=worker_id)
+    return bool(row.locked)
 
 
 def _asked_for(queue_ids: Iterable[int], worker_id: int) -> dict[str, Any]:

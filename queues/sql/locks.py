@@ -11,6 +11,9 @@ LOCK_TIMEOUT = Statement("""
 TRY_LOCK = Statement("SELECT pg_try_advisory_lock(%(lock_class)s::int, hashtext(%(key)s)) AS locked")
 UNLOCK = Statement("SELECT pg_advisory_unlock(%(lock_class)s::int, hashtext(%(key)s))")
 
+# The same under a number: what a worker process lives by.
+TRY_LOCK_NUMBER = Statement("SELECT pg_try_advisory_lock(%(lock_class)s::int, %(number)s::int) AS locked")
+
 # Until the transaction ends nobody claims anything: every claim reads which kinds are limited.
 LOCK_LIMITS = Statement("LOCK TABLE queues_kindlimit IN ACCESS EXCLUSIVE MODE")
 
