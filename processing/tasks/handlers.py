@@ -1,15 +1,16 @@
 """Runs a task: a request of the kind `task.<alias>`, which only our own code may submit."""
 
-import asyncio
+import inspect
 from typing import Any
 
-from django_tasks.base import Task, TaskContext
+from django_tasks.base import TaskContext
 from django_tasks.signals import task_finished, task_started
 from django_tasks.utils import normalize_json
 from pydantic import BaseModel
 
 from accounts.models import User
-from processing.handlers import HandlerRequest, Reject, TimeLimitExceeded, handler
+from processing.coroutines import wait_for
+from processing.handlers import HandlerRequest, Reject, handler
 from processing.tasks import results
 from processing.tasks.policy import OF_KIND, kind_of, ours
 from queues import kinds
@@ -40,7 +41,8 @@ def run(request: HandlerRequest, payload: TaskPayload) -> Any:
     task_started.send(sender=backend, task_result=result)
     context = [TaskContext(task_result=result)] if task.takes_context else []
     try:
-        value = normalize_json(_call(task, [*context, *payload.arguments], payload.keywords, request))
+        called = task.func(*context, *payload.arguments, **payload.keywords)
+        value = normalize_json(wait_for(called) if inspect.iscoroutine(called) else called)
     except BaseException as error:
         if request.attempt >= kinds.find(request.kind, request.version).max_attempts:
             results.fail(result, error)
@@ -49,24 +51,6 @@ def run(request: HandlerRequest, payload: TaskPayload) -> Any:
     results.succeed(result, value)
     task_finished.send(sender=backend, task_result=result)
     return value
-
-
-def _call(task: "Task[Any, Any]", args: list[Any], kwargs: dict[str, Any], request: HandlerRequest) -> Any:
-    if not asyncio.iscoroutinefunction(task.func):
-        return task.func(*args, **kwargs)
-    limit = kinds.find(request.kind, request.version).time_limit
-    return asyncio.run(_awaited(task, args, kwargs, limit))
-
-
-async def _awaited(task: "Task[Any, Any]", args: list[Any], kwargs: dict[str, Any], limit: float) -> Any:
-    """Nothing interrupts a thread that waits for events, so the loop itself keeps the time."""
-    try:
-        async with asyncio.timeout(limit) as clock:
-            return await task.func(*args, **kwargs)
-    except TimeoutError:
-        if clock.expired():
-            raise TimeLimitExceeded from None
-        raise
 
 
 for _alias, _options in ours().items():
