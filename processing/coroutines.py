@@ -1,9 +1,12 @@
-"""What `async def` handlers run on: one event loop, in one thread of the process, while their own threads wait."""
+"""What `async def` handlers run on: one event loop, in one thread of the process."""
 
 import asyncio
+import inspect
+import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -17,6 +20,12 @@ LOOK_SECONDS = 0.05  # a thread that waits in a system call is not interrupted: 
 
 _beginning = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
+
+
+def is_coroutine_function(function: Callable[..., Any]) -> bool:
+    """Whether it is an `async def`, so that calling it runs nothing of it yet."""
+    return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
 
 
 def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -47,7 +56,7 @@ class _Running:
         self.result: Any = None
         self.error: BaseException | None = None
         self._coroutine = coroutine
-        self._loop = _event_loop()
+        self._loop = event_loop()
         self._task: asyncio.Task[tuple[Any, BaseException | None]] | None = None
         self._ended = False
         self._wakes = threading.Lock()  # free once it has ended
@@ -67,7 +76,7 @@ class _Running:
 
     def _begin(self) -> None:
         if not self._ended:
-            self._task = self._loop.create_task(_outcome(self._coroutine))
+            self._task = self._loop.create_task(outcome(self._coroutine))
             self._task.add_done_callback(self._over)
 
     def _cancel(self) -> None:
@@ -91,7 +100,7 @@ class _Running:
             self._wakes.release()
 
 
-async def _outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+async def outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     """Its result, and what it raised: out of a task, SystemExit would end the loop."""
     try:
         return await coroutine, None
@@ -110,16 +119,23 @@ def _close_what_broke() -> None:
         each.close_if_unusable_or_obsolete()
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
+def event_loop() -> asyncio.AbstractEventLoop:
     """The process's loop; it begins with the first that asks, and ends with the process."""
-    global _loop
+    global _loop, _thread
     if _loop is None:
         with _beginning:
             if _loop is None:
                 loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=[loop], name="coroutines", daemon=True).start()
+                _thread = threading.Thread(target=_run, args=[loop], name="coroutines", daemon=True)
+                _thread.start()
                 _loop = loop
     return _loop
+
+
+def running_now() -> tuple["asyncio.Task[Any] | None", FrameType | None]:
+    """Which task the loop is in just now, and where its thread stands. From any thread."""
+    task = asyncio.current_task(_loop) if _loop is not None else None
+    return task, sys._current_frames().get(_thread.ident or 0) if _thread is not None else None
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

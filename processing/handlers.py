@@ -159,7 +159,7 @@ def handler(
 ) -> Callable[[Function], Function]:
     """Declare a handler for a kind. It takes the request and its payload (`schema`'s instance) and returns any JSON.
 
-    It may be an `async def`, unless it is `atomic`: these run on one event loop, each while a thread waits for it.
+    It may be an `async def`, unless it is `atomic`: these run on one event loop, and hold no thread.
 
     `time_limit`, `backoff` (first delay) and `backoff_cap` (longest) are seconds. `on_failure`: continue | block.
     `atomic` runs it inside the recording transaction: its writes to PostgreSQL happen exactly once.
@@ -279,12 +279,17 @@ def declared_as(function: Callable[..., Any]) -> tuple[str, int]:
     return max(named)
 
 
+def value_of(kind: Kind, payload: str) -> Any:
+    """What a handler is called with for its payload's JSON text. Raises what the kind's schema raises."""
+    return kind.schema.model_validate_json(payload) if kind.schema else orjson.loads(payload)
+
+
 def call(function: Function, kind: Kind, request: HandlerRequest, payload: str) -> str:
     """Run a handler on its payload's JSON text; its result as JSON text.
 
     Raises what the handler raises, and InvalidResult.
     """
-    value = kind.schema.model_validate_json(payload) if kind.schema else orjson.loads(payload)
+    value = value_of(kind, payload)
     before = at_work.set(request.described)
     try:
         result = function(request, value)

@@ -34,9 +34,14 @@ HANDLERS_GIVEN_UP = Counter(
     "ordered_work_handlers_given_up", "Handlers that no time limit could interrupt; their process ended.", ["kind"]
 )
 PUT_OFF = Counter(
-    "ordered_work_put_off", "Times a queue was put off because its kind held its share of the threads.", ["kind"]
+    "ordered_work_put_off",
+    "Times a queue was put off because its kind held its share of the threads, or of the async handlers.",
+    ["kind"],
 )
 BUSY_THREADS = Gauge("ordered_work_busy_threads", "Worker threads in a turn.", multiprocess_mode="livesum")
+ASYNC_HANDLERS = Gauge(
+    "ordered_work_async_handlers", "Handlers that run on event loops and hold no thread.", multiprocess_mode="livesum"
+)
 THREADS = Gauge("ordered_work_threads", "Worker threads there are.", multiprocess_mode="livesum")
 
 for _by in ("dispatcher", "worker"):

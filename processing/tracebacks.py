@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 from pydantic import ValidationError
 
-from processing import handlers
+from processing import coroutines, handlers
 from project.telemetry.logs import ROW
 
 log = structlog.get_logger()
@@ -89,7 +89,7 @@ def _from_call(found: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
 
 def _below_call(frames: Iterator[tuple[FrameType, int]]) -> Iterator[tuple[FrameType, int]]:
     for frame, line in frames:
-        if frame.f_code is handlers.call.__code__:
+        if frame.f_code in (handlers.call.__code__, coroutines.outcome.__code__):
             return
         yield frame, line
 
@@ -97,6 +97,8 @@ def _below_call(frames: Iterator[tuple[FrameType, int]]) -> Iterator[tuple[Frame
 OURS = (
     "processing.coroutines",
     "processing.worker.attempt",
+    "processing.worker.coroutines.attempt",
+    "processing.worker.coroutines.run",
     "processing.worker.turn",
     "processing.worker.token_run",
     "processing.worker.recorder",

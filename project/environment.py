@@ -78,6 +78,9 @@ class Environment(BaseSettings):
     worker_threads_max: int = Field(
         16, ge=1, description="Threads a worker process grows to while slow handlers hold its own; 1: it never does."
     )
+    async_handlers: int = Field(
+        1000, ge=1, description="`async def` handlers that one worker process runs at once, beside its threads."
+    )
     kind_wait_seconds: float = Field(
         900, gt=0, description="Who waits longer for a kind's limit or pause is an alert, and on the board."
     )

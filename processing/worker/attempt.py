@@ -3,7 +3,8 @@
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, Protocol, cast
 
@@ -26,6 +27,34 @@ from queues.states import QueueState
 from queues.values import Outcome, Work
 
 RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
+
+
+def request_of(lease: Lease, work: Work) -> HandlerRequest:
+    """What the handler is told of its next attempt."""
+    return HandlerRequest(
+        work.id, lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace, queue_id=lease.queue_id
+    )
+
+
+@contextmanager
+def traced(request: HandlerRequest, work: Work) -> Iterator[Callable[[Outcome | None], None]]:
+    """A span around the attempt, if there is tracing; to be told its outcome."""
+    if tracing.tracer is None:
+        yield lambda _: None
+        return
+    attributes: dict[str, str | int] = {
+        "messaging.message.id": str(work.id),
+        "user.id": str(request.user_id),
+        "ordered_work.sequence": work.seq,
+        "ordered_work.attempt": request.attempt,
+    }
+    with tracing.tracer.attempt(work.kind, work.traceparent, attributes) as ended:
+
+        def tell(outcome: Outcome | None) -> None:
+            if outcome is not None and outcome.outcome is not None:
+                ended(outcome.outcome.value, outcome.error["type"] if outcome.error else None)
+
+        yield tell
 
 
 class RunOfIt(Protocol):
@@ -57,10 +86,7 @@ class Attempt:
         self.work = work
         self.kind = kind
         self.function = function
-        self.request = HandlerRequest(
-            work.id, turn.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
-            queue_id=turn.lease.queue_id,
-        )  # fmt: skip
+        self.request = request_of(turn.lease, work)
         self.thread_id = threading.get_ident()
         self.began = 0.0
         self.started_at: datetime = turn.lease.since
@@ -69,20 +95,10 @@ class Attempt:
 
     def run(self) -> Verdict:
         """Call the handler. What it raises is in the verdict; raises FencedOut alone."""
-        if tracing.tracer is None:
-            return self._run()
-        attributes: dict[str, str | int] = {
-            "messaging.message.id": str(self.work.id),
-            "user.id": str(self.request.user_id),
-            "ordered_work.sequence": self.work.seq,
-            "ordered_work.attempt": self.request.attempt,
-        }
         # Around all in which a time limit may interrupt this thread: it meets no code of the tracer's.
-        with tracing.tracer.attempt(self.work.kind, self.work.traceparent, attributes) as ended:
+        with traced(self.request, self.work) as ended:
             verdict = self._run()
-            outcome = verdict.outcome or self.outcome
-            if outcome is not None and outcome.outcome is not None:
-                ended(outcome.outcome.value, outcome.error["type"] if outcome.error else None)
+            ended(verdict.outcome or self.outcome)
             return verdict
 
     def _run(self) -> Verdict:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from django.db import connections
 
 from processing.broker.fetcher import Fetcher
+from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.isolation import Isolation
 from processing.worker.shares import Shares
 from processing.worker.token_run import Place, TokenRun
@@ -14,17 +15,18 @@ from processing.worker.watchdog import Watch
 watch = Watch()
 shares = Shares()
 isolation: Isolation | None = None  # set where one process runs many users' requests
+coroutines: CoroutineRun | None = None  # the same
 _thread = threading.local()
 
 
 def drain_queues(queue_ids: Iterable[int]) -> None:
     """Run a turn of each that is ready."""
-    TokenRun(Place(watch, shares, isolation), fetcher(), queue_ids).drain()
+    TokenRun(Place(watch, shares, isolation, coroutines), fetcher(), queue_ids).drain()
 
 
 def drain_queue(queue_id: int, left: int | None = None) -> None:
     """Run a turn, or one request if the queue is `left` to this process by the lease of that fence."""
-    TokenRun(Place(watch, shares, isolation), fetcher(), [queue_id], left).drain()
+    TokenRun(Place(watch, shares, isolation, coroutines), fetcher(), [queue_id], left).drain()
 
 
 def fetcher() -> Fetcher:

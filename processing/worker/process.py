@@ -13,6 +13,7 @@ from processing import actors, metrics
 from processing.broker.threads import LOOK_SECONDS, Threads
 from processing.broker.token_sender import pass_on_later
 from processing.worker import drain
+from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.heartbeat import Beat
 from processing.worker.isolation import LAST_WORDS_SECONDS, Isolation
 from processing.worker.supervisor import die_with_parent
@@ -31,6 +32,7 @@ def run(threads: int, stop: threading.Event) -> None:
     drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
     if threads > 1:
         drain.isolation = Isolation(drain.watch)
+    drain.coroutines = CoroutineRun(drain.watch)
     begin_at_zero()
     worker = Threads(
         threads,

@@ -1,4 +1,6 @@
-"""Which part of a process's threads one kind may hold: a kind that may take long never takes all of them."""
+"""Which part of a process's threads, or of its event loop's places, one kind may hold: a kind that may take long never
+takes all of them.
+"""
 
 import random
 import threading
@@ -22,20 +24,27 @@ class Shares:
         self._lock = threading.Lock()
         self._running: Counter[str] = Counter()
         self._began: dict[int, float] = {}  # when, by thread, the handler did that it is in
-        self._put_off = 0  # since a place was free
+        self._put_off = 0  # of late
         self.most = 0  # threads that one kind may hold; 0: all
+        self.places = 0  # that there are for all kinds together; 0: threads count themselves
 
     def set_threads(self, threads: int) -> None:
         """Share out so many threads: KIND_SHARE of them to a kind, at least one."""
         self.most = share_of(threads)
 
+    def set_places(self, places: int) -> None:
+        """The same, where nothing else bounds how many run."""
+        self.set_threads(places)
+        self.places = places
+
     def enter(self, kind: Kind) -> float | None:
         """Take a place. None: it was free, and `leave` gives it back; else the seconds after which to ask again."""
-        if kind.time_limit <= SLOW_SECONDS or not self.most:
+        most = self._most_of(kind)
+        if not most:
             self._began[threading.get_ident()] = time.monotonic()
             return None
         with self._lock:
-            if self._running[kind.name] < self.most:
+            if self._running[kind.name] < most and (not self.places or self._running.total() < self.places):
                 self._running[kind.name] += 1
                 self._began[threading.get_ident()] = time.monotonic()
                 return None
@@ -45,18 +54,23 @@ class Shares:
         return delay * random.uniform(0.5, 1)  # noqa: S311  (spreads load, guards nothing)
 
     def leave(self, kind: Kind) -> None:
-        """The handler is over. Called by the thread that entered."""
+        """The handler is over. Called by the thread that entered, if that is in it until then."""
         self._began.pop(threading.get_ident(), None)
-        if kind.time_limit <= SLOW_SECONDS or not self.most:
+        if not self._most_of(kind):
             return
         with self._lock:
             self._running[kind.name] -= 1
-            self._put_off = 0
+            # Of many places one is free: not all who were put off shall ask for it at once.
+            self._put_off -= -(-self._put_off // self.most)
 
     def crowded(self, threads: int) -> bool:
         """Whether handlers that take long hold as many threads as one kind may have of so many."""
         long_ago = time.monotonic() - LONG_SECONDS
         return sum(began < long_ago for began in tuple(self._began.values())) >= share_of(threads)
+
+    def _most_of(self, kind: Kind) -> int:
+        """How many of this kind may run; 0: nobody counts."""
+        return self.most if kind.time_limit > SLOW_SECONDS else self.places
 
 
 def share_of(threads: int) -> int:

@@ -18,6 +18,8 @@ from processing.broker import token_sender
 from processing.broker.errors import BrokerUnavailable, QueueUnavailable
 from processing.broker.fetcher import Fetcher
 from processing.worker import recorder
+from processing.worker.coroutines.attempt import CoroutineAttempt
+from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.isolation import Isolation
 from processing.worker.next_queues import NextQueues
 from processing.worker.recorder import Refused, Wanted
@@ -44,6 +46,7 @@ class Place:
     watch: Watch
     shares: Shares
     isolation: Isolation | None = None
+    coroutines: CoroutineRun | None = None
 
 
 class TokenRun(WatchedRun):
@@ -52,6 +55,7 @@ class TokenRun(WatchedRun):
     def __init__(self, place: Place, fetcher: Fetcher, queue_ids: Iterable[int], left: int | None = None) -> None:
         super().__init__(place.watch, fetcher, NextQueues(place.watch, queue_ids, left))
         self.shares, self.isolation = place.shares, place.isolation
+        self.coroutines = place.coroutines
         self._due_at = 0.0  # nothing has to be recorded before that
 
     def drain(self) -> None:
@@ -179,6 +183,17 @@ class TokenRun(WatchedRun):
             self.current = None
             self.record_if_due()
         return moved
+
+    def hand_over(self, turn: Turn, attempt: CoroutineAttempt) -> None:
+        """Its lease is the coroutine's from now on; its pointer goes back. Raises BrokerUnavailable and FencedOut."""
+        assert self.coroutines is not None  # noqa: S101  (it was asked whether there is one)
+        assert turn.source is not None  # noqa: S101  (it read from there)
+        turn.source.close()
+        self.fetcher.settle()
+        with self.lock:
+            if self.turns.pop(turn.lease.queue_id, None) is not turn:
+                raise FencedOut  # the process ends, and has given it back
+            self.coroutines.begin(attempt)
 
     def _wait(self) -> None:
         """For the next message. Raises BrokerUnavailable."""

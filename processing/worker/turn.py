@@ -15,12 +15,16 @@ from processing import handlers, metrics
 from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Source
 from processing.broker.pointers import queue_name
-from processing.handlers import NoHandler
+from processing.coroutines import is_coroutine_function
+from processing.handlers import Function, NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
+from processing.worker.coroutines.attempt import CoroutineAttempt
+from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.outcomes import Verdict, raised, without_running
 from processing.worker.recorder import AGAIN_SECONDS, Recording, Wanted
 from processing.worker.shares import Shares
 from processing.worker.watchdog import Watch
+from queues.kinds import Kind
 from queues.lifecycle.lease import Lease
 from queues.lifecycle.permits import take
 from queues.notify.changes import changed
@@ -32,6 +36,7 @@ log = structlog.get_logger()
 
 LARGEST_CLAIM = 256
 FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ and PostgreSQL are is none of its business
+HANDED_OVER = Verdict(None)  # its handler runs on the event loop, and its lease is not this turn's any more
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
 
 
@@ -40,8 +45,11 @@ class RunOfMany(RunOfIt, Protocol):
 
     shares: Shares
     watch: Watch
+    coroutines: CoroutineRun | None
 
     def record_if_due(self) -> None: ...
+
+    def hand_over(self, turn: "Turn", attempt: CoroutineAttempt) -> None: ...
 
     def waits(self, turn: "Turn") -> AbstractContextManager[None]: ...
 
@@ -106,6 +114,8 @@ class Turn:
                 return self.then is not None or self.ran > before
             work = self.claim.popleft()
             verdict = self._run_one(work)
+            if verdict is HANDED_OVER:
+                return True
             if verdict is not RECORDED:
                 with self.run.lock:  # a process that stops records from its main thread
                     self.recording.over(verdict)
@@ -168,18 +178,39 @@ class Turn:
             kind, function = handlers.find(work.kind, work.version)
         except NoHandler as missing:
             return raised(work, None, False, missing, self.began_at(work), self.lease.now())
-        delay = self.run.shares.enter(kind)
+        on_loop = self.run.coroutines is not None and not kind.atomic and is_coroutine_function(function)
+        shares = self.run.coroutines.shares if self.run.coroutines and on_loop else self.run.shares
+        delay = shares.enter(kind)
         if delay is not None:
-            return Verdict(None, QueueState.WAITING, delay)  # its kind holds its share of the threads
+            return Verdict(None, QueueState.WAITING, delay)  # its kind holds its share
+        verdict = None
         try:
             if work.limited:
                 self._asked_for_permit = True
                 delay = take(self.lease.queue_id, self.lease.fence, work.seq, work.kind)
                 if delay is not None:
                     return Verdict(None, QueueState.WAITING, delay)  # until it is called
-            return Attempt(self, work, kind, function).run()
+            verdict = (self._hand_over if on_loop else self._run_here)(work, kind, function)
+            return verdict
         finally:
-            self.run.shares.leave(kind)
+            if verdict is not HANDED_OVER:
+                shares.leave(kind)
+
+    def _run_here(self, work: Work, kind: Kind, function: Function) -> Verdict:
+        return Attempt(self, work, kind, function).run()
+
+    def _hand_over(self, work: Work, kind: Kind, function: Function) -> Verdict:
+        """Have an `async def` run beside all threads, alone claimed."""
+        try:
+            value = handlers.value_of(kind, work.payload)
+        except Exception:
+            return self._run_here(work, kind, function)  # where it fails in the same way
+        if self.claim or self.recording.passed:
+            self.claim.clear()
+            self.recording.record(QueueState.DRAINING, 1)
+            self.recorded()
+        self.run.hand_over(self, CoroutineAttempt(self.lease, work, kind, function, value, self.began_at(work)))
+        return HANDED_OVER
 
     def began_at(self, work: Work) -> datetime:
         """When its attempt begins. The head's is the moment of its claim, as whoever looks at the queue is shown it."""

@@ -28,6 +28,9 @@ TICK_SECONDS = 0.01
 RENEW_SECONDS = 1.0
 CHECK_LEASES_SECONDS = 0.1  # how often it looks whose time has come
 RECONCILE_SECONDS = 1.0
+ABANDON_SECONDS = 0.5  # the process is to end: who records just now has so long to come to an end with it
+GONE_SECONDS = 1.0  # the process has ended after that, and with it the handlers that run beside whoever goes on
+UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
 LOCK_SECONDS = 0.25  # sooner than a dispatcher believes that a process is dead whose lock it missed once
 
 
@@ -123,6 +126,10 @@ class Watch:
     def retire(self, turn: Watched) -> None:
         """A turn was given up with its thread: end the process, once the other handlers have ended."""
         self.remove(turn)
+        self.end_process()
+
+    def end_process(self) -> None:
+        """Only the process's end helps: no new turn, and the other handlers have their grace time."""
         self._end_process.set()
 
     def stop(self, grace: float) -> bool:

@@ -22,7 +22,7 @@ from processing.worker.next_queues import NextQueues
 from processing.worker.outcomes import raised
 from processing.worker.recorder import LeftOut, Refused, Wanted
 from processing.worker.turn import FAST_SECONDS, Turn
-from processing.worker.watchdog import Renewal, Watch
+from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Renewal, Watch
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import keep_beginning
 from queues.states import QueueState
@@ -32,9 +32,6 @@ log = structlog.get_logger()
 
 SLOW_SECONDS = 0.25  # longer than a turn of fast handlers takes, however busy the machine is
 LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so long
-ABANDON_SECONDS = 0.5  # the process is to end: who records just now has so long to come to an end with it
-GONE_SECONDS = 1.0  # the process has ended after that, and with it the handlers that run beside whoever goes on
-UNINTERRUPTIBLE_SECONDS = 5.0  # a handler that goes on for so long after its time limit is given up with its process
 
 
 class WatchedRun:

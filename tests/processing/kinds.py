@@ -1,5 +1,6 @@
 """Kinds that the tests run. They note in a journal when an attempt began and ended, on this machine's one clock."""
 
+import asyncio
 import ctypes
 import os
 import signal
@@ -39,6 +40,17 @@ def run_script(request: HandlerRequest, payload: Any) -> Any:
     return SCRIPTS[payload](request)
 
 
+async def write_journal_on_the_loop(request: HandlerRequest, payload: Any) -> int:
+    note(payload["journal"], "begin", request)
+    await asyncio.sleep(payload["ms"] / 1000)
+    note(payload["journal"], "end", request)
+    return request.sequence
+
+
+async def run_script_on_the_loop(request: HandlerRequest, payload: Any) -> Any:
+    return await SCRIPTS[payload](request)
+
+
 def end_process(request: HandlerRequest, payload: Any) -> None:
     """In the middle of the handler, as `payload` says."""
     if payload == "segmentation fault":
@@ -64,6 +76,9 @@ def _register() -> None:
     handlers.handler("test.block", max_attempts=1, on_failure="block")(run_script)
     handlers.handler("test.atomic", atomic=True, **quick)(run_script)
     handlers.handler("test.limited", time_limit=0.2, **quick)(run_script)
+    handlers.handler("test.async", **quick)(run_script_on_the_loop)
+    handlers.handler("test.async.limited", time_limit=0.2, **quick)(run_script_on_the_loop)
+    handlers.handler("test.async.journal", **quick)(write_journal_on_the_loop)
     handlers.handler("test.gone", **quick)(run_script)
     handlers.handler("test.poison", **quick)(end_process)
     handlers.handler("test.patient", max_attempts=10_000, backoff=0)(run_script)

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +12,8 @@ from processing.broker.fetcher import Fetcher
 from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from processing.worker import attempt, recorder
-from processing.worker.token_run import TokenRun
+from processing.worker.shares import Shares
+from processing.worker.token_run import Place, TokenRun
 from processing.worker.turn import Turn
 from processing.worker.watchdog import Watch
 from queues.lifecycle.lease import Lease
@@ -193,7 +193,7 @@ def test_a_source_is_not_told_of_what_another_brought(hand: Hand, script: Script
     assert lease is not None
     assert lease.head is not None
     fetcher = Fetcher()
-    run = TokenRun(SimpleNamespace(watch=Watch(), shares=None, isolation=None), fetcher, [])  # type: ignore[arg-type]
+    run = TokenRun(Place(Watch(), Shares()), fetcher, [])
     turn = Turn(run, lease, 10)
 
     def open_source() -> None:
