@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from scripts.place import ROOT
-from tests.docker.compose import image_command, image_environment, instruction, ours, services
+from tests.docker.compose import by_default, image_command, image_environment, instruction, ours, services
 from tests.docker.edge import variables
 
 FOLDER = ROOT / "docker" / "kubernetes"
+KAFKA = ROOT / "docker" / "kubernetes-kafka"  # the same, and what reads Kafka
 OLDEST = "1.30"  # that is still somebody's
 Manifest = dict[str, Any]
 
@@ -21,8 +22,9 @@ Manifest = dict[str, Any]
 def manifests() -> dict[str, Manifest]:
     """Every object, by its kind and name."""
     found: dict[str, Manifest] = {}
-    for path in kustomization()["resources"]:
-        for one in yaml.safe_load_all((FOLDER / path).read_text()):
+    paths = [FOLDER / name for name in kustomization()["resources"]]
+    for path in [*paths, KAFKA / "ingest.yaml"]:
+        for one in yaml.safe_load_all(path.read_text()):
             name = f"{one['kind']}/{one['metadata']['name']}"
             assert name not in found
             found[name] = one
@@ -30,8 +32,8 @@ def manifests() -> dict[str, Manifest]:
 
 
 @cache
-def kustomization() -> Manifest:
-    read: Manifest = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
+def kustomization(folder: Path = FOLDER) -> Manifest:
+    read: Manifest = yaml.safe_load((folder / "kustomization.yaml").read_text())
     return read
 
 
@@ -45,7 +47,8 @@ def pods() -> dict[str, Manifest]:
 
 
 def settings(name: str) -> dict[str, str]:
-    [found] = [one for one in kustomization()["configMapGenerator"] if one["name"] == name]
+    generators = kustomization()["configMapGenerator"] + kustomization(KAFKA)["configMapGenerator"]
+    [found] = [one for one in generators if one["name"] == name]
     return dict(literal.split("=", 1) for literal in found["literals"])
 
 
@@ -53,8 +56,8 @@ EACH = pytest.mark.parametrize("name", pods())
 
 
 def always() -> dict[str, Any]:
-    """Our processes that are composed without a profile."""
-    return {name: service for name, service in ours().items() if "profiles" not in service}
+    """Our processes that are composed without a profile, or with Kafka's."""
+    return {name: service for name, service in ours().items() if service.get("profiles") in (None, ["kafka"])}
 
 
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
@@ -70,6 +73,13 @@ def test_the_kustomization_fits_and_names_every_file() -> None:
     assert {image["name"] for image in kustomization()["images"]} == {"ordered-work", "ordered-work-edge"}
 
 
+def test_kafka_s_adds_one_process_to_all_the_others() -> None:
+    added = kustomization(KAFKA)
+    assert added["resources"] == ["../kubernetes", "ingest.yaml"]
+    assert added["namespace"] == kustomization()["namespace"]
+    assert [one for one in kustomization()["images"] if one["name"] == "ordered-work"] == added["images"]
+
+
 def test_the_same_processes_run_as_composed() -> None:
     assert set(pods()) == set(always()) | {"edge"}
     for name, service in always().items():
@@ -81,7 +91,10 @@ def test_the_same_processes_run_as_composed() -> None:
 
 def test_the_same_settings_are_given_as_composed() -> None:
     composed = {name for service in always().values() for name in service["environment"]}
-    assert set(settings("settings")) == composed
+    assert set(settings("settings")) | set(settings("kafka")) == composed
+    assert settings("kafka") == {
+        name: by_default(value) for name, value in ours()["ingest"]["environment"].items() if name.startswith("KAFKA_")
+    }
     given = settings("edge")
     assert set(given) == set(variables()) - {"NGINX_LOCAL_RESOLVERS"}
     for name in ("API", "EVENTS"):
@@ -121,8 +134,7 @@ def test_whatever_is_mounted_is_there(name: str) -> None:
     [container] = spec["containers"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
     paths = {mount["mountPath"] for mount in container["volumeMounts"]}
-    [reference] = container["envFrom"]
-    given = settings(reference["configMapRef"]["name"])
+    given = settings(container["envFrom"][0]["configMapRef"]["name"])
     assert {"/tmp", given["SECRETS_DIR"]} <= paths  # noqa: S108
 
 
