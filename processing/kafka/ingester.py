@@ -146,11 +146,12 @@ class Ingester:
 
     def _accept(self, group: list[Entry]) -> Settled:
         """Accept it and keep what was rejected, in one commit."""
+        rejected = self._rejected[: self._most]
         with transaction.atomic():
             settled = accept_group(group) if group else Settled({}, 0, 0, [], [])
-            keep([*self._rejected, *settled.rejected])
-        self._done([message for message, _ in self._rejected])
-        self._rejected = []
+            keep([*rejected, *settled.rejected])
+        self._done([message for message, _ in rejected])
+        del self._rejected[: len(rejected)]
         metrics.MESSAGES.labels(metrics.ACCEPTED).inc(settled.accepted)
         metrics.MESSAGES.labels(metrics.DUPLICATE).inc(settled.duplicates)
         return settled

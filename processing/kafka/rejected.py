@@ -41,7 +41,7 @@ def _tell(rejected: Sequence[Rejected]) -> None:
         metrics.REJECTED.labels(why.reason).inc()
         log.warning(
             "kafka_rejected", topic=message.topic, partition=message.partition, offset=message.offset,
-            reason=why.reason, detail=why.detail, event_id=why.event_id or None,
+            reason=why.reason, event_id=why.event_id or None,  # the detail may quote what was sent
         )  # fmt: skip
 
 

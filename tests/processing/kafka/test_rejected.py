@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import OperationalError
 from django.test import Client
+from structlog.testing import capture_logs
 
 from accounts.models import User
 from processing.handlers import handler
+from processing.kafka import ingester
 from processing.kafka import rejected as keeping
 from processing.kafka.group import resolve
 from processing.kafka.models import RejectedMessage
@@ -115,6 +118,35 @@ def test_what_is_rejected_is_kept_once_logged_counted_and_holds_up_nobody(
     assert (second.offset, second.reason, bool(second.event_id)) == (1, "unknown_user", True)
     after = counted("kafka_rejected_total", reason="json"), counted("kafka_messages_total", outcome="rejected")
     assert (after[0] - before[0], after[1] - before[1]) == (1, 2)
+
+
+def test_what_is_too_much_to_be_kept_at_once_is_kept_in_parts(
+    mock: Broker, ingest: Ingest, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep_one(rejected: Any) -> None:
+        if len(rejected) > 1:
+            raise OperationalError("memory alloc request size is too large")
+        keep(rejected)
+
+    monkeypatch.setattr(ingester, "keep", keep_one)
+    monkeypatch.setattr(ingester, "AWAY_SECONDS", 0.01)
+    topic = mock.topic()
+    for _ in range(3):
+        mock.send(topic, b"{", key=ada.username)
+    mock.send(topic, event(1), key=ada.username)
+    mock.flush()
+    ingest(mock, topic, lambda: mock.committed(topic, f"{topic}-readers") == 4)
+    assert RejectedMessage.objects.count() == 3
+    assert [one.payload for one in requests_of(ada)] == [1]
+
+
+def test_the_log_does_not_quote_what_was_sent() -> None:
+    with capture_logs() as lines:
+        keep([(Message("requests", 0, 7, None, b"{}"), Rejection("invalid", "payload.card: 4111 is no card."))])
+    (line,) = [one for one in lines if one["event"] == "kafka_rejected"]
+    assert (line["topic"], line["partition"], line["offset"], line["reason"]) == ("requests", 0, 7, "invalid")
+    assert "4111" not in str(line)
+    assert RejectedMessage.objects.get(offset=7).detail == "payload.card: 4111 is no card."
 
 
 def test_rejected_messages_are_listed_and_replayed(mock: Broker, ingest: Ingest) -> None:
