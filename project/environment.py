@@ -147,6 +147,9 @@ class Environment(BaseSettings):
         100, ge=0, description="Lines a second and process for each event of requests: accepted, started, succeeded .."
     )
     tracing: bool = Field(False, description="Spans of submissions and attempts, by OpenTelemetry as OTEL_* say.")
+    trace_callers: bool = Field(
+        True, description="Go on with the trace that a caller's headers name, sampled or not as they say."
+    )
     health_host: str = Field("127.0.0.1", description="Where dispatchers and workers answer probes; 0.0.0.0: all.")
     health_port: int = Field(0, ge=0, le=65535, description="Their port for probes and /metrics; 0: none.")
     http_call_allow: str = Field("", description="Not public, yet open to http.call: names, addresses, networks.")

@@ -4,7 +4,8 @@ Who delivers an event again meets its row in `Event`, whatever happened in betwe
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -15,11 +16,12 @@ from accounts.models import User
 from processing.kafka.reading import Event, Message, Rejection, as_uuid
 from processing.kafka.statements import BEGIN, KNOWN, UNDO, USERS
 from project.rest.problems import Forbidden
+from project.telemetry import tracing
 from queues import permissions
 from queues.enqueue.accept import accept_messages, open_queue
 from queues.notify import hints
 from queues.notify.changes import changed
-from queues.values import Submission, SubmissionCall
+from queues.values import Accepted, Submission, SubmissionCall
 
 Rejected = tuple[Message, Rejection]
 
@@ -101,9 +103,7 @@ def accept_group(group: Sequence[Entry]) -> Settled:
     told = [{"id": one.id, "content": one.content, "request_id": one.submission.id} for one in group]
     begun = {row.id for row in BEGIN.rows(events=orjson.dumps(told).decode())}
     new = [one for one in group if one.id in begun]
-    accepted = (
-        accept_messages([SubmissionCall(one.user_id, None, one.submission, one.trace) for one in new]) if new else {}
-    )
+    accepted = _accept(new) if new else {}
     left = [one for one in new if one.submission.id not in accepted]
     if left:
         UNDO.rows(ids=[one.id for one in left])
@@ -122,6 +122,32 @@ def accept_group(group: Sequence[Entry]) -> Settled:
     if queues:
         transaction.on_commit(lambda: _tell(queues))
     return Settled(requests, len(accepted), len(came) - len(rejected), rejected, left)
+
+
+def _accept(new: Sequence[Entry]) -> dict[UUID, Accepted]:
+    """Those that were taken, by their ids; each in a span of its own, below the one that its message's headers name."""
+    accepted: dict[UUID, Accepted] = {}
+    with ExitStack() as spans:
+        parents = [spans.enter_context(_span(one, accepted)) for one in new]
+        asks = zip(new, parents, strict=True)
+        accepted |= accept_messages(
+            [SubmissionCall(one.user_id, None, one.submission, one.trace, parent) for one, parent in asks]
+        )
+    return accepted
+
+
+@contextmanager
+def _span(entry: Entry, accepted: Mapping[UUID, Accepted]) -> Iterator[str | None]:
+    """Where there is tracing; its traceparent. None is told of what was not accepted until then."""
+    if tracing.tracer is None:
+        yield None
+        return
+    submission = entry.submission
+    headers = {name: value.decode("latin-1") for name, value in entry.message.headers if value is not None}
+    with tracing.tracer.submit(submission.kind.name, submission.id, 1, headers) as traceparent:
+        yield traceparent
+        if submission.id not in accepted:
+            raise tracing.LeftToOthers
 
 
 def _tell(queues: Iterable[int]) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import entry_points
 from uuid import UUID
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from project.telemetry import tracing
@@ -76,7 +77,7 @@ class Spans:
         if trace.get_current_span().get_span_context().is_valid:  # the server's own instrumentation was first
             yield
             return
-        token = context.attach(propagate.extract(headers))
+        token = context.attach(_named_by(headers))
         try:
             yield
         finally:
@@ -90,7 +91,7 @@ class Spans:
         # Not the thread's current span meanwhile: on an event loop others have their turn before it ends.
         span = self.tracer.start_span(
             f"submit {kind}",
-            None if headers is None else propagate.extract(headers),
+            None if headers is None else _named_by(headers),
             SpanKind.PRODUCER,
             {**_of("send", "submit", kind), **one},
         )
@@ -147,6 +148,11 @@ class Spans:
             sending = threading.Thread(target=flush, name="last-spans", daemon=True)
             sending.start()
             sending.join(seconds)
+
+
+def _named_by(headers: Mapping[str, str]) -> context.Context:
+    """The trace that a caller's headers name; none, where strangers shall not decide what is sampled."""
+    return propagate.extract(headers) if settings.ENV.trace_callers else context.Context()
 
 
 def _of(operation: str, name: str, kind: str) -> dict[str, str]:
