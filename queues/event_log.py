@@ -8,6 +8,7 @@ second are written by a process, so that a flood of fast requests pays next to n
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -166,9 +167,10 @@ def lost(queue: UserQueue, request: Request) -> None:
 def intervened(event: str, queue: UserQueue, request: Request | None = None, **fields: Any) -> None:
     """An owner, an operator or the dispatcher did something to a queue, or to one of its requests.
 
-    Written after the commit, if the caller is in a transaction: one that fails has done nothing.
+    Written after the commit, if the caller is in a transaction: one that fails has done nothing. It has what is bound
+    to the log now, as who does it: a commit may be of several calls.
     """
-    transaction.on_commit(partial(_line, event, lambda: _known(queue, request) | fields))
+    transaction.on_commit(partial(copy_context().run, _line, event, lambda: _known(queue, request) | fields))
 
 
 def _known(queue: UserQueue, request: Request | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A group, how far the action is and the audit log are one transaction: whoever is
 """
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 import structlog
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import Error, InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -31,6 +32,7 @@ GROUP, GROUP_SECONDS = 25, 0.25  # a transaction, in which the rows that it chan
 LOCK_SECONDS = 0.01  # how long a target waits for a row that somebody has locked ..
 AGAIN_SECONDS = 1.0  # .. before it is tried again, behind the others ..
 LOCKED_SECONDS = 600.0  # .. and for how long, once nothing else is left
+PUT_OFF_SECONDS = 10.0  # how long an action whose group went wrong leaves the others their turn
 PAGES = {"userqueue": OF_QUEUES, "request": OF_REQUESTS}
 REASONS = 20  # that are counted each by itself
 
@@ -46,19 +48,30 @@ def may(user: User, action: BulkAction, what: Intervention) -> bool:
 
 
 def step() -> bool:
-    """Do a group of the action that waited longest; whether there was one that is due."""
-    with transaction.atomic():
-        taken = NEXT_BULK_ACTION.row(count=GROUP)
-        if taken is None:
-            return False
-        action = BulkAction.objects.select_related("user").defer("targets").get(id=taken.id)
-        what = intervention(action)
-        if what is None:
-            end(action, "This release does not know the action.")
-        elif not may(action.user, action, what):
-            end(action, f"{action.user.get_username()} may not do this any more.")
-        else:
-            _Group(action, what).do(taken.following)
+    """Do a group of the action that waited longest; whether there was one that is due.
+
+    What goes wrong with it is raised, and others have their turn before it is tried again.
+    """
+    taken: Any = None
+    try:
+        with transaction.atomic():
+            taken = NEXT_BULK_ACTION.row(count=GROUP)
+            if taken is None:
+                return False
+            action = BulkAction.objects.select_related("user").defer("targets").get(id=taken.id)
+            what = intervention(action)
+            if what is None:
+                end(action, "This release does not know the action.")
+            elif not may(action.user, action, what):
+                end(action, f"{action.user.get_username()} may not do this any more.")
+            else:
+                _Group(action, what).do(taken.following)
+    except Exception:
+        if taken is not None:
+            with suppress(Error):  # PostgreSQL may be what is away
+                later = Now() + timedelta(seconds=PUT_OFF_SECONDS)
+                BulkAction.objects.filter(id=taken.id).update(next_at=later)
+        raise
     return True
 
 

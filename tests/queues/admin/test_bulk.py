@@ -12,10 +12,13 @@ from uuid import UUID
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
+from django.db.models.functions import Now
 from django.test import Client
+from structlog.contextvars import get_contextvars
 
 from accounts.models import User
 from processing.dispatch.chores import chores
+from queues import event_log
 from queues.admin import bulk_actions, bulk_steps
 from queues.lifecycle import control
 from queues.models import BulkAction, Request, UserQueue
@@ -161,6 +164,46 @@ def test_a_defect_is_counted_and_the_others_go_on(operator: Client, bob: User, m
     assert "2 cancelled, or asked to stop" in page
     assert "1 failed: ZeroDivisionError" in page
     assert Request.objects.get(finished_at=None).pk == second
+
+
+def test_one_whose_group_goes_wrong_keeps_no_other_from_its_turn(
+    operator: Client, bob: User, undone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting(bob, 1)
+    wrong = confirmed(operator, REQUESTS, "cancel")
+    fine = confirmed(operator, QUEUES, "pause")
+    real = bulk_steps._Group.do
+
+    def do(group: bulk_steps._Group, following: list[str]) -> None:
+        if group.action.pk == wrong.pk:
+            raise ZeroDivisionError
+        real(group, following)
+
+    monkeypatch.setattr(bulk_steps._Group, "do", do)
+    with pytest.raises(ZeroDivisionError):
+        bulk_steps.step()
+    finish()
+    fine.refresh_from_db()
+    assert fine.done == 1
+    monkeypatch.undo()
+    BulkAction.objects.filter(pk=wrong.pk).update(next_at=Now())
+    finish()
+    wrong.refresh_from_db()
+    assert wrong.done == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_line_of_the_log_says_who_did_it_and_why(
+    operator: Client, bob: User, undone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(event_log, "_line", lambda event, *_: lines.append((event, get_contextvars())))
+    waiting(bob, 2)
+    confirmed(operator, REQUESTS, "cancel")
+    finish()
+    told = [said for event, said in lines if event == "cancelled"]
+    assert [one["command"] for one in told] == ["admin cancel"] * 2
+    assert all(one["by"] == f"the-operator: {one['reason']}" for one in told)
 
 
 def test_rights_are_asked_for_again_for_each_group(
