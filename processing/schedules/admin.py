@@ -21,7 +21,7 @@ MOST_RUN = 100
 
 @admin.register(Schedule)
 class ScheduleAdmin(ReadOnlyAdmin):
-    list_display = ("name", "user", "kind", "when", "enabled", "next_at", "last_due_at", "last_error")
+    list_display = ("name", "user", "kind", "when", "enabled", "next_at", "last_error", "last_due_at")
     list_select_related = ("user",)
     list_filter = ("enabled",)
     search_fields = ("user__username",)  # shows the field; `get_search_results` searches

@@ -31,7 +31,7 @@ class OfUsers(ReadOnlyAdmin):
 @admin.register(Webhook)
 class WebhookAdmin(OfUsers):
     user_of = "queue__user"
-    list_display = ("id", "owner", "url", "enabled", "failing_since", "failures", "last_error", "last_delivered_at")
+    list_display = ("url", "owner", "enabled", "last_error", "failing_since", "failures", "last_delivered_at")
     list_select_related = ("queue__user",)
     list_filter = ("enabled", ("failing_since", admin.EmptyFieldListFilter))
     search_fields = ("queue__user__username",)  # shows the field; `get_search_results` searches

@@ -7,6 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db import connections
 from django.utils.functional import cached_property
+from django.utils.text import capfirst
 
 COUNTED = 10_000
 
@@ -41,7 +42,8 @@ class FastAdmin(admin.ModelAdmin):
             asked = set(request.POST.getlist("action")) - {""}
             if not asked <= set(self.get_actions(request)):
                 raise PermissionDenied
-        return super().changelist_view(request, extra_context)
+        title = {"title": capfirst(self.opts.verbose_name_plural)}  # Django's says "Select .. to change"
+        return super().changelist_view(request, title | (extra_context or {}))
 
 
 class ReadOnlyAdmin(FastAdmin):

@@ -71,8 +71,8 @@ class KindAdmin(FastAdmin):
     ordering = ("kind",)
     search_fields = ("kind",)
     form = KindForm
-    fields = ("kind", "declared", "paused", "paused_by", "max_concurrency", "rate_here", "reason")
-    readonly_fields = ("kind", "declared", "paused", "paused_by")
+    fields = ("kind", "declared", "state", "max_concurrency", "rate_here", "reason")
+    readonly_fields = ("kind", "declared", "state")
     actions = ("pause", "resume")
 
     class Media:
@@ -118,8 +118,9 @@ class KindAdmin(FastAdmin):
 
     @admin.display(description="as declared")
     def declared(self, row: KindLimit) -> str:
-        rate = "-" if row.declared_rate is None else str(Rate(row.declared_rate, row.declared_seconds or 1))
-        return f"{row.declared_concurrency or '-'} at once, {rate} begin"
+        rate = "" if row.declared_rate is None else f"{Rate(row.declared_rate, row.declared_seconds or 1)} begin"
+        most = f"{row.declared_concurrency} at once" if row.declared_concurrency else ""
+        return ", ".join(filter(None, (most, rate))) or "no limit"
 
     @admin.display(description="at once")
     def at_once(self, row: Any) -> str:
@@ -129,13 +130,13 @@ class KindAdmin(FastAdmin):
     def begin(self, row: Any) -> str:
         return "-" if row.rate_most is None else str(Rate(row.rate_most, row.rate_seconds))
 
-    @admin.display(description="set here", boolean=True)
-    def set_here(self, row: Any) -> bool:
-        return row.max_concurrency is not None or row.rate is not None
+    @admin.display(description="limits")
+    def set_here(self, row: Any) -> str:
+        return "as declared" if row.max_concurrency is None and row.rate is None else "set here"
 
     @admin.display(description="state")
     def state(self, row: Any) -> str:
-        return format_html('<span class="state paused">paused</span> {}', row.paused_by) if row.paused else ""
+        return format_html('<span class="state paused">paused</span> {}', row.paused_by) if row.paused else "not paused"
 
     @admin.display(description="runs")
     def running(self, row: Any) -> str:

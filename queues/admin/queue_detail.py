@@ -92,7 +92,7 @@ def _reasons(queue: Any, head: Request | None) -> list[str]:
     elif queue.state == QueueState.WAITING and queue.wake_at:
         reasons.append(f"The next attempt is due at {queue.wake_at:%Y-%m-%d %H:%M:%S}.")
     if head is not None and head.attempt:
-        reasons.append(f"Of the {head.max_attempts} attempts that its head has, {head.attempt} failed.")
+        reasons.append(f"Failed attempts of its head: {head.attempt} of {head.max_attempts}.")
     if queue.depth >= queue.limit:
         reasons.append("It is full: more requests are refused with 429.")
     return reasons
