@@ -7,18 +7,20 @@ from an index at a place the cursor names, so the thousandth costs what the firs
 import base64
 import binascii
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any, Self
 from uuid import UUID
 
 from project.rest.problems import FieldError, Invalid
 from queues.models import UserQueue
 from queues.representation.rows import RequestRow, count_given_up_between
-from queues.sql.pages import FIRST_AFTER, LAST_BEFORE, Where, page_statement
+from queues.sql.pages import FIRST_AFTER, LAST_BEFORE, PartOf, Where, page_statement
 from queues.states import QueueState, Status
 
+PART_OF_ROW = itemgetter(-1)
 AT_A_TIME = 51  # a usual page, and one that says whether more come
 LARGEST_PAGE_BYTES = 8 * 1024 * 1024  # of payloads and results; the page ends early, and next goes on
 CLOCK_STEP = timedelta(minutes=1)  # PostgreSQL's clock may have been set back by so much
@@ -77,14 +79,15 @@ class Part:
     by: str
     conditions: tuple[Where, ...]
     values: dict[str, Any]
+    after: Any = None  # the place after which it begins, in the direction in which it is read
 
     def where(self, *conditions: Where, **values: Any) -> "Part":
         """The same, with further conditions."""
-        return Part(self.by, (*self.conditions, *conditions), {**self.values, **values})
+        return replace(self, conditions=(*self.conditions, *conditions), values={**self.values, **values})
 
     def beyond(self, place: Any) -> "Part":
-        """What of it comes after that place, in the direction in which it is read."""
-        return self.where(beyond=place)
+        """What of it comes after that place."""
+        return replace(self, after=place)
 
 
 def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, *, newest_first: bool) -> Page:
@@ -93,13 +96,10 @@ def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, 
     downwards = newest_first != back
     found: list[RequestRow] = []
     left = LARGEST_PAGE_BYTES
-    for part in _parts(queue, filters, cursor, downwards):
-        for request in _read(queue, part, limit + 1 - len(found), downwards):
-            found.append(request)
-            left -= len(request.payload_text) + len(request.result_text or "")
-            if len(found) > limit or left < 0:
-                break
-        if len(found) > limit or left < 0:
+    for request in _read(queue, list(_parts(queue, filters, cursor, downwards)), limit + 1, downwards):
+        found.append(request)
+        left -= len(request.payload_text) + len(request.result_text or "")
+        if left < 0:
             break
     more, found = len(found) > limit or left < 0, found[:limit]
     if back:
@@ -114,18 +114,22 @@ def page(queue: UserQueue, filters: Filters, cursor: Cursor | None, limit: int, 
     )
 
 
-def _read(queue: UserQueue, part: Part, most: int, downwards: bool) -> Iterator[RequestRow]:
-    """The first requests of a part, a few at a time: a result may have a megabyte, and a page two hundred of them."""
-    while most > 0:
+def _read(queue: UserQueue, parts: Sequence[Part], most: int, downwards: bool) -> Iterator[RequestRow]:
+    """The first requests of the parts, a few at a time: a result may have a megabyte, and a page has two hundred."""
+    while parts and most > 0:
         asked = min(most, AT_A_TIME)
-        statement = page_statement(part.conditions, part.by, downwards, "beyond" in part.values)
-        rows = statement.rows(queue=queue.id, most=asked, **part.values)
-        some = [RequestRow(row, queue) for row in rows]
+        values = {name: value for part in parts for name, value in part.values.items()}
+        places = {f"beyond{n}": part.after for n, part in enumerate(parts) if part.after is not None}
+        asked_by = tuple(PartOf(part.conditions, part.by, part.after is not None) for part in parts)
+        rows = page_statement(asked_by, downwards).tuples(queue=queue.id, most=asked, **values, **places)
+        rows.sort(key=PART_OF_ROW)  # PostgreSQL does not promise which part comes first
+        some = [RequestRow(row, queue) for row in rows[:asked]]
         yield from some
         if len(some) < asked:
             return
         most -= asked
-        part = part.beyond(getattr(some[-1], part.by))
+        at = PART_OF_ROW(rows[asked - 1])
+        parts = [parts[at].beyond(getattr(some[-1], parts[at].by)), *parts[at + 1 :]]
 
 
 def _parts(queue: UserQueue, filters: Filters, cursor: Cursor | None, downwards: bool) -> Iterator[Part]:

@@ -31,7 +31,7 @@ class RequestRow(InLine):
     error_text: str | None
 
     def __init__(self, values: Any, queue: UserQueue | None) -> None:
-        self.__dict__.update(zip(SHOWN, values, strict=True))
+        self.__dict__.update(zip(SHOWN, values, strict=False))  # what comes behind is the statement's own
         self.queue = queue
 
 

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 from queues.sql.reads import REQUEST_COLUMNS, TEXT_COLUMNS
 from queues.sql.statement import Statement
@@ -38,15 +39,27 @@ class Where(StrEnum):
     CREATED_BEFORE = "created_at < %(created_before)s"
 
 
+class PartOf(NamedTuple):
+    """What a part of a page is read by: conditions, the column that orders it, and whether it begins at a place."""
+
+    conditions: tuple[Where, ...]
+    by: str
+    beyond: bool
+
+
 @lru_cache(512)
-def page_statement(conditions: tuple[Where, ...], by: str, downwards: bool, beyond: bool) -> Statement:
-    """The statement that reads a part of a page, in the order of one column, from the start or from `beyond` on.
+def page_statement(parts: tuple[PartOf, ...], downwards: bool) -> Statement:
+    """The statement that reads the parts of a page, each in the order of its column; `part` says which.
 
     There are as many as conditions can meet: some dozens.
     """
-    from_there = (f"{by} {'<' if downwards else '>'} %(beyond)s",) if beyond else ()
-    where = " AND ".join(("queue_id = %(queue)s", *conditions, *from_there))
-    return Statement(f"""
-        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
-        WHERE {where} ORDER BY r.{by}{" DESC" if downwards else ""} LIMIT %(most)s
-    """)  # noqa: S608  (columns' names, and conditions written here)
+    return Statement(" UNION ALL ".join(f"({_part(n, part, downwards)})" for n, part in enumerate(parts)))
+
+
+def _part(n: int, part: PartOf, downwards: bool) -> str:
+    beyond = (f"{part.by} {'<' if downwards else '>'} %(beyond{n})s",) if part.beyond else ()
+    where = " AND ".join(("queue_id = %(queue)s", *part.conditions, *beyond))
+    return f"""
+        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS}, {n} AS part FROM queues_request r
+        WHERE {where} ORDER BY r.{part.by}{" DESC" if downwards else ""} LIMIT %(most)s
+    """  # noqa: S608  (columns' names, and conditions written here)

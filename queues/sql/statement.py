@@ -57,6 +57,11 @@ class Statement:
 
     def rows(self, **values: Any) -> list[Any]:
         """Run it; its rows as named tuples."""
+        found = self.tuples(**values)
+        return [self._row._make(values) for values in found] if found else []
+
+    def tuples(self, **values: Any) -> list[tuple[Any, ...]]:
+        """Run it; its rows as plain tuples: for pages, where the names are known."""
         wrapper = connections[DEFAULT_DB_ALIAS]
         wrapper.ensure_connection()
         with wrapper.wrap_database_errors, psycopg.Cursor(wrapper.connection) as cursor:
@@ -68,7 +73,7 @@ class Statement:
             found = cursor.fetchall()
             if self._row is None:
                 self._row = _row_type([column.name for column in cursor.description or ()])
-            return [self._row._make(values) for values in found]
+            return found
 
     def row(self, **values: Any) -> Any | None:
         """Run it; its only row, or None: the guard in its WHERE did not hold."""
