@@ -91,8 +91,8 @@ class InvitationAdmin(FastAdmin):
     list_select_related = ("used_by", "created_by")
     list_filter = (("used_at", admin.EmptyFieldListFilter),)
     search_fields = ("email", "note")
-    fields = ("email", "note", "expires_at", "shown_code", "created_at", "created_by", "used_at", "used_by")
-    readonly_fields = ("shown_code", "created_at", "created_by", "used_at", "used_by")
+    fields = ("email", "note", "expires_at", "invitation_code", "created_at", "created_by", "used_at", "used_by")
+    readonly_fields = ("invitation_code", "created_at", "created_by", "used_at", "used_by")
 
     def has_change_permission(self, request: Any, obj: Any = None) -> bool:
         """What was used stays as it was; what was mailed goes to that address."""
@@ -104,7 +104,7 @@ class InvitationAdmin(FastAdmin):
     def get_fields(self, request: Any, obj: Any = None) -> Any:
         """Who may only look at it sees no code."""
         shown = self.fields if obj else ("email", "note", "expires_at")
-        return [name for name in shown if name != "shown_code" or self.has_change_permission(request, obj)]
+        return [name for name in shown if name != "invitation_code" or self.has_change_permission(request, obj)]
 
     def save_model(self, request: Any, obj: Any, form: Any, change: bool) -> None:
         if change:
@@ -119,7 +119,7 @@ class InvitationAdmin(FastAdmin):
         self.message_user(request, f"The code of this invitation is {obj.code}.{mailed}")
 
     @admin.display(description="code")
-    def shown_code(self, invitation: Invitation) -> str:
+    def invitation_code(self, invitation: Invitation) -> str:
         return invitation.code
 
 

@@ -1,7 +1,7 @@
 """Argon2 in processes of its own: a hash takes 100 MB and 0.35 s of a core, and many would starve everything else.
 
-A request that wants one waits for it in a short line of HASHING_REQUESTS. Each holds a thread of the API meanwhile, so
-the line is shorter than API_THREADS: the others stay free. Who finds the line full is told 503 at once. The hashes are
+A request that wants one waits for it in a short queue of HASHING_REQUESTS. Each holds a thread of the API meanwhile, so
+the queue is shorter than API_THREADS: the others stay free. Who finds it full is told 503 at once. The hashes are
 made in processes of a lower priority, so that who submits does not notice them.
 """
 
@@ -27,7 +27,7 @@ _random = SystemRandom()
 
 
 class OrderlyArgon2(Argon2PasswordHasher):
-    """Raises ServiceUnavailable (503) at once where the line is full.
+    """Raises ServiceUnavailable (503) at once where the queue is full.
 
     One lane instead of Django's eight: the same work, but never on several cores at once, where others would wait.
     """
@@ -37,14 +37,14 @@ class OrderlyArgon2(Argon2PasswordHasher):
     def encode(self, password: str, salt: str) -> str:
         costs = self.params()
         return "argon2" + str(
-            _line.ask("encode", password, salt, costs.time_cost, costs.memory_cost, costs.parallelism, costs.hash_len)
+            _queue.ask("encode", password, salt, costs.time_cost, costs.memory_cost, costs.parallelism, costs.hash_len)
         )
 
     def verify(self, password: str, encoded: str) -> bool:
-        return bool(_line.ask("verify", password, encoded.removeprefix("argon2")))
+        return bool(_queue.ask("verify", password, encoded.removeprefix("argon2")))
 
 
-class Line:
+class HashingQueue:
     """Who waits for a hash in this process, and the threads that each have one made in a process of their own."""
 
     def __init__(self, places: int) -> None:
@@ -77,9 +77,9 @@ def places() -> int:
 
 def _begin_anew() -> None:
     """A fork has none of its parent's threads."""
-    global _line
-    _line = Line(places())
+    global _queue
+    _queue = HashingQueue(places())
 
 
-_line = Line(places())
+_queue = HashingQueue(places())
 os.register_at_fork(after_in_child=_begin_anew)

@@ -101,10 +101,10 @@ def wait_for(holds: Callable[[], object], what: str, seconds: float = 60, every:
     began = time.perf_counter()
     while not holds():
         if time.perf_counter() - began > seconds:
-            raise TimeoutError(f"{what}: not within {seconds:g} s. The processes' words are in {shown(LOGS)}.")
+            raise TimeoutError(f"{what}: not within {seconds:g} s. The processes' words are in {relative(LOGS)}.")
         time.sleep(every)
     return time.perf_counter() - began
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))

@@ -22,8 +22,8 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from processing.kafka import metrics
 from processing.kafka.group import Entry, Rejected, Settled, accept_group, gone, resolve
-from processing.kafka.lines import Lines
 from processing.kafka.partitions import Name, Partition
+from processing.kafka.pending import PendingEvents
 from processing.kafka.reading import Event, Message, Rejection, read
 from processing.kafka.rejected import keep
 from project.environment import kafka_properties
@@ -59,7 +59,7 @@ class Ingester:
         self.looked = time.monotonic()
         self.reachable = False  # whether a broker is
         self.partitions: dict[Name, Partition] = {}
-        self.lines = Lines(GROUP)
+        self.pending = PendingEvents(GROUP)
         self._events: list[Event] = []  # read; their users are not known yet
         self._rejected: list[Rejected] = []  # to be kept
         self._paused: set[Name] = set()
@@ -117,10 +117,10 @@ class Ingester:
         """Deal with the next group. Raises what PostgreSQL raises when it is away; then all is as before."""
         entries, rejected = resolve(self._events)
         self._events = []
-        self.lines.add(entries)
+        self.pending.add(entries)
         self._rejected += rejected
         now = time.monotonic()
-        group = self.lines.take(now, self._most)
+        group = self.pending.take(now, self._most)
         if not group and not self._rejected:
             return
         try:
@@ -135,10 +135,10 @@ class Ingester:
                 raise
             log.exception("PostgreSQL refuses a message")
             self._rejected += [(one.message, _refused(one, refused)) for one in group]  # settled once it is kept
-            self.lines.settled(group, [], now)
+            self.pending.settled(group, [], now)
             return
         self._most = min(GROUP, 2 * self._most)
-        self.lines.settled(group, settled.left, now)
+        self.pending.settled(group, settled.left, now)
         left = {one.id for one in settled.left}
         self._done([one.message for one in group if one.id not in left])
         if settled.left:  # last: PostgreSQL may be away by now
@@ -159,7 +159,7 @@ class Ingester:
     def _give_up(self, users: set[UUID]) -> None:
         """Reject what waits of those users who are gone."""
         away = gone(users)
-        for entry in self.lines.drop(lambda entry: entry.user_id in away):
+        for entry in self.pending.drop(lambda entry: entry.user_id in away):
             why = Rejection("unknown_user", f"User {entry.user_id} is not active any more.", entry.event_id)
             self._rejected.append((entry.message, why))
 
@@ -205,7 +205,7 @@ class Ingester:
         self._paused -= names
         self._events = [one for one in self._events if _name(one.message) not in names]
         self._rejected = [one for one in self._rejected if _name(one[0]) not in names]
-        self.lines.drop(lambda entry: _name(entry.message) in names)
+        self.pending.drop(lambda entry: _name(entry.message) in names)
         for name in names:
             self.partitions.pop(name, None)
 
@@ -220,7 +220,7 @@ class Ingester:
         oldest = min([*waiting, *([self._oldest_ms] if self._oldest_ms else [])], default=0)
         self._oldest_ms = 0
         metrics.DELAY.set(max(0.0, time.time() - oldest / 1000) if oldest else 0.0)
-        metrics.HELD.set(len(self.lines))
+        metrics.HELD.set(len(self.pending))
         metrics.PAUSED.set(len(self._paused))
         metrics.PARTITIONS.set(told["cgrp"]["assignment_size"])
 

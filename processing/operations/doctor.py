@@ -74,7 +74,7 @@ def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
     for name, advice in SERVERS.items():
         well = found[name] == "ok"
         grade = Grade.OK if well else Grade.WARNING if name == "redis" else Grade.FAULT
-        yield Finding(name, grade, found[name] if well else f"{found[name]}{told_by(name)}", "" if well else advice)
+        yield Finding(name, grade, found[name] if well else f"{found[name]}{why_away(name)}", "" if well else advice)
     if found["postgresql"] != "ok" or found["migrations"] != "ok":
         return
     borrowed = pooling.by_transaction()
@@ -85,7 +85,7 @@ def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
         yield from contents(count, progress)
 
 
-def told_by(name: str) -> str:
+def why_away(name: str) -> str:
     """Where a server was looked for and what came of it: host, port and name, no password. Empty: it is no server."""
     if name not in ASKED:
         return ""

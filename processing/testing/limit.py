@@ -4,9 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from dramatiq.threading import raise_thread_exception
-
 from processing.handlers import TimeLimitExceeded
+from processing.interrupt import interrupt, let_it_arrive
 
 
 @contextmanager
@@ -16,14 +15,14 @@ def limited(seconds: float) -> Iterator[None]:
     lock = threading.Lock()
     over = late = False
 
-    def interrupt() -> None:
+    def end() -> None:
         nonlocal late
         with lock:
             if not over:
                 late = True
-                raise_thread_exception(thread, TimeLimitExceeded)  # type: ignore[no-untyped-call]
+                interrupt(thread)
 
-    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), interrupt)
+    timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), end)
     timer.daemon = True
     timer.start()
     try:
@@ -33,5 +32,5 @@ def limited(seconds: float) -> Iterator[None]:
         with suppress(TimeLimitExceeded):
             with lock:
                 over = True
-            for _ in range(10 if late else 0):  # one that is under way arrives here, and harms nobody
-                continue
+            if late:
+                let_it_arrive()

@@ -4,15 +4,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Protocol, cast
 
 from django.db import DEFAULT_DB_ALIAS, connection, connections
-from dramatiq.threading import raise_thread_exception
 
 from processing import handlers
-from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
+from processing.handlers import HandlerRequest, TransactionLeftBroken, TransactionLeftOpen
+from processing.interrupt import interrupt, let_it_arrive
 from processing.worker.outcomes import Verdict, raised, returned
 from processing.worker.recorder import Recording
 from project.postgresql.base import DatabaseWrapper
@@ -172,10 +172,7 @@ class Attempt:
         with self.turn.run.lock:
             self.turn.run.running = None
         if self.interrupted:
-            # Not taken back: CPython 3.11 would go on looking for it, for ever where a tracer is on.
-            with suppress(TimeLimitExceeded):
-                for _ in range(10):  # it arrives at the latest when a loop begins again
-                    continue
+            let_it_arrive()
 
     # What the watch asks, in its own thread.
 
@@ -190,6 +187,6 @@ class Attempt:
         return self.seconds - self.kind.time_limit
 
     def interrupt(self) -> None:
-        """Its time is over: its thread raises at its next Python instruction. A system call is not interrupted."""
+        """Its time is over."""
         self.interrupted = True
-        raise_thread_exception(self.thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]
+        interrupt(self.thread_id)

@@ -71,7 +71,7 @@ class IsolatedProcess:
         self.recording = Recording(lease)
         self.began = time.monotonic()
         self.gone = False  # the lease: it is the process's own by now, or nobody's
-        self.told = False
+        self.handed_over = False
 
     def __str__(self) -> str:
         return f"process {self.process.pid}, which runs one request"
@@ -97,8 +97,8 @@ class IsolatedProcess:
 
     def _tell(self) -> None:
         """Ask it to stop, once."""
-        if not self.told:
-            self.told = True
+        if not self.handed_over:
+            self.handed_over = True
             self.process.terminate()
 
     def abandon(self) -> None:

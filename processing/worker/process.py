@@ -2,7 +2,6 @@
 
 import gc
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -82,9 +81,3 @@ def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> 
         thread.join(timeout=2)  # it may still send its token
         tracing.flush()
     os._exit(0)
-
-
-def stop_on_signals(stop: threading.Event) -> None:
-    """Set `stop` on SIGTERM and SIGINT."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())

@@ -221,9 +221,9 @@ class OperatorActionAdmin(ReadOnlyAdmin):
 class LogEntryAdmin(ReadOnlyAdmin):
     """What staff did in the admin: who, what, why, to how many."""
 
-    list_display = ("action_time", "user", "content_type", "object_repr", "told")
+    list_display = ("action_time", "user", "content_type", "object_repr", "message")
     list_select_related = ("user", "content_type")
-    fields = readonly_fields = ("action_time", "user", "content_type", "object_id", "object_repr", "told")
+    fields = readonly_fields = ("action_time", "user", "content_type", "object_id", "object_repr", "message")
     search_fields = ("user__username",)  # shows the field; `get_search_results` searches
     search_help_text = "A user's id, e-mail address, name or its beginning."
 
@@ -234,7 +234,7 @@ class LogEntryAdmin(ReadOnlyAdmin):
         return (queryset.filter(user__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
 
     @admin.display(description="what was done")
-    def told(self, entry: LogEntry) -> str:
+    def message(self, entry: LogEntry) -> str:
         return entry.get_change_message()
 
 

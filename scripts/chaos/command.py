@@ -16,7 +16,7 @@ from rich.console import Console
 from scripts.chaos import journal, report, witness
 from scripts.chaos.bystanders import by_fault, stays
 from scripts.chaos.clients import Clients, Counts, ask_patiently
-from scripts.chaos.evidence import Evidence, Told
+from scripts.chaos.evidence import ClientRecord, Evidence
 from scripts.chaos.fault import STAY_SECONDS, STAYING_EVERY, Planned, Trouble, plan
 from scripts.chaos.faults import FAULTS
 from scripts.chaos.ledger import Ledger, judge
@@ -159,7 +159,7 @@ def count(database: psycopg.Connection, query: str) -> int:
 def weigh(stack: Stack, clients: Clients, counts: Counts, trouble: Trouble, probes: Probes) -> tuple[Ledger, Evidence]:
     """Collect the evidence and judge it."""
     users = [*clients.users, *probes.users]
-    told = Told(
+    record = ClientRecord(
         {user.id: user.accepted for user in users},
         {user.id: user.final for user in users},
         {user.id: ask_patiently(RESOLVE_SECONDS, lambda user=user: clients.listed(user)) for user in users},
@@ -168,7 +168,7 @@ def weigh(stack: Stack, clients: Clients, counts: Counts, trouble: Trouble, prob
     )
     with stack.database() as database:
         seen = witness.read(database, time.time() - time.monotonic())
-    evidence = Evidence(told, seen, journal.read(stack.journal), stack.deaths, trouble.struck, probes.all)
+    evidence = Evidence(record, seen, journal.read(stack.journal), stack.deaths, trouble.struck, probes.all)
     return judge(evidence), evidence
 
 

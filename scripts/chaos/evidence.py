@@ -6,7 +6,7 @@ from typing import Any
 
 from scripts.chaos.clients import Counts
 from scripts.chaos.fault import Struck
-from scripts.chaos.journal import Line
+from scripts.chaos.journal import JournalEntry
 from scripts.chaos.probes import Probe
 from scripts.chaos.witness import Moved, Seen
 
@@ -17,7 +17,7 @@ SLACK = 0.002  # between the two clocks
 class Run:
     """One execution of a handler."""
 
-    begin: Line
+    begin: JournalEntry
     ended: float | None = None
     how: str = "killed"
 
@@ -50,7 +50,7 @@ class Held:
 
 
 @dataclass
-class Told:
+class ClientRecord:
     """What the clients know: for each user their ids with sequences, what they saw to be final, what the API lists."""
 
     accepted: dict[str, dict[str, int | None]]
@@ -64,15 +64,15 @@ class Told:
 class Evidence:
     """All there is to judge."""
 
-    told: Told
+    clients: ClientRecord
     seen: Seen
-    lines: list[Line]
+    lines: list[JournalEntry]
     deaths: dict[int, list[float]] = field(default_factory=dict)  # the same pid may come again
     faults: list[Struck] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)  # of the bystanders
 
 
-def runs_of(lines: Iterable[Line], deaths: dict[int, list[float]]) -> list[Run]:
+def runs_of(lines: Iterable[JournalEntry], deaths: dict[int, list[float]]) -> list[Run]:
     """Begins and ends paired; a run whose process died ended then, at the latest."""
     open_: dict[tuple[int, int], Run] = {}
     runs = []
@@ -90,7 +90,7 @@ def runs_of(lines: Iterable[Line], deaths: dict[int, list[float]]) -> list[Run]:
     return runs
 
 
-def death_after(line: Line, deaths: dict[int, list[float]]) -> float | None:
+def death_after(line: JournalEntry, deaths: dict[int, list[float]]) -> float | None:
     """When the process of that line died."""
     return next((died for died in deaths.get(line.pid, []) if died >= line.at), None)
 

@@ -16,7 +16,7 @@ _files: dict[int, int] = {}
 
 
 @dataclass(frozen=True)
-class Line:
+class JournalEntry:
     """One moment of one run: `begin`, or how it ended: `ok`, `error`, `exit` (it ends its process)."""
 
     what: str
@@ -43,13 +43,15 @@ def note(what: str, fence: int, user: object, seq: int, attempt: int, request: o
     return now / 1e9
 
 
-def read(folder: Path) -> list[Line]:
+def read(folder: Path) -> list[JournalEntry]:
     """All lines of all processes in the order of time."""
     lines = [line for path in folder.iterdir() for line in parse(path.read_text().splitlines())]
     return sorted(lines, key=lambda line: line.at)
 
 
-def parse(lines: Iterable[str]) -> Iterator[Line]:
+def parse(lines: Iterable[str]) -> Iterator[JournalEntry]:
     for line in lines:
         what, at, pid, thread, fence, user, seq, attempt, request, kind = line.split()
-        yield Line(what, int(at) / 1e9, int(pid), int(thread), int(fence), user, int(seq), int(attempt), request, kind)
+        yield JournalEntry(
+            what, int(at) / 1e9, int(pid), int(thread), int(fence), user, int(seq), int(attempt), request, kind
+        )

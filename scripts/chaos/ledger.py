@@ -65,7 +65,7 @@ def judge(evidence: Evidence) -> Ledger:
 class _Judge:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
-        self.told = evidence.told
+        self.clients = evidence.clients
         self.seen = evidence.seen
         self.runs = runs_of(evidence.lines, evidence.deaths)
         self.leases = leases_of(evidence.seen.moves)
@@ -79,7 +79,7 @@ class _Judge:
         for run in self.runs:
             self.by_request[run.begin.request].append(run)
             self.by_user[run.begin.user].append(run)
-        self.found = Ledger(counts=evidence.told.counts)
+        self.found = Ledger(counts=evidence.clients.counts)
 
     def ledger(self) -> Ledger:
         self.count()
@@ -109,7 +109,7 @@ class _Judge:
                 succeeded = succeeded or run.how == "ok"
 
     def look_for_lost(self) -> None:
-        for user, accepted in self.told.accepted.items():
+        for user, accepted in self.clients.accepted.items():
             for request in accepted:
                 if request not in self.rows:
                     self.found.blame("lost", f"{user}: {request} was accepted and has no row")
@@ -155,7 +155,7 @@ class _Judge:
             if final.seq < highest and final.tx != tx:
                 self.found.blame("out_of_order", f"queue {final.queue}: {final.seq} was recorded after {highest}")
             newest[final.queue] = max((highest, tx), (final.seq, final.tx))
-        for user, accepted in self.told.accepted.items():
+        for user, accepted in self.clients.accepted.items():
             before = 0
             for request, seq in accepted.items():
                 if seq is not None:
@@ -218,10 +218,10 @@ class _Judge:
             )
 
     def look_for_contradictions(self) -> None:
-        known = {request for accepted in self.told.accepted.values() for request in accepted}
-        in_doubt = set(self.told.doubtful)
+        known = {request for accepted in self.clients.accepted.values() for request in accepted}
+        in_doubt = set(self.clients.doubtful)
         for row in self.rows.values():
-            if row.id in known or row.retry or self.told.counts.unresolved:
+            if row.id in known or row.retry or self.clients.counts.unresolved:
                 continue
             if row.trace in in_doubt:
                 in_doubt.remove(row.trace)  # a second row of it would be one too many
@@ -235,7 +235,7 @@ class _Judge:
             allowed = {"succeeded", "cancelled", "expired"} | EXPECTED.get(row.kind, set())
             if row.status in FINAL and row.status not in allowed:
                 self.found.blame("contradicted", f"{self._name(row)} is {row.status} after {row.attempt} attempts")
-        for shown in (*self.told.final.values(), *self.told.listed.values()):
+        for shown in (*self.clients.final.values(), *self.clients.listed.values()):
             for request, said in shown.items():
                 kept = self.rows.get(request)
                 if kept is None or (said["status"], said["sequence"]) != (kept.status, kept.seq):

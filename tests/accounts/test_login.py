@@ -152,7 +152,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         return real(self, *question)
 
     monkeypatch.setattr(hashers.HashingProcess, "ask", ask)
-    monkeypatch.setattr(hashers, "_line", line := hashers.Line(hashers.places()))
+    monkeypatch.setattr(hashers, "_queue", line := hashers.HashingQueue(hashers.places()))
     yield go_on
     go_on.set()
     line.threads.shutdown()
@@ -257,7 +257,7 @@ def test_where_no_hashing_process_can_be_started_logins_are_told_503(
     def refused(*_: Any, **__: Any) -> Any:
         raise OSError("too many processes")
 
-    monkeypatch.setattr(hashers, "_line", hashers.Line(1))
+    monkeypatch.setattr(hashers, "_queue", hashers.HashingQueue(1))
     monkeypatch.setattr("accounts.hashing_process.subprocess.Popen", refused)
     answer = login(user.username)
     assert (answer.status_code, answer["Retry-After"]) == (503, "3")

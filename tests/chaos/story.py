@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any, Self
 
-from scripts.chaos.evidence import Evidence, Told
+from scripts.chaos.evidence import ClientRecord, Evidence
 from scripts.chaos.fault import Struck
-from scripts.chaos.journal import Line
+from scripts.chaos.journal import JournalEntry
 from scripts.chaos.ledger import Ledger, judge
 from scripts.chaos.probes import Probe
 from scripts.chaos.stalls import Recovery, Stalls, recovery, stalls
@@ -15,12 +15,12 @@ ANN, QUEUE = "ann", 1
 
 
 class Story:
-    """Told in the order of time; without a slip it is the story of a queue that keeps every promise."""
+    """ClientRecord in the order of time; without a slip it is the story of a queue that keeps every promise."""
 
     def __init__(self) -> None:
-        self.told = Told({ANN: {}})
+        self.clients = ClientRecord({ANN: {}})
         self.seen = Seen([], [], [], [])
-        self.lines: list[Line] = []
+        self.lines: list[JournalEntry] = []
         self.deaths: dict[int, list[float]] = {}
         self.faults: list[Struck] = []
         self.probes: list[Probe] = []
@@ -29,7 +29,7 @@ class Story:
 
     def accept(self, *seqs: int, kind: str = "chaos.work", at: float = 0) -> Self:
         for seq in seqs:
-            self.told.accepted[ANN][f"r{seq}"] = seq
+            self.clients.accepted[ANN][f"r{seq}"] = seq
             self.seen.rows.append(Row(f"r{seq}", ANN, QUEUE, seq, kind, "queued", 0, at, None, False, None))
         return self
 
@@ -90,7 +90,7 @@ class Story:
     @property
     def evidence(self) -> Evidence:
         lines = sorted(self.lines, key=lambda line: line.at)
-        return Evidence(self.told, self.seen, lines, self.deaths, self.faults, self.probes)
+        return Evidence(self.clients, self.seen, lines, self.deaths, self.faults, self.probes)
 
     def judged(self) -> Ledger:
         return judge(self.evidence)
@@ -116,7 +116,7 @@ class Story:
         fence: int = 0,
         kind: str = "chaos.work",
     ) -> Self:
-        self.lines.append(Line(what, at, pid, pid, fence or self.fence, ANN, seq, attempt, f"r{seq}", kind))
+        self.lines.append(JournalEntry(what, at, pid, pid, fence or self.fence, ANN, seq, attempt, f"r{seq}", kind))
         return self
 
 

@@ -14,7 +14,7 @@ def test_a_healthy_story_keeps_every_promise() -> None:
 
 def test_accepted_without_a_row_is_lost() -> None:
     story = healthy()
-    story.told.accepted[ANN]["r4"] = 4
+    story.clients.accepted[ANN]["r4"] = 4
     assert story.broken() == {"lost"}
 
 
@@ -47,7 +47,7 @@ def test_a_second_outcome_is_recorded_twice() -> None:
 
 def test_a_sequence_number_that_falls_is_out_of_order() -> None:
     story = healthy()
-    story.told.accepted[ANN] = {"r2": 2, "r1": 1, "r3": 3}
+    story.clients.accepted[ANN] = {"r2": 2, "r1": 1, "r3": 3}
     assert story.broken() == {"out_of_order"}
 
 
@@ -137,7 +137,7 @@ def test_a_handler_that_cannot_be_interrupted_and_was_given_up_is_counted_apart(
 )
 def test_different_tales_are_a_contradiction(seq: int, change: dict[str, object]) -> None:
     story = healthy()
-    story.told.listed[ANN] = {f"r{n}": {"status": "succeeded", "sequence": n} for n in (1, 2)}
+    story.clients.listed[ANN] = {f"r{n}": {"status": "succeeded", "sequence": n} for n in (1, 2)}
     assert story.broken() == set()
     assert story.change(seq, **change).broken() == {"contradicted"}
 
@@ -145,19 +145,19 @@ def test_different_tales_are_a_contradiction(seq: int, change: dict[str, object]
 def test_one_that_no_client_knows_was_accepted_twice() -> None:
     story = healthy()
     story.accept(4).run(4, 1.6, 1.7).record(1.8, 4)
-    del story.told.accepted[ANN]["r4"]
+    del story.clients.accepted[ANN]["r4"]
     assert "contradicted" in story.broken()
 
 
 def test_what_was_sent_once_without_an_answer_may_have_one_row_and_no_more() -> None:
     story = healthy()
     story.accept(4).run(4, 1.6, 1.7).record(1.8, 4).change(4, trace="sent-once")
-    del story.told.accepted[ANN]["r4"]
+    del story.clients.accepted[ANN]["r4"]
     assert "contradicted" in story.broken()
-    story.told.doubtful.add("sent-once")
+    story.clients.doubtful.add("sent-once")
     assert story.broken() == set()
     story.accept(5).run(5, 1.9, 2.0).record(2.1, 5).change(5, trace="sent-once")
-    del story.told.accepted[ANN]["r5"]
+    del story.clients.accepted[ANN]["r5"]
     assert story.broken() == {"contradicted"}
 
 

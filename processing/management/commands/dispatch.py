@@ -6,22 +6,20 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from processing.dispatch.chores import chores
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.probes import DispatcherProbes
+from processing.management.service import ServiceCommand, stopped_by_signals
 from processing.operations.sessions import refuse_borrowed_sessions
-from processing.worker.process import stop_on_signals
 from project.postgresql.limits import play
-from project.telemetry.metrics import exposition
-from project.telemetry.probe_server import PortUnusable, Probes
 from queues.lifecycle.outbox import Shard
 
 log = structlog.get_logger()
 
 
-class Command(BaseCommand):
+class Command(ServiceCommand):
     help = "Publish accepted requests in order, wake queues, repair. Run two: one leads, the other stands by."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -31,31 +29,21 @@ class Command(BaseCommand):
             default=settings.ENV.dispatch_shards,
             help="Parts the users are split into; the same for all dispatchers. Default: DISPATCH_SHARDS.",
         )
-        parser.add_argument(
-            "--health-port",
-            type=int,
-            default=settings.ENV.health_port,
-            help="Port for /health/live, /health/ready and /metrics; 0: none. Default: HEALTH_PORT.",
-        )
+        super().add_arguments(parser)
 
     def handle(self, *args: Any, shards: int, health_port: int, **options: Any) -> None:
         if shards < 1:
             raise CommandError("--shards is at least 1.")
         play("dispatcher")
         refuse_borrowed_sessions()
-        stop = threading.Event()
-        stop_on_signals(stop)
+        stop = stopped_by_signals()
         dispatchers = [Dispatcher(Shard(number, shards)) for number in range(shards)]
         defects: list[Exception] = []
         threads = [
             threading.Thread(target=lead, args=(d, stop, defects), name=f"shard {d.shard.number}") for d in dispatchers
         ]
-        if health_port:
-            probes = DispatcherProbes(list(zip(dispatchers, threads, strict=True)))
-            try:
-                Probes(settings.ENV.health_host, health_port, probes.live, probes.ready, exposition).start()
-            except PortUnusable as wrong:
-                raise CommandError(f"--health-port {health_port}: {wrong}") from None
+        probes = DispatcherProbes(list(zip(dispatchers, threads, strict=True)))
+        self.serve_probes(health_port, probes.live, probes.ready)
         for thread in threads:
             thread.start()
         for chore in chores():

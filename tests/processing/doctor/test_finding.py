@@ -60,9 +60,9 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
 def test_where_a_server_was_looked_for_is_told_without_its_password(monkeypatch: Any) -> None:
     several = "postgres://me:secret@one:5432,two:5433/orders?sslmode=require"
     monkeypatch.setitem(doctor.ASKED, "postgresql", (several, lambda: None))
-    assert doctor.told_by("postgresql") == ": one:5432,two:5433/orders: it answers just now"
+    assert doctor.why_away("postgresql") == ": one:5432,two:5433/orders: it answers just now"
     monkeypatch.setitem(doctor.ASKED, "postgresql", ("postgres://me:secret@one/orders", lambda: None))
-    assert doctor.told_by("postgresql") == ": one:its usual port/orders: it answers just now"
+    assert doctor.why_away("postgresql") == ": one:its usual port/orders: it answers just now"
 
 
 def test_what_is_late_blocked_or_starving_is_said() -> None:

@@ -1,20 +1,17 @@
 """manage.py ingest_kafka: make requests of Kafka's messages."""
 
-import threading
 import time
 from argparse import ArgumentParser
 from importlib.util import find_spec
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
-from processing.worker.process import stop_on_signals
+from processing.management.service import ServiceCommand, stopped_by_signals
 from project.environment import named
 from project.postgresql.limits import play
 from project.telemetry import health
-from project.telemetry.metrics import exposition
-from project.telemetry.probe_server import PortUnusable, Probes
 from queues.management.command_base import positive
 
 STUCK_SECONDS = 60.0
@@ -24,7 +21,7 @@ MISSING = (
 )
 
 
-class Command(BaseCommand):
+class Command(ServiceCommand):
     help = "Make requests of the messages of KAFKA_TOPICS. Any number may run; they share the partitions."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -34,12 +31,7 @@ class Command(BaseCommand):
             metavar="PARTITIONS",
             help="Make the topics that are not there, with so many partitions each.",
         )
-        parser.add_argument(
-            "--health-port",
-            type=int,
-            default=settings.ENV.health_port,
-            help="Port for /health/live, /health/ready and /metrics; 0: none. Default: HEALTH_PORT.",
-        )
+        super().add_arguments(parser)
 
     def handle(self, *args: Any, create_topics: int | None, health_port: int, **options: Any) -> None:
         if find_spec("confluent_kafka") is None:
@@ -52,8 +44,7 @@ class Command(BaseCommand):
         from processing.kafka.topics import create
 
         play("dispatcher")
-        stop = threading.Event()
-        stop_on_signals(stop)
+        stop = stopped_by_signals()
         topics = named(settings.ENV.kafka_topics)
         try:
             if create_topics:
@@ -70,9 +61,5 @@ class Command(BaseCommand):
             kafka = {"kafka": "ok" if ingester.reachable else "down"}
             return {name: found[name] for name in NEEDED} | kafka | live()
 
-        if health_port:
-            try:
-                Probes(settings.ENV.health_host, health_port, live, ready, exposition).start()
-            except PortUnusable as wrong:
-                raise CommandError(f"--health-port {health_port}: {wrong}") from None
+        self.serve_probes(health_port, live, ready)
         ingester.run(stop)

@@ -12,7 +12,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds until a user whose queue had n
 
 
 @dataclass
-class Line:
+class UserEvents:
     """One user's. `most` are tried at once: fewer after they had no room, more after they had."""
 
     entries: deque[Entry] = field(default_factory=deque)
@@ -21,16 +21,16 @@ class Line:
     again: float = 0.0  # on the caller's clock
 
 
-class Lines:
+class PendingEvents:
     def __init__(self, group: int) -> None:
         self.group = group  # events that are accepted together
-        self.of_user: dict[UUID, Line] = {}
+        self.of_user: dict[UUID, UserEvents] = {}
 
     def add(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             line = self.of_user.get(entry.user_id)
             if line is None:
-                line = self.of_user[entry.user_id] = Line(most=self.group)
+                line = self.of_user[entry.user_id] = UserEvents(most=self.group)
             line.entries.append(entry)
 
     def take(self, now: float, most: int) -> list[Entry]:
