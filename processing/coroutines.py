@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,7 @@ _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
 
 
+@cache
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Whether it is an `async def`, so that calling it runs nothing of it yet."""
     return any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
