@@ -55,8 +55,7 @@ def test_dramatiq_is_known_at_the_doorway_only() -> None:
         "processing/actors.py",
         "processing/broker/threads.py",
         "processing/broker/tokens.py",
-        "processing/worker/attempt.py",  # to interrupt a handler: the same call as its own time limits ..
-        "processing/testing/limit.py",  # .. and in a test
+        "processing/interrupt.py",  # of a handler: the same call as its own time limits
     }
 
 
