@@ -27,6 +27,7 @@ QUICK = """
            count(*) FILTER (WHERE r.finished_at IS NULL AND r.created_at < now() - interval '1 s')
     FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id WHERE q.user_id::text = ANY(%s)
 """
+POISONED = "SELECT EXISTS (SELECT FROM queues_request WHERE kind = 'chaos.poison' AND finished_at IS NULL)"
 
 
 @dataclass
@@ -168,7 +169,10 @@ class Trouble:
             thread.join()
 
     def _wait_for_calm(self) -> None:
-        """Until every process runs and every bystander's requests are finished at once. Raises SetupError."""
+        """Until every process runs, nothing is about to end one, and every bystander's requests are finished at once.
+
+        Raises SetupError.
+        """
         deadline, calm = time.monotonic() + CALM_SECONDS, 0
         while calm < 4:
             if time.monotonic() > deadline:
@@ -177,9 +181,14 @@ class Trouble:
             try:
                 with self.stack.database() as database:
                     row = database.execute(QUICK, [list(self.bystanders)]).fetchone()
+                    poisoned = database.execute(POISONED).fetchone() != (False,)
             except (psycopg.Error, SetupError):
-                row = None
-            quick = row == (len(self.bystanders), 0) and all(member.alive() for member in self.stack.members)
+                row, poisoned = None, True
+            quick = (
+                row == (len(self.bystanders), 0)
+                and not poisoned
+                and all(member.alive() for member in self.stack.members)
+            )
             calm = calm + 1 if quick else 0
 
     def _strike(self, one: Planned, struck: Struck) -> None:
