@@ -34,7 +34,7 @@ def _no_connection_stays() -> Iterator[None]:
 def test_one_is_called_as_a_plain_one() -> None:
     with kinds.kept():
 
-        @handler("test.async", time_limit=0.2)
+        @handler("test.awaited", time_limit=0.2)
         async def work(request: HandlerRequest, payload: Any) -> Any:
             await asyncio.sleep(0)
             request.progress(1, 2)
@@ -51,8 +51,8 @@ def test_one_is_called_as_a_plain_one() -> None:
 
         fine = run(work, "x", cancelled=True)
         assert (fine.status, fine.progress) == ("cancelled", [(1, 2, "")])
-        fine = run("test.async", "x")
-        assert (fine.result, len(fine.submitted)) == (["x", False, "test.async"], 1)
+        fine = run("test.awaited", "x")
+        assert (fine.result, len(fine.submitted)) == (["x", False, "test.awaited"], 1)
         assert run(work, "later").delay == 7
         assert run(work, "never").outcome == "rejected"
         assert isinstance(run(work, "exit").exception, SystemExit)
