@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -25,7 +26,13 @@ def sizes() -> list[int]:
 
 
 @pytest.fixture
-def process(hand: Hand, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
+def kept() -> list[Any]:
+    """The connection to PostgreSQL that each thread still had when it ended."""
+    return []
+
+
+@pytest.fixture
+def process(hand: Hand, sizes: list[int], kept: list[Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Threads]:
     """The threads of a process that looks often; its dispatcher runs beside it."""
     monkeypatch.setattr(drain, "shares", Shares())
     monkeypatch.setattr(threads, "SHRINK_SECONDS", 1.0)
@@ -37,13 +44,17 @@ def process(hand: Hand, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> It
         drain.shares.set_threads(number)
         sizes.append(number)
 
+    def release() -> None:
+        drain.release()
+        kept.append(connection.connection)
+
     process = Threads(
         LEAST,
         MOST,
         may_take=lambda: not over.is_set(),
         crowded=drain.shares.crowded,
         resized=resized,
-        release=drain.release,
+        release=release,
     )
 
     def look() -> None:
@@ -60,18 +71,12 @@ def process(hand: Hand, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> It
         process.stop(timeout=5000)
 
 
-def connections_of_this_process() -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-        return int(cursor.fetchone()[0])
-
-
 def consumers_of(wire: Wire) -> int:
     return int(wire.open().queue_declare(token_queue(), passive=True).method.consumer_count)
 
 
 def test_slow_requests_of_many_users_keep_nobody_waiting_and_threads_end_again(
-    process: Threads, sizes: list[int], script: Script, wire: Wire
+    process: Threads, sizes: list[int], kept: list[Any], script: Script, wire: Wire
 ) -> None:
     free = threading.Event()
     running: list[int] = []
@@ -92,13 +97,13 @@ def test_slow_requests_of_many_users_keep_nobody_waiting_and_threads_end_again(
     assert sizes == [LEAST, MOST]
     submit(other, "fast")  # of the same kind
     until(lambda: statuses_of(other) == ["succeeded"], 10, "somebody else waits for slow requests")
-    grown = connections_of_this_process()
 
     free.set()
     until(all_done, 30)
     until(lambda: sizes == [LEAST, MOST, LEAST], 20, "the threads stay")
     until(lambda: consumers_of(wire) == 1, 20, "somebody still takes tokens")
-    until(lambda: connections_of_this_process() <= grown - 8, 20, "their connections stay")
+    until(lambda: len(kept) == MOST - LEAST, 20, "their threads stay")
+    assert set(kept) == {None}, "their connections stay"
     submit(other, "fast")
     until(lambda: statuses_of(other) == ["succeeded"] * 2, 10)
 
