@@ -9,10 +9,18 @@ from queues.limits import deployment
 from tests.accounts.people import PASSWORD, at_once
 from tests.page.eyes import Page
 from tests.page.site import Owner, Site
+from tests.processing.crew import until
 
 pytestmark = pytest.mark.django_db  # for its tables
 
 WAITING = "#waiting .row.waiting .what a"
+HOLD_ANSWERS = """
+    const released = new Promise((release) => { window.release = release }), ask = window.fetch;
+    window.fetch = async (path, options) => {
+        const answer = await ask(path, options);
+        if (options?.method === "POST" && path.endsWith("/retry")) await released;
+        return answer;
+    }"""
 SLOW = {"steps": 200, "delay_ms": 100}
 
 
@@ -102,6 +110,22 @@ def test_a_blocked_queue_says_why_and_goes_on_when_its_head_is_skipped(signed_in
     signed_in.sees("there is no paper in the printer", ".banner.bad")
     signed_in.click(".banner [data-verb=skip]")
     signed_in.sees('"behind"', ".row.over")
+    signed_in.sees("Idle", "#state")
+
+
+def test_an_answer_that_comes_late_undoes_nothing_that_the_stream_told_meanwhile(signed_in: Page, owner: Owner) -> None:
+    (stuck,) = owner.submit("x", kind="page.stuck")
+    signed_in.sees("there is no paper in the printer", ".banner.bad")
+    signed_in.js(HOLD_ANSWERS)
+    tried = len(owner.get(f"requests/{stuck}/attempts"))
+    signed_in.click(".banner [data-verb=retry]")
+    until(lambda: len(owner.get(f"requests/{stuck}/attempts")) > tried, why="it was tried again")
+    until(lambda: owner.get("queue")["state"] == "blocked", why="it blocks again")
+    signed_in.sees("there is no paper in the printer", ".banner.bad")
+    signed_in.js("window.release()")
+    signed_in.sees("page.stuck #1 is tried again.")
+    signed_in.sees("there is no paper in the printer", ".banner.bad")
+    signed_in.click(".banner [data-verb=skip]")
     signed_in.sees("Idle", "#state")
 
 

@@ -24,6 +24,7 @@ export class Store extends EventTarget {
   kinds = null;
   connection = { state: "connecting", until: null };
   problem = null; // why nothing can be shown
+  asking = new Set(); // for each question to the API: the requests that the stream told of since
 
   start() {
     this.seen = new Set(JSON.parse(read(`seen:${whose()}`) ?? "[]"));
@@ -64,7 +65,10 @@ export class Store extends EventTarget {
 
   hear(name, data, id) {
     if (name === "queue") this.queue = data;
-    else this.take(data);
+    else {
+      this.asking.forEach((newer) => newer.add(data.id));
+      this.take(data);
+    }
     this.let_go(Number(id.split("-")[0]));
     this.changed();
   }
@@ -91,7 +95,7 @@ export class Store extends EventTarget {
     for (const request of this.active.values()) {
       if (request.sequence === null || request.sequence > done) continue;
       this.active.delete(request.id);
-      api("GET", `/api/v1/requests/${request.id}`).then(({ data }) => this.take(data), () => {});
+      this.answer(() => api("GET", `/api/v1/requests/${request.id}`)).catch(() => {});
     }
   }
 
@@ -110,11 +114,24 @@ export class Store extends EventTarget {
   }
 
   /** A verb on one request or on the queue; what the API shows afterwards is taken. */
-  async act(path, key) {
-    const { data } = await api("POST", `/api/v1/${path}`, { key });
-    if (data.id) this.take(data);
-    else { this.queue = data; this.changed(); }
-    return data;
+  act(path, key) {
+    return this.answer(() => api("POST", `/api/v1/${path}`, { key }));
+  }
+
+  /** Take what the API shows. If the stream told of that request meanwhile the answer may be older: it is asked again. */
+  async answer(ask) {
+    const newer = new Set();
+    this.asking.add(newer);
+    try {
+      const { data } = await ask();
+      let shown = data;
+      while (newer.delete(data.id)) shown = (await api("GET", `/api/v1/requests/${data.id}`)).data;
+      if (data.id) this.take(shown);
+      else { this.queue = data; this.changed(); }
+      return data;
+    } finally {
+      this.asking.delete(newer);
+    }
   }
 
   /** The failed ones that nobody has retried or put away, the newest first. */
