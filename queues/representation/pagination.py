@@ -10,7 +10,6 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from operator import itemgetter
 from typing import Any, Self
 from uuid import UUID
 
@@ -20,7 +19,6 @@ from queues.representation.rows import RequestRow, count_given_up_between
 from queues.sql.pages import FIRST_AFTER, LAST_BEFORE, PartOf, Where, page_statement
 from queues.states import QueueState, Status
 
-PART_OF_ROW = itemgetter(-1)
 AT_A_TIME = 51  # a usual page, and one that says whether more come
 LARGEST_PAGE_BYTES = 8 * 1024 * 1024  # of payloads and results; the page ends early, and next goes on
 CLOCK_STEP = timedelta(minutes=1)  # PostgreSQL's clock may have been set back by so much
@@ -122,13 +120,12 @@ def _read(queue: UserQueue, parts: Sequence[Part], most: int, downwards: bool) -
         places = {f"beyond{n}": part.after for n, part in enumerate(parts) if part.after is not None}
         asked_by = tuple(PartOf(part.conditions, part.by, part.after is not None) for part in parts)
         rows = page_statement(asked_by, downwards).tuples(queue=queue.id, most=asked, **values, **places)
-        rows.sort(key=PART_OF_ROW)  # PostgreSQL does not promise which part comes first
-        some = [RequestRow(row, queue) for row in rows[:asked]]
+        some = [RequestRow(row, queue) for row in rows]
         yield from some
         if len(some) < asked:
             return
         most -= asked
-        at = PART_OF_ROW(rows[asked - 1])
+        at = rows[-1][-1]  # the part that the last one is of
         parts = [parts[at].beyond(getattr(some[-1], parts[at].by)), *parts[at + 1 :]]
 
 

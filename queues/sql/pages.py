@@ -49,17 +49,24 @@ class PartOf(NamedTuple):
 
 @lru_cache(512)
 def page_statement(parts: tuple[PartOf, ...], downwards: bool) -> Statement:
-    """The statement that reads the parts of a page, each in the order of its column; `part` says which.
+    """The statement that reads a page: the first `most` rows of its parts, one part behind the other; the last column
+    says which. Payloads and results become text outside, for what is on the page alone.
 
-    There are as many as conditions can meet: some dozens.
+    There are as many statements as conditions can meet: some dozens.
     """
-    return Statement(" UNION ALL ".join(f"({_part(n, part, downwards)})" for n, part in enumerate(parts)))
+    way = " DESC" if downwards else ""
+    in_order = f"ORDER BY r.part, r.seq{way}, r.id{way}"
+    either = " UNION ALL ".join(f"({_part(n, part, downwards)})" for n, part in enumerate(parts))
+    return Statement(f"""
+        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS}, r.part
+        FROM (SELECT * FROM ({either}) r {in_order} LIMIT %(most)s) r {in_order}
+    """)  # noqa: S608  (columns' names, and the parts below)
 
 
 def _part(n: int, part: PartOf, downwards: bool) -> str:
     beyond = (f"{part.by} {'<' if downwards else '>'} %(beyond{n})s",) if part.beyond else ()
     where = " AND ".join(("queue_id = %(queue)s", *part.conditions, *beyond))
     return f"""
-        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS}, {n} AS part FROM queues_request r
+        SELECT r.*, {n} AS part FROM queues_request r
         WHERE {where} ORDER BY r.{part.by}{" DESC" if downwards else ""} LIMIT %(most)s
     """  # noqa: S608  (columns' names, and conditions written here)

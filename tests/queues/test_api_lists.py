@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from queues.models import Request
 from queues.representation import pagination
+from queues.sql.statement import Statement
 from queues.states import QueueState, Status
 from tests.queues.api import Caller
 from tests.queues.rows import NOW, a_long_story, queue_of, request_in
@@ -202,6 +203,24 @@ def test_a_page_of_many_takes_as_many_queries_as_one_of_few(alice: Caller) -> No
         counts.append(len(queries))
     assert counts[0] <= counts[1] <= 4
     assert Request.objects.count() == 17
+
+
+def test_a_page_reads_no_results_that_it_does_not_show(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = queue_of(alice.user, last_seq=60, published_seq=60, done_seq=60)
+    for seq in range(1, 61):
+        request_in(queue, seq, Status.SUCCEEDED, result="x" * 500_000)
+        request_in(queue, None, Status.SCHEDULED, not_before=NOW + timedelta(hours=1))
+    read: list[int] = []
+    tuples = Statement.tuples
+
+    def counted(statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
+        rows = tuples(statement, **values)
+        read.extend(len(value) for row in rows for value in row if isinstance(value, str))
+        return rows
+
+    monkeypatch.setattr(Statement, "tuples", counted)
+    assert listed(alice, "limit=50") == [None] * 50
+    assert 0 < sum(read) < 10_000, "characters"
 
 
 def test_times_show_the_same_whether_or_not_they_spare_a_walk(alice: Caller) -> None:
