@@ -1,5 +1,11 @@
+from typing import Any
+
 from django.apps import AppConfig
 from django.conf import settings
+from django.db import connections
+from django.db.models.signals import post_migrate, pre_migrate
+
+from project.postgresql.limits import MIGRATION_LOCK_SECONDS, of_role
 
 
 class QueuesConfig(AppConfig):
@@ -14,6 +20,8 @@ class QueuesConfig(AppConfig):
         from queues.operations.figures import figures
         from queues.operations.health import check
 
+        pre_migrate.connect(wait_briefly_for_tables, sender=self)
+        post_migrate.connect(wait_as_usual, sender=self)
         if settings.ENV.tracing:
             from project.telemetry import spans
 
@@ -21,3 +29,15 @@ class QueuesConfig(AppConfig):
         health.register("dispatcher", "workers", "queues", look=check, in_database=True)
         metrics.register(figures, before=begin_at_zero)
         register_board(dashboard.board, permission="queues.view_userqueue")
+
+
+def wait_briefly_for_tables(using: str, **_: Any) -> None:
+    """Have migrations give up soon where a table is in use, beside a backup for instance."""
+    connection: Any = connections[using]
+    connection.wanted = of_role()._replace(lock=MIGRATION_LOCK_SECONDS)
+
+
+def wait_as_usual(using: str, **_: Any) -> None:
+    """Have what this process does after its migrations wait for locks as its role does."""
+    connection: Any = connections[using]
+    connection.wanted = of_role()

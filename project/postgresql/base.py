@@ -12,6 +12,7 @@ from psycopg import IsolationLevel
 from psycopg.pq import ConnStatus
 
 from project.postgresql.limits import Limits, of_role
+from project.postgresql.schema import DatabaseSchemaEditor
 
 TRUST_SECONDS = 0.1  # a connection used so lately is not looked at before it is used again
 TURN_SECONDS = 0.1  # while PostgreSQL is away one thread tries to connect; others wait so long to hear of it
@@ -105,6 +106,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     `wanted` are the limits that what runs next has to keep to. `keeps_session`: what holds a lock of its session finds
     a loss out by itself, and is never given another connection unasked.
     """
+
+    SchemaEditorClass = DatabaseSchemaEditor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

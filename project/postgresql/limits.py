@@ -8,6 +8,7 @@ from django.conf import settings
 Role = Literal["api", "dispatcher", "worker", "command"]
 
 ANSWER_SECONDS = 0.5  # PostgreSQL keeps to a limit by itself; an answer that is later than this does not come
+MIGRATION_LOCK_SECONDS = 1.0  # whoever reads a table waits behind a migration that waits for it
 
 
 class Limits(NamedTuple):

@@ -14,6 +14,7 @@ import pytest
 from django.db import connection
 from psycopg.rows import tuple_row
 
+from project.postgresql.limits import MIGRATION_LOCK_SECONDS
 from scripts.place import ROOT
 from scripts.servers import postgresql
 
@@ -27,11 +28,16 @@ COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name =
 Database = psycopg.Connection[tuple[Any, ...]]
 
 
-def migrate(url: str, to: str) -> None:
-    command = [sys.executable, "manage.py", "migrate", "--no-input", "-v", "0", "queues", to]
+def migrate(url: str, to: str, app: str = "queues") -> None:
+    done = migrating(url, to, app)
+    _, said = done.communicate(timeout=300)
+    assert done.returncode == 0, said
+
+
+def migrating(url: str, to: str, app: str = "queues") -> subprocess.Popen[str]:
+    command = [sys.executable, "manage.py", "migrate", "--no-input", "-v", "0", app, to]
     variables = {**os.environ, "DATABASE_URL": url}
-    done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    return subprocess.Popen(command, env=variables, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +125,38 @@ def test_filling_waits_for_no_lock_and_leaves_nothing_out(url: str, database: Da
     filling.join(30)
     assert not filling.is_alive()
     assert both(database, ids[0])[1] == (5, True, 8, 1.5)
+
+
+def test_a_backup_beside_the_migration_stops_nobody(url: str, database: Database) -> None:
+    migrate(url, "0019")
+    database.execute("SET statement_timeout = '5s'")
+    with psycopg.connect(url) as backup:
+        backup.execute("LOCK TABLE queues_userqueue IN ACCESS SHARE MODE")  # as pg_dump does, to its end
+        beside = migrating(url, "0020")
+        while beside.poll() is None:
+            database.execute("SELECT count(*) FROM queues_userqueue")
+        assert "canceling statement due to lock timeout" in beside.communicate()[1]
+        assert beside.returncode != 0
+    assert not {name for (name,) in database.execute(COLUMNS)} & set(NEW)
+    migrate(url, "0020")
+    assert {name for (name,) in database.execute(COLUMNS)} >= set(NEW)
+
+
+def test_an_index_is_made_however_long_somebody_reads(url: str, database: Database, until: Any) -> None:
+    """It waits for them and stops nobody; were it interrupted, half an index would stand in the way of the next try."""
+    migrate(url, "0008", "accounts")
+    waits = "SELECT extract(epoch FROM now() - query_start) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX %'"
+    waits += " AND datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(url) as reader:
+        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        reader.execute("SELECT FROM accounts_user LIMIT 1")
+        beside = migrating(url, "0009", "accounts")
+        until(
+            lambda: beside.poll() or [row for row in database.execute(waits) if row[0] > 2 * MIGRATION_LOCK_SECONDS],
+            "it waits",
+        )
+    _, said = beside.communicate(timeout=60)
+    assert beside.returncode == 0, said
 
 
 def test_taken_back_the_old_names_have_all(url: str, database: Database) -> None:
