@@ -15,6 +15,8 @@ from scripts.servers.process import Process, signals_interrupt
 COVERED_PERCENT = 95  # of lines and branches
 FAILED = 1  # pytest's exit status
 YOURS = ("-c", "pyproject.toml", "-p", "tests.conftest", "-p", "processing.testing.plugin")  # servers, fixtures
+# Options of pytest whose value may be the next word; rarer ones are written with `=`.
+WITH_VALUE = {"-c", "-k", "-m", "-n", "-o", "-p", "-W", "--deselect", "--durations", "--ignore", "--maxfail", "--tb"}
 TEST_PROCESSES = 3  # on two cores: most tests wait for servers, or for what they started
 
 
@@ -55,7 +57,8 @@ def test(arguments: list[str]) -> int:
     whole += ["--numprocesses", str(TEST_PROCESSES), "--dist=loadfile", "--no-loadscope-reorder"]
     pytest = [sys.executable, "-m", "pytest"]
     if arguments:
-        yours = [*YOURS] if any(map(outside, arguments)) else []
+        pairs = zip(["", *arguments], arguments, strict=False)
+        yours = [*YOURS] if any(outside(word) for before, word in pairs if before not in WITH_VALUE) else []
         os.execv(sys.executable, [*pytest, *yours, *arguments])  # noqa: S606
     signals_interrupt()
     status = subprocess.call([*pytest, *whole])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.place import ROOT
+from scripts.run import commands
 
 TOOLS = (
     *("bash", "cat", "cksum", "date", "dirname", "env", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm"),
@@ -201,3 +202,26 @@ def test_stop_without_any_set_up_says_that_nothing_runs(copy: Path) -> None:
 def test_clean_without_any_set_up_makes_nothing(copy: Path) -> None:
     assert run(copy, "clean").stdout == "clean: nothing was made here\n"
     assert not (copy / ".local").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own_app"),
+    [
+        (["tests/scripts", "-k", "queues"], False),
+        (["-x", "-m", "accounts"], False),
+        (["-n", "2", "tests/scripts"], False),
+        (["-x", "examples"], True),
+        (["-k", "queues", "examples"], True),
+    ],
+)
+def test_only_a_path_is_taken_for_tests_of_somebodys_own_app(
+    arguments: list[str], own_app: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run: list[str] = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(os, "execv", lambda _, command: run.extend(command))
+    monkeypatch.setattr(subprocess, "call", lambda *_: 0)
+    monkeypatch.setattr(commands, "signals_interrupt", lambda: None)
+    commands.test(arguments)
+    assert run[-len(arguments) :] == arguments
+    assert (commands.YOURS[-1] in run) == own_app
