@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,13 +77,33 @@ def port_taken(port: int) -> str | None:
     return None
 
 
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port below the range that outgoing connections take theirs from, so that a server can come back to it."""
+    """A port below the range that outgoing connections take theirs from, so that a server can come back to it.
+
+    No other process of this kind is given it while this one lives. Raises SetupError.
+    """
     for _ in range(1000):
         port = 15000 + secrets.randbelow(17000)
-        if port_taken(port) is None:
+        if port_taken(port) is None and _reserve(port):
             return port
     raise SetupError("No free port between 15000 and 32000 on 127.0.0.1.")
+
+
+def _reserve(port: int) -> bool:
+    """Whether nobody had it: a server takes seconds to listen on what it was given. Linux alone has such names."""
+    if not sys.platform.startswith("linux"):
+        return True
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0ordered-work/port/{port}")
+    except OSError:
+        name.close()
+        return False
+    _reserved.append(name)
+    return True
 
 
 def secret(name: str) -> str:

@@ -1,12 +1,15 @@
 """Private servers: started from what is installed, on ports of their own; their data outlives a restart."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pika
 import psycopg
 import pytest
 
-from scripts.place import SetupError, port_taken
+from scripts import place
+from scripts.place import ROOT, SetupError, free_port, port_taken
 from scripts.servers import rabbitmq, redis
 from scripts.servers.postgresql import Postgresql
 from scripts.servers.private import PrivateServer
@@ -32,6 +35,16 @@ def test_postgresql_keeps_its_rows_and_its_port(tmp_path: Path) -> None:
         server.resume()
         psycopg.connect(url).close()
     assert port_taken(server.port) is None
+
+
+def test_no_two_processes_are_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = free_port()
+    monkeypatch.setattr(place.secrets, "randbelow", lambda _: given - 15000)
+    with pytest.raises(SetupError, match="No free port"):
+        free_port()
+    code = f"from scripts import place; place.secrets.randbelow = lambda _: {given} - 15000; place.free_port()"
+    other = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "No free port" in other.stderr
 
 
 @pytest.mark.parametrize(
