@@ -20,8 +20,7 @@ from pydantic_core import to_jsonable_python
 from accounts.models import User
 from project.rest.parsers import loads
 from project.rest.problems import FieldError, Invalid
-from queues import permissions
-from queues.enqueue import idempotency
+from queues.enqueue import idempotency, permissions
 from queues.enqueue.accept import accept
 from queues.enqueue.idempotency import VISIBLE, Answer
 from queues.enqueue.parsing import read_batch, read_one

@@ -57,7 +57,7 @@ class Kind:
     backoff: float
     backoff_cap: float
     atomic: bool
-    permission: Permission | None = None  # who may ask for it: queues/permissions.py
+    permission: Permission | None = None  # who may ask for it: queues/enqueue/permissions.py
     max_concurrency: int | None = None  # limits of all versions together: queues/limits
     rate: Rate | None = None
 

@@ -17,7 +17,7 @@ from processing.kafka.reading import Event, Message, Rejection, as_uuid
 from processing.kafka.statements import BEGIN, KNOWN, UNDO, USERS
 from project.rest.problems import Forbidden
 from project.telemetry import tracing
-from queues import permissions
+from queues.enqueue import permissions
 from queues.enqueue.accept import accept_messages, open_queue
 from queues.notify import hints
 from queues.notify.changes import changed

@@ -15,7 +15,7 @@ from django.db.models.functions import Cast, Now
 
 from processing.schedules.models import Missed, Schedule
 from project.rest.problems import Problem, ServiceUnavailable
-from queues import permissions
+from queues.enqueue import permissions
 from queues.enqueue.accept import accept
 from queues.exceptions import QueueFull, SessionOver
 from queues.from_python import submission

@@ -12,7 +12,7 @@ from accounts.models import User
 from processing.schedules.models import Schedule
 from processing.schedules.timing import WrongTiming
 from project.rest.problems import Conflict, FieldError, Invalid
-from queues import permissions
+from queues.enqueue import permissions
 from queues.fields import JSONText
 from queues.from_python import submission
 

@@ -13,11 +13,12 @@ from rest_framework.response import Response
 from accounts.authentication import SessionTokenAuthentication
 from project.rest.problems import Conflict, NotFound
 from project.web import rate_limit
-from queues import kinds, permissions
+from queues import kinds
 from queues.api.answers import encoded, json
 from queues.api.openapi import IDEMPOTENCY, LOCATION
 from queues.api.requests import OwnersView, accepted, caller, once_for_key, own, too_much
 from queues.api.serializers import QueueShown, RequestShown
+from queues.enqueue import permissions
 from queues.enqueue.accept import open_queue
 from queues.enqueue.idempotency import Answer
 from queues.exceptions import NotPossible, QueueFull, UnknownKind

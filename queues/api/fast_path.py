@@ -35,8 +35,8 @@ from queues.api.answers import encoded, is_known, kinds_answer, tagged
 from queues.api.plain import plain_length, plain_read, plainly_submitted, received, replay, verified
 from queues.api.requests import NOBODYS, UUID_TEXT, identified, listed
 from queues.enqueue.group_commit import GroupCommit
+from queues.enqueue.permissions import known_to_may_ask, open_to_all
 from queues.exceptions import SessionOver
-from queues.permissions import known_to_may_ask, open_to_all
 from queues.representation import shape
 from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary

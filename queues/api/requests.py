@@ -28,7 +28,6 @@ from project.rest.views import StrictView
 from project.settings import BATCH_BODY_LIMIT
 from project.web import rate_limit
 from project.web.threads import WAITED
-from queues import permissions
 from queues.api.answers import encoded, json, kinds_answer, tagged, unless_known
 from queues.api.byte_refusals import retry_after, too_many_bytes
 from queues.api.openapi import CONDITION, IDEMPOTENCY, LOCATION, NOT_MODIFIED
@@ -44,7 +43,7 @@ from queues.api.serializers import (
     SubmissionBody,
     WaitQuery,
 )
-from queues.enqueue import parsing
+from queues.enqueue import parsing, permissions
 from queues.enqueue.accept import accept
 from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, once
 from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooManyBytes

@@ -19,7 +19,7 @@ from queues.models import UserQueue
 from queues.representation import shape
 from queues.representation.queue_summary import Summary, summary
 from queues.representation.rows import RequestRow, count_given_up_between, queue_of, request_of
-from queues.sql.live import CHANGED_REQUESTS, GIVEN_UP_BESIDE, QUEUE_NOW
+from queues.sql.reads import CHANGED_REQUESTS, GIVEN_UP_BESIDE, QUEUE_NOW
 from queues.states import FINAL, Status
 
 ROWS = 32  # of each sort in one look ..

@@ -22,7 +22,7 @@ from queues.exceptions import SessionOver
 from queues.live.change_feed import Follower
 from queues.metrics import STREAMS
 from queues.notify.hints import Listener, channel
-from queues.sql.live import PULSE
+from queues.sql.reads import PULSE
 
 PULSE_SECONDS = 1.0
 GAP_SECONDS = 0.05  # between two looks at one queue: what happens meanwhile is told together

@@ -10,8 +10,8 @@ from django.contrib.auth.models import Permission
 import queues
 from accounts.models import User
 from processing.handlers import handler
-from queues import permissions
 from queues.api.fast_path import FastPath
+from queues.enqueue import permissions
 from queues.models import Request
 from tests.processing.kinds import kept
 from tests.queues.api import Caller

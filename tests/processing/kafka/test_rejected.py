@@ -22,7 +22,7 @@ from processing.kafka.models import RejectedMessage
 from processing.kafka.reading import Message, Rejection, read
 from processing.kafka.rejected import keep, prune
 from project.environment import read_environment
-from queues import permissions
+from queues.enqueue import permissions
 from tests.metrics import counted
 from tests.processing.crew import new_user, requests_of
 from tests.processing.kafka.brokers import Broker, event

@@ -18,7 +18,7 @@ from accounts.models import User
 from processing.handlers import handler
 from processing.schedules import writing
 from processing.schedules.models import Schedule
-from queues import permissions
+from queues.enqueue import permissions
 from queues.models import OperatorAction, Request, UserQueue
 from queues.operations.export import records
 from scripts.place import ROOT
