@@ -7,8 +7,7 @@ import atexit
 import os
 import secrets
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -81,19 +80,6 @@ def _as_a_command() -> Iterator[None]:
     """A test that starts a part of the service in this process leaves the limits of its role to no other test."""
     yield
     limits.play("command")
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Waits until something is so; fails with what was waited for."""
-
-    def wait(so: Callable[[], object], what: str, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not so():
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-            time.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture(scope="session")

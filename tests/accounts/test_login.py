@@ -19,6 +19,7 @@ from project.web import rate_limit
 from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
 from tests.asgi import as_wsgi, in_threads
+from tests.waiting import until
 
 LOGIN = "auth/token"
 
@@ -160,7 +161,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 @pytest.mark.django_db(transaction=True)
 def test_while_every_hashing_place_is_taken_others_are_answered_and_more_logins_refused_at_once(
-    held: threading.Event, settings: Any, until: Any
+    held: threading.Event, settings: Any
 ) -> None:
     api = Api.of(make_user())
     line = as_wsgi(in_threads(settings.ENV.api_threads))
@@ -177,7 +178,7 @@ def test_while_every_hashing_place_is_taken_others_are_answered_and_more_logins_
         return status
 
     def meanwhile(_: int) -> list[int]:
-        until(lambda: len(refused) == 24 - hashers.places(), "all but a few are refused, although nobody is done", 20)
+        until(lambda: len(refused) == 24 - hashers.places(), 20, "all but a few are refused, although nobody is done")
         submission = {"kind": "demo.echo", "payload": 1}
         told = [ask(line, "requests", submission, HTTP_AUTHORIZATION=f"Bearer {api.tokens.access}")[0]]
         told.append(ask(line, "auth/me", None, HTTP_AUTHORIZATION=f"Bearer {api.tokens.access}")[0])

@@ -23,6 +23,7 @@ from processing.dispatch.chores import Chore
 from project import email_url
 from tests.accounts.mails import delivered, links_in
 from tests.accounts.people import at_once, make_user
+from tests.waiting import until
 
 
 def count(outcome: str) -> float:
@@ -192,7 +193,7 @@ def test_an_address_of_none_is_refused_with_what_to_write(url: str) -> None:
         email_url.parse(url)
 
 
-def test_a_chore_goes_on_after_what_it_did_not_expect(until: Callable[..., None], db: None) -> None:
+def test_a_chore_goes_on_after_what_it_did_not_expect(db: None) -> None:
     tried: list[int] = []
 
     def step() -> bool:
@@ -204,6 +205,6 @@ def test_a_chore_goes_on_after_what_it_did_not_expect(until: Callable[..., None]
     stop = threading.Event()
     with capture_logs() as lines:
         Chore("trial", step).start(stop)
-        until(lambda: len(tried) > 1, "it is tried again")
+        until(lambda: len(tried) > 1, 60, "it is tried again")
         stop.set()
     assert "a chore failed" in {line["event"] for line in lines}

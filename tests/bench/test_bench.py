@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from bench.peers.base import Peer
 from bench.report import Report
 from scripts.place import ROOT
 from scripts.servers.process import Process, birth, descendants
+from tests.waiting import until
 
 
 @contextmanager
@@ -52,7 +53,7 @@ def test_a_quick_bench_tells_its_figures_and_leaves_nothing() -> None:
     assert not list((ROOT / ".local" / "bench").glob(f"run-{running.pid}"))
 
 
-def test_an_interrupted_bench_leaves_no_database_and_no_process(until: Callable[..., None]) -> None:
+def test_an_interrupted_bench_leaves_no_database_and_no_process() -> None:
     with bench("deep", "slow", "noisy") as running:
         family: list[Process] = []
 
@@ -60,7 +61,7 @@ def test_an_interrupted_bench_leaves_no_database_and_no_process(until: Callable[
             family[:] = descendants(running.pid)
             return any(b"manage.py" in Path(f"/proc/{one.pid}/cmdline").read_bytes() for one in family if one.alive())
 
-        until(at_work, "its workers run", seconds=120)
+        until(at_work, 120, "its workers run")
         one = next(process for process in family if databases(process.pid))
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=90)

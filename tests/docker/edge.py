@@ -4,7 +4,6 @@ import os
 import re
 import ssl
 import subprocess
-import time
 from collections.abc import Mapping
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Self
 from scripts.place import ROOT, free_port
 from scripts.servers.process import Process, launch
 from tests.docker.compose import by_default, services
+from tests.waiting import until
 
 SHIPPED = ROOT / "docker" / "nginx"
 HOST = "localhost"  # what docker/make-secrets makes a certificate for
@@ -84,10 +84,7 @@ class Edge:
         running = "daemon off;" if os.geteuid() else "daemon off; user root;"  # the folder is its starter's alone
         with (self.folder / "output").open("wb") as output:
             self.process = launch([*command, "-g", running], environment={}, output=output, folder=self.folder)
-        deadline = time.monotonic() + 30
-        while not self._answers():
-            assert time.monotonic() < deadline, self.errors()
-            time.sleep(0.02)
+        until(self._answers, 30, self.errors)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from tests.docker.conftest import StartEdge
 from tests.docker.edge import HOST, Edge
 from tests.docker.upstreams import StandIn
+from tests.waiting import until
 
 FORGED = {
     "X-Forwarded-For": "203.0.113.9",
@@ -44,12 +45,12 @@ def test_what_a_client_says_about_proxies_never_reaches_the_api(edge: Edge) -> N
 
 
 @pytest.mark.parametrize("sent", ["mine-1", "not allowed", None])
-def test_a_request_has_one_id_in_all_logs(edge: Edge, sent: str | None, until: Callable[..., None]) -> None:
+def test_a_request_has_one_id_in_all_logs(edge: Edge, sent: str | None) -> None:
     seen = json.loads(edge.ask("GET", "/api/v1/queue", headers={"X-Request-ID": sent} if sent else {}).read())
     [passed_on] = seen["headers"]["x-request-id"]
     assert (passed_on == sent) == (sent == "mine-1")
     log = edge.folder / "access.log"
-    until(lambda: log.read_text().endswith("}\n"), "a line in the log")
+    until(lambda: log.read_text().endswith("}\n"), 60, "a line in the log")
     logged = json.loads(log.read_text().splitlines()[-1])
     assert (logged["request_id"], logged["path"], logged["status"]) == (passed_on, "/api/v1/queue", 200)
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tests.docker.conftest import StartEdge
 from tests.docker.edge import Edge
 from tests.docker.names import NameServer
 from tests.docker.upstreams import Api, StandIn
+from tests.waiting import until
 
 PLENTY = {"REQUESTS_PER_SECOND": "10000", "REQUESTS_BURST": "10000"}  # the limits are tried elsewhere
 ADDRESSES = ("127.0.0.2", "127.0.0.3")
@@ -90,7 +91,7 @@ class Caller:
         return True
 
 
-def test_one_api_is_killed_under_load(edge: Edge, apis: list[Api], until: Callable[..., None]) -> None:
+def test_one_api_is_killed_under_load(edge: Edge, apis: list[Api]) -> None:
     caller = Caller(edge)
     readers = [threading.Thread(target=caller.read_again_and_again) for _ in range(4)]
     writers = [threading.Thread(target=caller.write_again_and_again) for _ in range(4)]
@@ -99,12 +100,12 @@ def test_one_api_is_killed_under_load(edge: Edge, apis: list[Api], until: Callab
     victim = apis[0].process
     assert victim is not None
     try:
-        until(lambda: len(caller.read) > 50 and len(caller.accepted) > 50, "load on both")
+        until(lambda: len(caller.read) > 50 and len(caller.accepted) > 50, 60, "load on both")
         victim.pause()  # what it has now it will never answer
-        until(lambda: apis[0].held() > len(readers), "readers and a writer wait for the one that stands still")
+        until(lambda: apis[0].held() > len(readers), 60, "readers and a writer wait for the one that stands still")
         victim.kill()
         read, accepted = len(caller.read), len(caller.accepted)
-        until(lambda: len(caller.read) > read + 100 and len(caller.accepted) > accepted + 100, "load on the other")
+        until(lambda: len(caller.read) > read + 100 and len(caller.accepted) > accepted + 100, 60, "load on the other")
     finally:
         victim.kill()
         caller.stop.set()
@@ -118,15 +119,15 @@ def test_one_api_is_killed_under_load(edge: Edge, apis: list[Api], until: Callab
     assert Request.objects.count() == len(caller.accepted)
 
 
-def test_replicas_come_and_go(start_edge: StartEdge, names: NameServer, until: Callable[..., None]) -> None:
+def test_replicas_come_and_go(start_edge: StartEdge, names: NameServer) -> None:
     with StandIn() as old, StandIn("127.0.0.2", old.server_port) as new:
         names.addresses["api"] = ["127.0.0.1"]
         edge = start_edge(API=f"api:{old.server_port}", EVENTS="events:1", **PLENTY)
         assert edge.ask("GET", "/api/v1/queue").status == 200
         names.addresses["api"] = ["127.0.0.1", "127.0.0.2"]
-        until(lambda: edge.ask("GET", "/api/v1/queue").status == 200 and new.asked, "the new one is asked, too")
+        until(lambda: edge.ask("GET", "/api/v1/queue").status == 200 and new.asked, 60, "the new one is asked, too")
         names.addresses["api"] = ["127.0.0.2"]
-        until(lambda: forgotten(edge, old), "the old one is asked no more")
+        until(lambda: forgotten(edge, old), 60, "the old one is asked no more")
 
 
 def forgotten(edge: Edge, replica: StandIn) -> bool:

@@ -5,7 +5,7 @@ Takes a minute and a base to build on, so it runs where IMAGE_BASE names one and
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
@@ -20,6 +20,7 @@ from scripts.servers.process import Process
 from scripts.servers.servers import Servers
 from tests.docker.compose import ours
 from tests.docker.image import Builder, Image, why_not
+from tests.waiting import until
 
 pytestmark = [pytest.mark.skipif(why_not() is not None, reason=str(why_not())), pytest.mark.timeout(900)]
 PROCESSES = [name for name in ours() if name != "migrate"]
@@ -70,9 +71,7 @@ def environment(servers: Servers, port: int) -> dict[str, str]:
     return settings | {"QUEUE_PREFIX": servers.queue_prefix, "HEALTH_PORT": str(port)}
 
 
-def test_every_process_runs_from_the_image(
-    image: Image, servers: Servers, given: Path, tmp_path: Path, until: Callable[..., None]
-) -> None:
+def test_every_process_runs_from_the_image(image: Image, servers: Servers, given: Path, tmp_path: Path) -> None:
     migrated = image.run(given, environment(servers, 8000), ours()["migrate"]["command"])
     assert migrated.returncode == 0, migrated.stderr
     ports = {name: free_port() for name in PROCESSES}
@@ -83,8 +82,8 @@ def test_every_process_runs_from_the_image(
             words = [str(port) if word == "8000" else word for word in words]
             running[name] = image.start(given, environment(servers, port), words, tmp_path / f"{name}.log")
         for name, port in ports.items():
-            until(partial(healthy, image, given, port), f"{name} is healthy", 120)
-        until(lambda: all(ready(port) for port in ports.values()), "all are ready", 120)
+            until(partial(healthy, image, given, port), 120, f"{name} is healthy")
+        until(lambda: all(ready(port) for port in ports.values()), 120, "all are ready")
         assert carried_out(ports) == {"said": "hello"}
         for process in running.values():
             process.signal(process.stop_signal)

@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
 from tests.docker.compose import DOCKER, image_environment, ours, services
 from tests.docker.system import System
+from tests.waiting import until
 
 OPERATIONS = ROOT / "docs" / "operations.md"
 UNITS = {"short", "s", "bytes", "ops", "reqps", "percentunit"}
@@ -126,9 +127,7 @@ def test_no_panel_covers_another(name: str) -> None:
     assert all(x < 24 for x, _ in covered)
 
 
-def test_alertmanager_sends_one_message_for_one_cause(
-    programs: dict[str, str], tmp_path: Path, until: Callable[..., None]
-) -> None:
+def test_alertmanager_sends_one_message_for_one_cause(programs: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
     shipped = f"--config.file={DOCKER}/alertmanager/alertmanager.yml"
     command = [programs["prometheus-alertmanager"], shipped, "--cluster.listen-address="]
@@ -145,7 +144,7 @@ def test_alertmanager_sends_one_message_for_one_cause(
             return {"nobody answers": True}
 
     try:
-        until(lambda: told() == {}, "Alertmanager answers")
+        until(lambda: told() == {}, 60, "Alertmanager answers")
         fired = [
             {"labels": {"alertname": "BackEndDown", "backend": "postgresql", "severity": "critical"}},
             {"labels": {"alertname": "NoWorkers", "severity": "critical"}},
@@ -155,6 +154,7 @@ def test_alertmanager_sends_one_message_for_one_cause(
         urlopen(Request(api, json.dumps(fired).encode(), json_type), timeout=10).close()
         until(
             lambda: told() == {"BackEndDown": False, "NoWorkers": True, "FailureRate": False},
+            60,
             "only what follows from PostgreSQL's absence is kept back",
         )
     finally:
@@ -162,20 +162,18 @@ def test_alertmanager_sends_one_message_for_one_cause(
 
 
 @pytest.fixture
-def system(
-    transactional_db: None, programs: dict[str, str], tmp_path: Path, until: Callable[..., None]
-) -> Iterator[System]:
+def system(transactional_db: None, programs: dict[str, str], tmp_path: Path) -> Iterator[System]:
     """All jobs scraped, before anything was asked of them."""
     with System(programs, tmp_path) as system:
         jobs = set(system.ports)
         try:
-            until(lambda: system.scraped() == jobs, f"Prometheus reaches {jobs}", 120)
+            until(lambda: system.scraped() == jobs, 120, f"Prometheus reaches {jobs}")
         except AssertionError:
             pytest.fail(f"reached: {system.scraped()}\n{system.logs()}")
         yield system
 
 
-def test_every_query_of_every_panel_returns_data(system: System, until: Callable[..., None]) -> None:
+def test_every_query_of_every_panel_returns_data(system: System) -> None:
     deployment.set_limits("demo.echo", max_concurrency=50)  # of kinds without a limit there is nothing to see
     person = {"username": "ada", "password": "a long and unusual one"}
     system.ask("POST", "/api/v1/auth/register", person)
@@ -206,7 +204,7 @@ def test_every_query_of_every_panel_returns_data(system: System, until: Callable
     worker = threading.Thread(target=work_on)
     worker.start()
     try:
-        until(all_have_data, "data", 60)
+        until(all_have_data, 60, "data")
     except AssertionError:
         pytest.fail("no data:\n" + "\n".join(f"{name}: {query}" for name, query in sorted(missing)))
     finally:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -31,6 +31,7 @@ from django.core.management import call_command
 from django.test import Client
 from queues.models import Request, UserQueue
 from queues.lifecycle.outbox import Shard, reap
+from tests.waiting import until
 
 client = Client()
 person = {"username": "ada", "password": "a long and unusual one"}
@@ -202,9 +203,7 @@ class ComposedRabbitmq(Rabbitmq):
         path.write_text("\n".join([*ours, (self.secrets / "rabbitmq.conf").read_text()]))
 
 
-def test_the_service_s_rabbitmq_user_has_one_vhost_and_administrates_nothing(
-    secrets: Path, tmp_path: Path, until: Callable[..., None]
-) -> None:
+def test_the_service_s_rabbitmq_user_has_one_vhost_and_administrates_nothing(secrets: Path, tmp_path: Path) -> None:
     server = ComposedRabbitmq(tmp_path / "rabbitmq")
     server.secrets = secrets
     with server:

@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
@@ -14,6 +14,7 @@ from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
 from tests.accounts.people import PASSWORD, make_user
 from tests.docker.compose import image_command
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +42,16 @@ def answered_id(port: int, headers: dict[str, str]) -> str | None:
 
 
 @pytest.mark.parametrize("forged", ["X_Request_ID", "X-Request_ID", "x_request-id"])
-def test_a_header_with_underscores_is_none_to_the_api(api: int, until: Callable[..., None], forged: str) -> None:
-    until(lambda: answered_id(api, {"X-Request-ID": "real"}) == "real", "it answers", 90)
+def test_a_header_with_underscores_is_none_to_the_api(api: int, forged: str) -> None:
+    until(lambda: answered_id(api, {"X-Request-ID": "real"}) == "real", 90, "it answers")
     assert answered_id(api, {forged: "forged"}) not in ("forged", None)
     assert answered_id(api, {forged: "forged", "X-Request-ID": "real"}) == "real"
     assert answered_id(api, {"X-Request-ID": "real", forged: "forged"}) == "real"
 
 
-def test_nobody_chooses_their_address_by_another_spelling(
-    api: int, until: Callable[..., None], transactional_db: None
-) -> None:
+def test_nobody_chooses_their_address_by_another_spelling(api: int, transactional_db: None) -> None:
     """A proxy overwrites X-Forwarded-For; what the client sent beside it as X_Forwarded_For is no address."""
-    until(lambda: answered_id(api, {"X-Request-ID": "real"}) == "real", "it answers", 90)
+    until(lambda: answered_id(api, {"X-Request-ID": "real"}) == "real", 90, "it answers")
     user = make_user()
     body = json.dumps({"username": user.username, "password": PASSWORD}).encode()
     head = (

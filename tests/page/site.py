@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from http.client import HTTPConnection
 from typing import IO, Any
 
@@ -11,6 +10,7 @@ from accounts.models import Session, User
 from scripts.place import ROOT, free_port
 from scripts.servers.process import Process, launch
 from tests.accounts.people import at_once, make_user
+from tests.waiting import until
 
 SETTINGS = {
     "EXTRA_APPS": "tests.page.work",
@@ -59,10 +59,7 @@ class Site:
             return False
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 60
-        while not self.answers():
-            assert time.monotonic() < deadline, "the API does not start"
-            time.sleep(0.05)
+        until(self.answers, 60, "the API starts")
 
     def call(self, method: str, path: str, body: Any = None, token: str = "") -> tuple[int, Any]:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)

@@ -10,7 +10,7 @@ from queues.bulk_action import BulkAction
 from tests.accounts.people import at_once
 from tests.page.eyes import PHONE, WIDE, Page
 from tests.page.site import Owner
-from tests.processing.crew import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db  # for its tables
 

@@ -1,7 +1,6 @@
 """Webhooks, a copy of one's data and the end of one's account, on the page."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from processing.webhooks.models import Delivery
 from tests.accounts.people import PASSWORD, at_once
 from tests.page.eyes import PHONE, WIDE, Page
 from tests.page.site import Owner, Site
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db  # for its tables
 
@@ -100,10 +100,7 @@ def test_the_export_is_a_whole_file(signed_in: Page, owner: Owner, tmp_path: Pat
         "[...document.querySelectorAll('main button')].find((one) => one.textContent.startsWith('Exp')).click()"
     )
     signed_in.sees("Your data is exported.")
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "export.jsonl").exists():
-        assert time.monotonic() < deadline, list(tmp_path.iterdir())
-        time.sleep(0.05)
+    until((tmp_path / "export.jsonl").exists, 20, lambda: list(tmp_path.iterdir()))
     lines = [json.loads(line) for line in (tmp_path / "export.jsonl").read_text().splitlines()]
     assert lines[-1] == {"record": "end", "records": len(lines) - 1}
     assert "mine" in [line.get("payload") for line in lines]

@@ -9,7 +9,7 @@ from queues.limits import deployment
 from tests.accounts.people import PASSWORD, at_once
 from tests.page.eyes import Page
 from tests.page.site import Owner, Site
-from tests.processing.crew import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db  # for its tables
 

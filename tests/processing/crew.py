@@ -30,19 +30,9 @@ from queues.enqueue.accept import accept
 from queues.lifecycle.outbox import Shard
 from queues.models import Attempt, Request, UserQueue
 from queues.values import Accepted, Submission
+from tests.waiting import until
 
 _numbers = itertools.count(1)
-
-
-def until(condition: Callable[[], Any], seconds: float = 15, why: str = "") -> Any:
-    """Wait until `condition` holds; what it gave. Fails the test after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, why or f"waited {seconds} s in vain"
-        time.sleep(0.005)
 
 
 def new_user() -> User:
@@ -147,12 +137,20 @@ class Wire:
         self.open().queue_delete(name)
 
 
+def new_dispatcher(with_duties: bool = False) -> Dispatcher:
+    """One without what apps registered, by default: its threads outlive a test, and would take the next one's work."""
+    dispatcher = Dispatcher(Shard(0, 1))
+    if not with_duties:
+        dispatcher._duties.threads.clear()
+    return dispatcher
+
+
 class Hand:
     """One dispatcher and one worker, moved step by step by the test's own thread."""
 
     def __init__(self) -> None:
         self.wire = Wire()
-        self.dispatcher = Dispatcher(Shard(0, 1))
+        self.dispatcher = new_dispatcher()
         self.dispatcher._swept = time.monotonic()  # sweeps only when it is told to
 
     def dispatch(self) -> None:
@@ -177,7 +175,7 @@ class Hand:
             self.work()
             return all_done()
 
-        until(round_, seconds, "not everything was finished")
+        until(round_, seconds, "everything is finished")
 
     def close(self) -> None:
         self.dispatcher.publisher.close()
@@ -195,7 +193,8 @@ def forget_reader() -> None:
 class Crew:
     """Several dispatchers and workers at once, in threads, as long as the block lasts."""
 
-    def __init__(self, workers: int = 3, dispatchers: int = 1) -> None:
+    def __init__(self, workers: int = 3, dispatchers: int = 1, with_duties: bool = False) -> None:
+        self.with_duties = with_duties
         self.stop = threading.Event()
         self.errors: list[BaseException] = []
         self.threads = [threading.Thread(target=self._work, name=f"worker {n}") for n in range(workers)]
@@ -216,7 +215,7 @@ class Crew:
 
     def _dispatch(self) -> None:
         """Each leads: two leaders at once cost duplicates, and are the harder case."""
-        dispatcher = Dispatcher(Shard(0, 1))
+        dispatcher = new_dispatcher(self.with_duties)
         dispatcher.take_lead = lambda: True  # type: ignore[method-assign]
         dispatcher.keep_lead = lambda: True  # type: ignore[method-assign]
         try:

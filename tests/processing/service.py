@@ -7,9 +7,7 @@ from pathlib import Path
 
 from django.db import connection
 
-from tests.processing.crew import (
-    until,
-)
+from tests.waiting import until
 
 RUN = Path(__file__).parent / "run.py"
 GRACE_SECONDS = 3.0  # of which a process of its own has 1

@@ -16,8 +16,9 @@ from processing.broker.pointers import queue_name
 from processing.broker.rabbitmq import Publisher
 from queues.models import Attempt, Request, UserQueue
 from tests.processing.cluster import Cluster, Node
-from tests.processing.crew import all_done, new_user, queue_of, submit, until
+from tests.processing.crew import all_done, new_user, queue_of, submit
 from tests.processing.journal import Journal
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -76,7 +77,7 @@ def test_each_node_may_be_lost_and_come_back(cluster: Cluster, tmp_path: Path, m
     for number, node in enumerate(cluster.nodes):
         declared_through(node, cluster.url, users[number::3], monkeypatch)
     one_each(users, journal, counts)
-    until(all_done, 90, "the service did not start")
+    until(all_done, 90, "the service starts")
     for number, node in enumerate(cluster.nodes):
         generations = {user.id: queue_of(user).generation for user in users}
         for _ in range(5):
@@ -86,13 +87,13 @@ def test_each_node_may_be_lost_and_come_back(cluster: Cluster, tmp_path: Path, m
         while time.monotonic() - lost < 3:
             one_each(users, journal, counts)
             time.sleep(0.05)
-        until(all_done, GO_ON_SECONDS, f"node {number + 1} is missed")
+        until(all_done, GO_ON_SECONDS, f"node {number + 1} is not missed")
         took = time.monotonic() - lost
         renamed = sum(queue_of(user).generation > generations[user.id] for user in users)
         print(f"node {number + 1}: all done after {took:.1f} s, {renamed} queues renamed")
         node.start()
         one_each(users, journal, counts)
-        until(all_done, 30, f"the return of node {number + 1} is noticed")
+        until(all_done, 30, f"the return of node {number + 1} changes nothing")
     assert journal.violations(counts) == []
     assert not Attempt.objects.exists(), "it costs nobody an attempt"
     assert not Request.objects.exclude(status="succeeded").exists()

@@ -20,7 +20,8 @@ from queues.lifecycle import control
 from queues.models import Attempt
 from tests.processing import kinds
 from tests.processing.conftest import Script
-from tests.processing.crew import Crew, Hand, all_done, attempts_of, new_user, requests_of, statuses_of, submit, until
+from tests.processing.crew import Crew, Hand, all_done, attempts_of, new_user, requests_of, statuses_of, submit
+from tests.waiting import until
 
 AT_ONCE = 8
 

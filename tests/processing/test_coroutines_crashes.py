@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from queues.models import Attempt
-from tests.processing.crew import all_done, attempts_of, new_user, requests_of, statuses_of, submit, until
+from tests.processing.crew import all_done, attempts_of, new_user, requests_of, statuses_of, submit
 from tests.processing.journal import Journal
 from tests.processing.service import START_SECONDS, Service
+from tests.waiting import until
 
 USERS = 40
 

@@ -25,10 +25,10 @@ from tests.processing.crew import (
     statuses_of,
     submit,
     submit_with_one_attempt_left,
-    until,
 )
 from tests.processing.journal import Journal
 from tests.processing.service import GRACE_SECONDS, START_SECONDS, Service
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_worker_process_that_dies_is_started_again(service: Service, journal: 
     before = until(lambda: len(found := pids()) >= 2 and found, START_SECONDS)
     victim = max(before)
     os.kill(victim, signal.SIGKILL)
-    until(lambda: pids() - before, START_SECONDS, "no worker was started in the dead one's place")
+    until(lambda: pids() - before, START_SECONDS, "a worker is started in the dead one's place")
 
 
 def test_a_request_that_kills_its_worker_fails_after_its_attempts_and_lets_others_run(

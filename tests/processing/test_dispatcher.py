@@ -19,14 +19,8 @@ from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Hand,
-    all_done,
-    new_user,
-    queue_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, all_done, new_user, queue_of, submit
+from tests.waiting import until
 
 
 def test_messages_published_but_never_marked_do_no_harm(hand: Hand, ran: list[int]) -> None:

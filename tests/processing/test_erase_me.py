@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,11 @@ from project.web.rate_limit import Limit
 from queues.models import UserQueue
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user, named
-from tests.processing import crew
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, requests_of, submit
 from tests.processing.traces import _redis_is_believed_in, left_of  # noqa: F401
 from tests.project.conftest import no_limit_reached  # noqa: F401
+from tests.waiting import until
 
 
 def leave(api: Api, password: str = PASSWORD) -> Any:
@@ -83,7 +82,7 @@ def test_what_runs_is_asked_to_end(hand: Hand, script: Script) -> None:
     @script
     def patient(request: HandlerRequest) -> None:
         begun.set()
-        crew.until(lambda: request.cancelled, 60)
+        until(lambda: request.cancelled, 60)
         ended.set()
 
     user = make_user()
@@ -137,7 +136,7 @@ def test_one_whom_staff_let_in_again_stays(hand: Hand) -> None:
     assert User.objects.filter(id=user.id).exists()
 
 
-def test_a_dispatcher_s_process_sends_mails_and_erases(hand: Hand, tmp_path: Path, until: Callable[..., None]) -> None:
+def test_a_dispatcher_s_process_sends_mails_and_erases(hand: Hand, tmp_path: Path) -> None:
     user = make_user(username="ada", email="ada@example.com")
     leaving = make_user()
     submit(leaving, "note")
@@ -147,9 +146,9 @@ def test_a_dispatcher_s_process_sends_mails_and_erases(hand: Hand, tmp_path: Pat
     command = [sys.executable, "-m", "tests.processing.run", "dispatch"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: list(tmp_path.iterdir()), "the mail leaves")
-        until(lambda: left_of(leaving.id) == {}, "the user is erased")
-        until(lambda: not Mail.objects.exists(), "the mail is off the list")
+        until(lambda: list(tmp_path.iterdir()), 60, "the mail leaves")
+        until(lambda: left_of(leaving.id) == {}, 60, "the user is erased")
+        until(lambda: not Mail.objects.exists(), 60, "the mail is off the list")
     finally:
         process.terminate()
         assert process.wait(30) == 0

@@ -8,10 +8,8 @@ from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Fetcher, Source
 from processing.broker.pointers import Delivery, Pointer, queue_name
 from processing.broker.rabbitmq import Publisher
-from tests.processing.crew import (
-    Wire,
-    until,
-)
+from tests.processing.crew import Wire
+from tests.waiting import until
 
 NOBODYS = 10**12  # the number of a queue that no user of another test has
 

@@ -8,16 +8,9 @@ import pytest
 
 from processing.worker import drain, isolation
 from queues.lifecycle.lease import Lease
-from tests.processing.crew import (
-    Hand,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit_with_one_attempt_left,
-    until,
-)
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit_with_one_attempt_left
 from tests.processing.journal import Journal
+from tests.waiting import until
 
 RUN = Path(__file__).parent / "run.py"
 

@@ -18,10 +18,11 @@ from processing.worker.turn import Turn
 from processing.worker.watchdog import Watch
 from queues.lifecycle.lease import Lease
 from tests.processing.conftest import Script
-from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.frozen import QUEUE, frozen
 from tests.processing.token_runs.test_faults import drain_and_close
 from tests.processing.token_runs.test_sharing import first_of
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("when", ["before the handler", "after it"])

@@ -19,14 +19,13 @@ from django.db.models.functions import Now
 
 from processing.broker.errors import BrokerUnavailable
 from processing.broker.rabbitmq import Publisher
-from processing.dispatch.dispatcher import Dispatcher
 from queues.lifecycle import leadership
 from queues.lifecycle.leadership import Leadership as Claim
-from queues.lifecycle.outbox import Shard
 from queues.models import Leadership
 from scripts.place import ROOT, free_port
-from tests.processing.crew import Hand, new_user, queue_of, submit, until
+from tests.processing.crew import Hand, new_dispatcher, new_user, queue_of, submit
 from tests.processing.frozen import LEADERSHIP, frozen
+from tests.waiting import until
 
 RUN = Path(__file__).parent / "run.py"
 START_SECONDS = 90
@@ -211,7 +210,7 @@ def test_who_has_no_rabbitmq_does_not_take_the_lead(hand: Hand, monkeypatch: pyt
 
     monkeypatch.setattr(Publisher, "answers", away)
     stop = threading.Event()
-    dispatcher = Dispatcher(Shard(0, 1))
+    dispatcher = new_dispatcher()
     thread = threading.Thread(target=dispatcher.run, args=(stop,))
     thread.start()
     try:

@@ -27,8 +27,9 @@ from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.operations import erasure
 from queues.states import QueueState
-from tests.processing.crew import Hand, elsewhere, new_user, queue_of, statuses_of, submit, until
+from tests.processing.crew import Hand, elsewhere, new_user, queue_of, statuses_of, submit
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
+from tests.waiting import until
 
 ALL = Shard(0, 1)
 OTHERS_SECONDS = 2.0

@@ -17,16 +17,8 @@ from processing.handlers import HandlerRequest
 from processing.worker import drain, recorder
 from queues.models import UserQueue
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Hand,
-    Wire,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, Wire, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 def take(wire: Wire, queue_id: int, count: int) -> None:

@@ -26,8 +26,8 @@ from tests.processing.crew import (
     requests_of,
     statuses_of,
     submit,
-    until,
 )
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ from queues.lifecycle import lease
 from queues.models import Request, UserQueue
 from queues.sql import protocol
 from queues.sql.statement import Statement
-from tests.processing.crew import Crew, Wire, all_done, new_user, queue_of, submit, until
+from tests.processing.crew import Crew, Wire, all_done, new_user, queue_of, submit
 from tests.processing.journal import Journal
+from tests.waiting import until
 
 _numbers = itertools.count()
 chance = random.Random()  # noqa: S311
@@ -112,7 +113,7 @@ def live(world: dict, journal: Journal, wire: Wire) -> dict[str, int]:
                 for user, batches in zip(users, world["users"], strict=True)
             ],
         )
-        until(all_done, 40, "not everything was finished")
+        until(all_done, 40, "everything is finished")
     return {
         str(user.id): sum(len(batch) for batch in batches) for user, batches in zip(users, world["users"], strict=True)
     }

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from scripts.place import ROOT, SetupError, free_port
 from scripts.servers import packages
 from scripts.servers.postgresql import Postgresql
 from scripts.servers.process import launch
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +34,13 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgresql]
 
 
 @contextmanager
-def pooled(pgbouncer: str, server: Postgresql, mode: str, until: Callable[..., None]) -> Iterator[str]:
+def pooled(pgbouncer: str, server: Postgresql, mode: str) -> Iterator[str]:
     """The address of `server` through a pool as docs/operations.md sets it."""
     with tempfile.TemporaryDirectory() as folder:  # it runs as another user, who cannot come into tmp_path
-        yield from _pooled(pgbouncer, server, Path(folder), mode, until)
+        yield from _pooled(pgbouncer, server, Path(folder), mode)
 
 
-def _pooled(pgbouncer: str, server: Postgresql, folder: Path, mode: str, until: Callable[..., None]) -> Iterator[str]:
+def _pooled(pgbouncer: str, server: Postgresql, folder: Path, mode: str) -> Iterator[str]:
     port = free_port()
     place = f"host=127.0.0.1 port={server.port} user=postgres password={server.password}"
     settings = folder / "pgbouncer.ini"
@@ -63,7 +64,7 @@ def _pooled(pgbouncer: str, server: Postgresql, folder: Path, mode: str, until: 
         return True
 
     try:
-        until(answers, f"PgBouncer answers: {(folder / 'log').read_text()}", 30)
+        until(answers, 30, f"PgBouncer answers: {(folder / 'log').read_text()}")
         yield url
     finally:
         process.kill()
@@ -78,19 +79,15 @@ def python(url: str, *words: str) -> subprocess.CompletedProcess[str]:
 LOOK = "import django; django.setup(); from project.postgresql import pooling; print(pooling.by_transaction())"
 
 
-def test_postgresql_itself_and_a_pool_of_sessions_are_taken(
-    pgbouncer: str, postgresql: Postgresql, until: Callable[..., None]
-) -> None:
+def test_postgresql_itself_and_a_pool_of_sessions_are_taken(pgbouncer: str, postgresql: Postgresql) -> None:
     assert python(postgresql.url, "-c", LOOK).stdout == "False\n"
-    with pooled(pgbouncer, postgresql, "session", until) as url:
+    with pooled(pgbouncer, postgresql, "session") as url:
         said = python(url, "-c", LOOK)
         assert said.stdout == "False\n", said.stderr
 
 
-def test_dispatcher_and_worker_refuse_a_pool_of_transactions(
-    pgbouncer: str, postgresql: Postgresql, until: Callable[..., None]
-) -> None:
-    with pooled(pgbouncer, postgresql, "transaction", until) as url:
+def test_dispatcher_and_worker_refuse_a_pool_of_transactions(pgbouncer: str, postgresql: Postgresql) -> None:
+    with pooled(pgbouncer, postgresql, "transaction") as url:
         for command in ("dispatch", "work"):
             said = python(url, "manage.py", command)
             assert said.returncode == 1

@@ -30,8 +30,9 @@ from project.telemetry.probe_server import PortUnusable, Probes
 from queues.lifecycle.outbox import Shard
 from scripts.place import free_port
 from scripts.servers.process import descendants
-from tests.processing.crew import all_done, new_user, submit, until
+from tests.processing.crew import all_done, new_user, submit
 from tests.processing.journal import Journal
+from tests.waiting import until
 
 RUN = Path(__file__).parent / "run.py"
 START_SECONDS = 90

@@ -25,7 +25,8 @@ from queues.lifecycle.reconcile import YOUNG_SECONDS, reconcile
 from queues.models import UserQueue
 from queues.sql.protocol import LEASE_TOGETHER
 from queues.states import QueueState
-from tests.processing.crew import Hand, forget_reader, new_user, queue_of, requests_of, submit, until
+from tests.processing.crew import Hand, forget_reader, new_user, queue_of, requests_of, submit
+from tests.waiting import until
 
 MINE = 4711
 

@@ -9,7 +9,8 @@ from processing.worker import drain
 from processing.worker.shares import Shares
 from queues import kinds
 from tests.processing.conftest import Script
-from tests.processing.crew import Crew, Hand, all_done, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Crew, Hand, all_done, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

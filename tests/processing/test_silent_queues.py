@@ -17,8 +17,9 @@ from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from tests.metrics import counted
 from tests.processing.conftest import Script
-from tests.processing.crew import Hand, Wire, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, Wire, new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.silence import SilentQueues, refuse
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ALL = Shard(0, 1)

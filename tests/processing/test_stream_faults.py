@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -24,10 +24,9 @@ from queues.notify import changes
 from queues.notify.hints import Listener
 from tests.queues.api import Caller
 from tests.queues.events import read
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-Until = Callable[..., None]
 
 
 @pytest.fixture
@@ -40,10 +39,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
     yield streams
     for stream in tuple(streams._streams):
         streams.leave(stream)
-    deadline = time.monotonic() + 20
-    while any(thread.name.startswith("streams") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "its threads stay"
-        time.sleep(0.01)
+    until(lambda: not any(one.name.startswith("streams") for one in threading.enumerate()), 20, "its threads end")
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def statuses(events: bytes) -> list[str]:
 
 
 def test_without_redis_a_change_is_told_within_a_pulse(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "hint", lambda *_: False)
     monkeypatch.setattr(changes, "hint", lambda *_: False)
@@ -68,12 +64,10 @@ def test_without_redis_a_change_is_told_within_a_pulse(
     stream = open_for(streams, alice)
     streams.take(stream)
     alice.submit()
-    until(lambda: statuses(stream.events) == ["queued"], "it is told", 20)
+    until(lambda: statuses(stream.events) == ["queued"], 20, "it is told")
 
 
-def test_a_hint_alone_has_a_change_told(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
-) -> None:
+def test_a_hint_alone_has_a_change_told(alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_feel_pulse", lambda: None)
     stream = open_for(streams, alice)
     streams.take(stream)
@@ -83,23 +77,23 @@ def test_a_hint_alone_has_a_change_told(
         return statuses(stream.events) == ["queued"]
 
     alice.submit()
-    until(told, "it is told", 20)
+    until(told, 20, "it is told")
 
 
-def test_while_nobody_takes_nobody_looks(alice: Caller, streams: Streams, until: Until) -> None:
+def test_while_nobody_takes_nobody_looks(alice: Caller, streams: Streams) -> None:
     stream = open_for(streams, alice)
     looks: list[None] = []
     look = stream.follower.next_events
     stream.follower.next_events = lambda: looks.append(None) or look()  # type: ignore[func-returns-value,method-assign]
     for _ in range(5):
         alice.submit()
-    until(lambda: stream in streams._waiting, "it waits for a look")
+    until(lambda: stream in streams._waiting, 60, "it waits for a look")
     kept = stream.events
     changes.changed(stream.follower.queue_id)
-    until(lambda: stream.version is not None, "there was a pulse")
+    until(lambda: stream.version is not None, 60, "there was a pulse")
     assert (looks, stream.events) == ([], kept)
     streams.take(stream)
-    until(lambda: statuses(stream.events) == ["queued"] * 5, "all is told at once")
+    until(lambda: statuses(stream.events) == ["queued"] * 5, 60, "all is told at once")
 
 
 def test_a_loops_client_that_takes_nothing_is_let_go(
@@ -118,11 +112,11 @@ def test_a_loops_client_that_takes_nothing_is_let_go(
 
 
 def test_a_stream_that_never_began_is_let_go_as_well(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLOW_SECONDS", 0.5)
     LoopsBody(open_for(streams, alice))
-    until(lambda: len(streams) == 0, "it is let go")
+    until(lambda: len(streams) == 0, 60, "it is let go")
 
 
 def test_an_idle_stream_gives_signs_of_life(alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +132,7 @@ def test_an_idle_stream_gives_signs_of_life(alice: Caller, streams: Streams, mon
 
 
 def test_a_stream_outlives_a_failure_of_postgresql(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = open_for(streams, alice)
     streams.take(stream)
@@ -154,8 +148,8 @@ def test_a_stream_outlives_a_failure_of_postgresql(
         alice.submit()
         changes.changed(stream.follower.queue_id)
         streams._tell({stream})
-        until(lambda: {"pulse", "look"} <= set(failed), "both failed")
-    until(lambda: statuses(stream.events) == ["queued"], "it is told afterwards", 20)
+        until(lambda: {"pulse", "look"} <= set(failed), 60, "both failed")
+    until(lambda: statuses(stream.events) == ["queued"], 20, "it is told afterwards")
     assert not stream.ended
 
 
@@ -178,12 +172,12 @@ def connections_open() -> int:
     return int(count)
 
 
-def test_all_streams_together_hold_one_connection(streams: Streams, until: Until) -> None:
+def test_all_streams_together_hold_one_connection(streams: Streams) -> None:
     before = connections_open()  # with those that other tests' threads have not closed yet
     opened = [open_for(streams, Caller()) for _ in range(5)]
     for stream in opened:
         streams.take(stream)
-    until(lambda: all(stream.version for stream in opened), "there was a pulse")
+    until(lambda: all(stream.version for stream in opened), 60, "there was a pulse")
     assert connections_open() <= before + 1
 
 
@@ -205,7 +199,7 @@ def test_nothing_is_published_about_a_queue_that_nobody_watches(alice: Caller, m
     assert told == [str(queue_id), f"{queue_id} {UUID(int=1)} {{}}", str(queue_id)]
 
 
-def test_progress_comes_from_its_hint(alice: Caller, streams: Streams, until: Until) -> None:
+def test_progress_comes_from_its_hint(alice: Caller, streams: Streams) -> None:
     mine = alice.submit()["id"]
     UserQueue.objects.update(state="draining", published_seq=1, claimed=1, claimed_at=Now())
     stream = open_for(streams, alice)
@@ -215,12 +209,12 @@ def test_progress_comes_from_its_hint(alice: Caller, streams: Streams, until: Un
         changes.progressed(stream.follower.queue_id, UUID(mine), b'{"current":1,"total":2,"note":""}')
         return b'"current":1' in stream.events
 
-    until(told, "it is told", 20)
+    until(told, 20, "it is told")
     assert Request.objects.get().attempt == 0
 
 
 def test_who_leaves_during_the_first_look_is_forgotten(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = Stream(Follower(read_access(alice.token)))
     look = stream.follower.next_events
@@ -231,26 +225,26 @@ def test_who_leaves_during_the_first_look_is_forgotten(
 
     monkeypatch.setattr(stream.follower, "next_events", leave_and_look)
     streams._enter(stream, 100, 100)
-    until(stream.looked.is_set, "it is looked for, too late")
+    until(stream.looked.is_set, 60, "it is looked for, too late")
     assert streams._of_queue == {}
 
 
 def test_one_thread_hears_however_often_the_last_stream_goes_and_another_comes(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = threading.Event()
     monkeypatch.setattr(Listener, "hear", lambda *_: go_on.wait(30) and go_on.wait(0.01) and [])
     for _ in range(3):
         streams.leave(open_for(streams, alice))
-        until(lambda: not streams._alive, "they end")
+        until(lambda: not streams._alive, 60, "they end")
     stream = open_for(streams, alice)
     go_on.set()
-    until(lambda: [t.name for t in threading.enumerate()].count("streams' hints") == 1, "one hears")
+    until(lambda: [t.name for t in threading.enumerate()].count("streams' hints") == 1, 60, "one hears")
     streams.leave(stream)
 
 
 def test_a_pulse_that_fails_in_an_unknown_way_ends_no_stream(
-    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch, until: Until
+    alice: Caller, streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = open_for(streams, alice)
     streams.take(stream)
@@ -264,6 +258,6 @@ def test_a_pulse_that_fails_in_an_unknown_way_ends_no_stream(
             raise RuntimeError
 
     monkeypatch.setattr(streams, "_feel_pulse", fail_once)
-    until(failed.is_set, "it fails")
+    until(failed.is_set, 60, "it fails")
     alice.submit()
-    until(lambda: statuses(stream.events) == ["queued"], "it is told")
+    until(lambda: statuses(stream.events) == ["queued"], 60, "it is told")

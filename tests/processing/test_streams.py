@@ -16,10 +16,9 @@ from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, submit
 from tests.processing.streaming import PATH, Client, Server, answer, opening, serving
 from tests.queues.threads import holding, in_thread, wait_for_a_lock
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
-
-Until = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +26,7 @@ def both(django_db_setup: None) -> Iterator[list[Server]]:
     """Two processes, started side by side."""
     with ExitStack() as stack:
         servers = [stack.enter_context(serving()) for _ in range(2)]
-        deadline = time.monotonic() + 90
-        while not all(server.answers() for server in servers):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: all(server.answers() for server in servers), 90, "both answer")
         yield servers
 
 
@@ -54,26 +50,24 @@ def connect(server: Server) -> Iterator[Callable[..., Client]]:
         client.close()
 
 
-def test_who_streams_sees_each_step_as_it_happens(
-    connect: Callable[..., Client], hand: Hand, script: Script, until: Until
-) -> None:
+def test_who_streams_sees_each_step_as_it_happens(connect: Callable[..., Client], hand: Hand, script: Script) -> None:
     alice, bob = new_user(), new_user()
     client = connect(alice)
 
     @script
     def steps(request: HandlerRequest) -> str:
-        until(lambda: client.knows(1, "running", None), "it is told to run")
+        until(lambda: client.knows(1, "running", None), 60, "it is told to run")
         request.progress(1, 2)
-        until(lambda: client.knows(1, "running", 1), "its first step is told")
+        until(lambda: client.knows(1, "running", 1), 60, "its first step is told")
         request.progress(2, 2)
         return "done"
 
     submit(alice, "steps")
     submit(bob, "steps")
     control.purge(queue_of(bob).id)
-    until(lambda: client.knows(1, "queued", None), "it is told to be accepted")
+    until(lambda: client.knows(1, "queued", None), 60, "it is told to be accepted")
     hand.settle(60)
-    until(lambda: client.knows(1, "succeeded", None), "its end is told")
+    until(lambda: client.knows(1, "succeeded", None), 60, "its end is told")
     assert [status for _, status, _ in client.told] == sorted(
         (status for _, status, _ in client.told), key=["queued", "running", "succeeded"].index
     )
@@ -87,19 +81,19 @@ def test_who_streams_sees_each_step_as_it_happens(
     assert "x-request-id" in client.headers
 
 
-def test_a_stream_goes_on_elsewhere_with_nothing_missed(
-    both: list[Server], hand: Hand, script: Script, until: Until
-) -> None:
+def test_a_stream_goes_on_elsewhere_with_nothing_missed(both: list[Server], hand: Hand, script: Script) -> None:
     script(answer)
     alice = new_user()
     token = Session.open(alice).access
     first = opening(both[0], token)
     submit(alice, "answer", "answer")
-    until(lambda: first.knows(2, "queued", None), "both are told to be accepted")
+    until(lambda: first.knows(2, "queued", None), 60, "both are told to be accepted")
     first.close()
     hand.settle(60)
     second = opening(both[1], token, last_id=first.events[-1].id)
-    until(lambda: second.knows(1, "succeeded", None) and second.knows(2, "succeeded", None), "what was missed is told")
+    until(
+        lambda: second.knows(1, "succeeded", None) and second.knows(2, "succeeded", None), 60, "what was missed is told"
+    )
     second.close()
 
 
@@ -118,28 +112,28 @@ def erase(user: User) -> None:
 
 @pytest.mark.parametrize("how", [end_sessions, deactivate, erase])
 def test_a_stream_ends_with_its_session(
-    transactional_db: None, connect: Callable[..., Client], until: Until, how: Callable[[User], None]
+    transactional_db: None, connect: Callable[..., Client], how: Callable[[User], None]
 ) -> None:
     alice = new_user()
     client, bobs = connect(alice), connect(new_user())
-    until(lambda: client.events and bobs.events, "both streams have begun")
+    until(lambda: client.events and bobs.events, 60, "both streams have begun")
     how(alice)
-    until(lambda: client.ended, "the stream ends")
+    until(lambda: client.ended, 60, "the stream ends")
     assert client.comments[-1] == ": the session has ended"
     assert not bobs.ended
 
 
-def test_a_stream_ends_with_its_token(transactional_db: None, connect: Callable[..., Client], until: Until) -> None:
+def test_a_stream_ends_with_its_token(transactional_db: None, connect: Callable[..., Client]) -> None:
     alice = new_user()
     claims = keyring().decode(Session.open(alice).access)
     client = connect(alice, token=keyring().encode({**claims, "exp": int(time.time()) + 3}))
     assert client.status == 200
-    until(lambda: client.ended, "the stream ends")
+    until(lambda: client.ended, 60, "the stream ends")
     assert client.comments[-1] == ": the access token has expired"
 
 
 def test_streams_are_limited_and_make_room_when_they_end(
-    transactional_db: None, connect: Callable[..., Client], until: Until
+    transactional_db: None, connect: Callable[..., Client]
 ) -> None:
     alice = new_user()
     mine = [connect(alice) for _ in range(3)]
@@ -150,7 +144,7 @@ def test_streams_are_limited_and_make_room_when_they_end(
     full = connect(new_user(), full=True)
     assert (full.status, int(full.headers["retry-after"]) > 0) == (503, True)
     mine[0].close()
-    until(lambda: connect(alice).status == 200, "there is room again")
+    until(lambda: connect(alice).status == 200, 60, "there is room again")
 
 
 def test_who_may_not_stream_is_told_why(transactional_db: None, connect: Callable[..., Client], server: Server) -> None:
@@ -178,10 +172,10 @@ def test_who_may_not_stream_is_told_why(transactional_db: None, connect: Callabl
 
 
 def test_waiting_streams_leave_the_api_its_threads_and_postgresql_its_connections(
-    transactional_db: None, both: list[Server], until: Until
+    transactional_db: None, both: list[Server]
 ) -> None:
     streams = [opening(both[0], Session.open(new_user()).access) for _ in range(4)]
-    until(lambda: all(stream.events for stream in streams), "all have begun")
+    until(lambda: all(stream.events for stream in streams), 60, "all have begun")
     connections = [HTTPConnection("127.0.0.1", both[0].port, timeout=30) for _ in range(16)]
     for connection in connections:
         connection.request("GET", "/api/v1/kinds", headers={"Authorization": f"Bearer {streams[0].token}"})
@@ -190,9 +184,7 @@ def test_waiting_streams_leave_the_api_its_threads_and_postgresql_its_connection
         one.close()
 
 
-def test_health_is_answered_while_every_thread_waits_for_postgresql(
-    transactional_db: None, server: Server, until: Until
-) -> None:
+def test_health_is_answered_while_every_thread_waits_for_postgresql(transactional_db: None, server: Server) -> None:
     token = Session.open(new_user()).access
     with holding("LOCK TABLE accounts_user IN ACCESS EXCLUSIVE MODE"):
         stuck = [HTTPConnection("127.0.0.1", server.port, timeout=30) for _ in range(6)]  # of three threads
@@ -205,12 +197,12 @@ def test_health_is_answered_while_every_thread_waits_for_postgresql(
         connection.close()
 
 
-def test_a_process_that_stops_ends_its_streams_first(transactional_db: None, until: Until) -> None:
+def test_a_process_that_stops_ends_its_streams_first(transactional_db: None) -> None:
     with serving() as server:
-        until(server.answers, "it is up", 90)
+        until(server.answers, 90, "it is up")
         client = Client(server.port, Session.open(new_user()).access)
-        until(lambda: client.events, "the stream has begun")
+        until(lambda: client.events, 60, "the stream has begun")
         server.process.send_signal(signal.SIGTERM)
-        until(lambda: client.ended, "the stream has ended")
+        until(lambda: client.ended, 60, "the stream has ended")
         assert client.comments[-1] == ": the server stops; come again"
         assert server.process.wait(30) is not None

@@ -10,7 +10,8 @@ from dramatiq.errors import ConnectionClosed
 from processing import actors
 from processing.broker import tokens
 from processing.broker.tokens import TOKEN_QUEUE, Tokens, consumers
-from tests.processing.crew import Hand, Wire, new_user, queue_of, statuses_of, submit, until
+from tests.processing.crew import Hand, Wire, new_user, queue_of, statuses_of, submit
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

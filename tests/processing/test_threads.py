@@ -14,7 +14,8 @@ from processing.handlers import HandlerRequest
 from processing.worker import drain
 from processing.worker.shares import Shares
 from tests.processing.conftest import Script
-from tests.processing.crew import Crew, Hand, Wire, all_done, new_user, statuses_of, submit, until
+from tests.processing.crew import Crew, Hand, Wire, all_done, new_user, statuses_of, submit
+from tests.waiting import until
 
 LEAST, MOST = 4, 32
 

@@ -12,17 +12,8 @@ from project.postgresql.limits import Limits, of_role
 from queues.lifecycle import control
 from queues.models import Attempt
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Hand,
-    attempts_of,
-    elsewhere,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, attempts_of, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 def test_a_handler_that_overruns_its_time_limit_is_stopped_and_counted(hand: Hand, script: Script) -> None:

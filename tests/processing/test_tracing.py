@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,10 +23,9 @@ from tests.processing.crew import new_user, queue_of, requests_of
 from tests.processing.spans import Collector, environment_for
 from tests.processing.test_streams import serving
 from tests.queues.api import Caller
+from tests.waiting import until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
-
-Until = Callable[..., None]
 
 CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 TRACE = CALLER[3:35]
@@ -75,10 +74,7 @@ def service(environment: dict[str, str], output: Path) -> Iterator[int]:
         ]
         try:
             with serving(**environment) as server:
-                deadline = time.monotonic() + 90
-                while not server.answers():
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
+                until(server.answers, 90, "the API answers")
                 yield server.port
         finally:
             for process in processes:
@@ -99,15 +95,15 @@ def post(port: int, path: str, token: str, body: Any, **headers: str) -> Any:
 
 
 def test_one_trace_leads_from_the_caller_through_each_attempt_to_what_its_handler_did(
-    shop: dict[str, str], until: Until, tmp_path: Path
+    shop: dict[str, str], tmp_path: Path
 ) -> None:
     user, log = new_user(), tmp_path / "log"
     token = Session.open(user).access
     with Collector() as collector:
         with service(shop | environment_for(collector.address), log) as port:
             asked = post(port, "requests", token, {"kind": "shop.charge", "payload": {"fails": 1}})["id"]
-            until(lambda: len(requests_of(user)) == 2, "the handler has submitted the next one")
-            until(lambda: all(one.finished_at for one in requests_of(user)), "both are final")
+            until(lambda: len(requests_of(user)) == 2, 60, "the handler has submitted the next one")
+            until(lambda: all(one.finished_at for one in requests_of(user)), 60, "both are final")
         spans = collector.of(TRACE)
     charge, receipt = requests_of(user)
     assert Counter(span.name for span in spans) == {
@@ -146,7 +142,7 @@ def test_one_trace_leads_from_the_caller_through_each_attempt_to_what_its_handle
 
 
 def test_batches_repeatable_submissions_and_atomic_handlers_are_traced_too(
-    shop: dict[str, str], until: Until, tmp_path: Path
+    shop: dict[str, str], tmp_path: Path
 ) -> None:
     user = new_user()
     token = Session.open(user).access
@@ -157,7 +153,7 @@ def test_batches_repeatable_submissions_and_atomic_handlers_are_traced_too(
             post(port, "requests/batch", token, {"requests": both})
             post(port, "requests", token, both[0], **{"Idempotency-Key": "one", "traceparent": ""})
             post(port, "requests", token, both[0], traceparent=unsampled)
-            until(lambda: len([one for one in requests_of(user) if one.finished_at]) == 4, "all are final")
+            until(lambda: len([one for one in requests_of(user) if one.finished_at]) == 4, 60, "all are final")
         spans, everything = collector.of(TRACE), list(collector.spans)
     batch = next(span for span in spans if span.name == "submit demo.echo,shop.note")
     assert (batch.parent_id, batch.attributes["messaging.batch.message_count"]) == (CALLER[36:52], 2)
@@ -171,7 +167,7 @@ def test_batches_repeatable_submissions_and_atomic_handlers_are_traced_too(
     assert re.fullmatch(rf"00-{TRACE}-\w{{16}}-00", requests_of(user)[3].traceparent or "")
 
 
-def test_a_collector_that_never_answers_holds_up_nobody(shop: dict[str, str], until: Until, tmp_path: Path) -> None:
+def test_a_collector_that_never_answers_holds_up_nobody(shop: dict[str, str], tmp_path: Path) -> None:
     user = new_user()
     token = Session.open(user).access
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -179,7 +175,7 @@ def test_a_collector_that_never_answers_holds_up_nobody(shop: dict[str, str], un
         environment = shop | environment_for(endpoint)
         with service(environment, tmp_path / "log") as port:
             post(port, "requests", token, {"kind": "demo.echo", "payload": 1})
-            until(lambda: requests_of(user)[0].finished_at, "it is final")
+            until(lambda: requests_of(user)[0].finished_at, 60, "it is final")
             began = time.monotonic()
         assert time.monotonic() - began < 25
 

@@ -20,15 +20,8 @@ from queues.lifecycle import control
 from queues.lifecycle import lease as leases
 from queues.models import UserQueue
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Hand,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 def test_a_request_that_was_cancelled_or_expired_before_its_turn_is_not_run(hand: Hand, script: Script) -> None:

@@ -13,15 +13,8 @@ from processing.worker import drain
 from processing.worker.turn import Turn
 from queues.lifecycle.lease import WORKERS
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Hand,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 def test_the_watch_outlives_a_connection_that_dies_while_it_records(

@@ -22,6 +22,7 @@ from queues.operations import backlog
 from queues.states import QueueState, Status
 from tests.accounts.people import Api, at_once
 from tests.queues.rows import a_leader, request_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -95,9 +96,9 @@ def test_without_a_worker_it_is_degraded() -> None:
     Leadership.objects.all().delete()
 
 
-def test_a_worker_that_gives_no_sign_is_none(leader: None, monkeypatch: pytest.MonkeyPatch, until: Any) -> None:
+def test_a_worker_that_gives_no_sign_is_none(leader: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog, "SILENT_SECONDS", 0.2)
-    until(lambda: backlog.measure().workers == 0, "its session is silent", 5)
+    until(lambda: backlog.measure().workers == 0, 5, "its session is silent")
     assert ready() == (200, "degraded", {"workers": "down"})
 
 

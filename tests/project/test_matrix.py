@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ from tests.accounts.people import Api, make_user
 from tests.project.cast import Cast
 from tests.project.routes import ABSENT, METHODS, ROUTES, served, waiting
 from tests.project.test_health import fresh as nothing_cached  # noqa: F401
+from tests.waiting import until
 
 LIVING = ("owner", "other", "staff")
 DEAD = ("nobody", "garbage", "refresh", "expired", "ended", "deactivated", "erased")
@@ -45,16 +46,14 @@ def test_everybody_gets_what_is_theirs_and_nothing_else(cast: Cast, route: str) 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_everybody_streams_what_is_theirs_and_nothing_else(
-    monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
-) -> None:
+def test_everybody_streams_what_is_theirs_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams look from a connection of their own, so that what they are to see must be committed."""
     monkeypatch.setattr("queues.live.sse.LINGER_SECONDS", 0.0)
     before = threading.active_count()
     cast = Cast()
     for method in METHODS:
         check(cast, "api/v1/queue/events", method)
-    until(lambda: threading.active_count() <= before, "the streams' threads end with the last stream")
+    until(lambda: threading.active_count() <= before, 60, "the streams' threads end with the last stream")
 
 
 def check(cast: Cast, route: str, method: str) -> None:

@@ -19,6 +19,7 @@ from project.postgresql.limits import Limits
 from project.settings import database
 from scripts.place import ROOT, free_port
 from scripts.servers.postgresql import Postgresql
+from tests.waiting import until
 
 SHORT = Limits(1.0, 0.5, 5.0)
 
@@ -121,7 +122,7 @@ def test_what_holds_a_lock_of_its_session_is_told_and_gets_no_other_connection(
 
 
 def test_a_server_that_accepts_and_never_answers_is_given_up_and_found_again(
-    private: Postgresql, connect: Callable[..., DatabaseWrapper], until: Callable[..., None]
+    private: Postgresql, connect: Callable[..., DatabaseWrapper]
 ) -> None:
     """Nobody resets the connection, and TCP goes on acknowledging."""
     proxy = Proxy(private.port)
@@ -143,7 +144,7 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_and_found_again(
             except OperationalError:
                 return False
 
-        until(back, "PostgreSQL is found again", 5)
+        until(back, 5, "PostgreSQL is found again")
     finally:
         proxy.process.kill()
         proxy.process.wait()
@@ -201,7 +202,7 @@ def test_the_look_between_requests_fails_nobody_while_postgresql_is_away(
 
 
 def test_while_postgresql_is_away_one_thread_tries_and_the_others_are_refused_at_once(
-    known: Server, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+    known: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tries, end = [], threading.Event()
 
@@ -219,7 +220,7 @@ def test_while_postgresql_is_away_one_thread_tries_and_the_others_are_refused_at
 
     trying = threading.Thread(target=one_that_tries)
     trying.start()
-    until(lambda: tries, "one tries", 10)
+    until(lambda: tries, 10, "one tries")
     began = time.monotonic()
     for _ in range(5):
         with pytest.raises(psycopg.OperationalError, match="another thread"):

@@ -7,13 +7,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from accounts.models import Session
 from tests.processing.crew import new_user
 from tests.processing.streaming import Server, serving
+from tests.waiting import until
 
 TEN_MB = b" " * 10_000_000
 PATH = "/api/v1/auth/register"
@@ -22,10 +23,7 @@ PATH = "/api/v1/auth/register"
 @pytest.fixture(scope="module")
 def api(django_db_setup: None) -> Iterator[Server]:
     with serving() as server:
-        deadline = time.monotonic() + 90
-        while not server.answers():
-            assert time.monotonic() < deadline, "granian does not answer"
-            time.sleep(0.05)
+        until(server.answers, 90, "granian answers")
         yield server
 
 
@@ -60,7 +58,7 @@ def test_a_batch_of_nearly_a_megabyte_is_read_to_its_end(api: Server, transactio
     connection.close()
 
 
-def test_who_sends_a_body_drop_by_drop_holds_up_nobody(api: Server, until: Callable[..., None]) -> None:
+def test_who_sends_a_body_drop_by_drop_holds_up_nobody(api: Server) -> None:
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += "Content-Length: 9000000\r\n\r\n{"
     over = threading.Event()
@@ -78,7 +76,7 @@ def test_who_sends_a_body_drop_by_drop_holds_up_nobody(api: Server, until: Calla
     for one in drips:
         one.start()
     assert api.answers(), "while they drip"
-    until(lambda: len(took) == 12, "all are answered: nobody's body is read on for long", 30)
+    until(lambda: len(took) == 12, 30, "all are answered: nobody's body is read on for long")
     assert api.answers(), "while they drip"
     over.set()
     for one in drips:

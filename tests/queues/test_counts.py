@@ -17,10 +17,11 @@ from queues.states import QueueState, Status
 from queues.values import Submission, SubmissionCall
 from tests.processing import kinds
 from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
-from tests.processing.crew import Hand, submit, until
+from tests.processing.crew import Hand, submit
 from tests.queues.api import Caller
 from tests.queues.life import Life
 from tests.queues.rows import queue_of, request_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

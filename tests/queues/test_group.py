@@ -7,7 +7,7 @@ import pytest
 
 from queues.lifecycle import group
 from queues.lifecycle.group import Group
-from tests.processing.crew import until
+from tests.waiting import until
 
 
 class Server:

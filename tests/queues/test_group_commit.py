@@ -17,9 +17,10 @@ from queues.enqueue.accept import accept_together
 from queues.enqueue.group_commit import GroupCommit
 from queues.models import Request, UserQueue
 from queues.values import Submission, SubmissionCall
-from tests.processing.crew import queue_of, until
+from tests.processing.crew import queue_of
 from tests.queues.rows import with_queues
 from tests.queues.threads import NOTHING_IS_ACCEPTED, holding, in_thread, wait_for_a_lock
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -17,6 +17,7 @@ from psycopg.rows import tuple_row
 from project.postgresql.limits import MIGRATION_LOCK_SECONDS
 from scripts.place import ROOT
 from scripts.servers import postgresql
+from tests.waiting import until
 
 RENAMED = importlib.import_module("queues.migrations.0020_columns_renamed")
 HELD = importlib.import_module("queues.migrations.0009_held")
@@ -104,7 +105,7 @@ def test_both_releases_read_what_either_wrote(url: str, database: Database) -> N
         assert both(database, nothing) == [SAYS_NOTHING, SAYS_NOTHING]
 
 
-def test_filling_waits_for_no_lock_and_leaves_nothing_out(url: str, database: Database, until: Any) -> None:
+def test_filling_waits_for_no_lock_and_leaves_nothing_out(url: str, database: Database) -> None:
     migrate(url, "0020")
     ids = [queue(database, dict(zip(OLD, SAID, strict=True))) for _ in range(3)]
     database.execute("ALTER TABLE queues_userqueue DISABLE TRIGGER queues_userqueue_alike")
@@ -120,7 +121,9 @@ def test_filling_waits_for_no_lock_and_leaves_nothing_out(url: str, database: Da
     with psycopg.connect(url) as locked:
         locked.execute("SELECT FROM queues_userqueue WHERE id = %s FOR UPDATE", [ids[0]])
         filling.start()
-        until(lambda: all(both(database, id_)[1] == (5, True, 8, 1.5) for id_ in ids[1:]), "those that are not locked")
+        until(
+            lambda: all(both(database, id_)[1] == (5, True, 8, 1.5) for id_ in ids[1:]), 60, "those that are not locked"
+        )
         assert both(database, ids[0])[1] == SAID
     filling.join(30)
     assert not filling.is_alive()
@@ -142,7 +145,7 @@ def test_a_backup_beside_the_migration_stops_nobody(url: str, database: Database
     assert {name for (name,) in database.execute(COLUMNS)} >= set(NEW)
 
 
-def test_an_index_is_made_however_long_somebody_reads(url: str, database: Database, until: Any) -> None:
+def test_an_index_is_made_however_long_somebody_reads(url: str, database: Database) -> None:
     """It waits for them and stops nobody; were it interrupted, half an index would stand in the way of the next try."""
     migrate(url, "0008", "accounts")
     waits = "SELECT extract(epoch FROM now() - query_start) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX %'"
@@ -153,6 +156,7 @@ def test_an_index_is_made_however_long_somebody_reads(url: str, database: Databa
         beside = migrating(url, "0009", "accounts")
         until(
             lambda: beside.poll() or [row for row in database.execute(waits) if row[0] > 2 * MIGRATION_LOCK_SECONDS],
+            60,
             "it waits",
         )
     _, said = beside.communicate(timeout=60)

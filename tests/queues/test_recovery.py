@@ -23,7 +23,8 @@ from queues.states import QueueState, Status
 from queues.values import Outcome
 from tests.processing import kinds
 from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
-from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 ALL = Shard(0, 1)
 

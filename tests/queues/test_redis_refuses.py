@@ -28,10 +28,9 @@ from tests.queues.fast_path.conftest import Recorded, call
 from tests.queues.rows import with_queues
 from tests.queues.test_api_waiting import ask
 from tests.queues.threads import in_thread
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-Until = Callable[..., None]
 
 
 class Cluster(Redis):
@@ -105,10 +104,7 @@ def cannot_save(client: Client) -> None:
     client.set("something", "new")
     client.config_set("save", "3600 1")
     client.bgsave()
-    deadline = time.monotonic() + 20
-    while client.info("persistence")["rdb_last_bgsave_status"] != "err":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 20, "the snapshot fails")
 
 
 STATES = [
@@ -196,13 +192,11 @@ def ready() -> tuple[int, str, str]:
     return answer.status_code, answer.json()["status"], answer.json()["checks"]["redis"]
 
 
-def test_whatever_redis_refuses_all_goes_on_and_health_says_so(
-    refusing: Callable[[], None], fast: FastPath, until: Until
-) -> None:
+def test_whatever_redis_refuses_all_goes_on_and_health_says_so(refusing: Callable[[], None], fast: FastPath) -> None:
     everything_goes_on(fast)
     assert ready() == (200, "degraded", "down")
     refusing()
-    until(lambda: ready()[2] == "ok", "it is used again", 10)
+    until(lambda: ready()[2] == "ok", 10, "it is used again")
     answer = call(fast, Caller(with_queues(1)[0]).token)
     assert answer.headers["RateLimit"]
 
@@ -222,10 +216,7 @@ def test_who_waits_for_a_request_hears_of_its_end_while_redis_refuses(refusing: 
     alice = Caller(with_queues(1)[0])
     mine = alice.submit()["id"]
     polled = in_thread(lambda: (ask(alice, f"requests/{mine}?wait=20"), time.monotonic()))
-    deadline = time.monotonic() + 20
-    while not long_poll.waiting._waiters:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: long_poll.waiting._waiters, 20, "it waits")
     alice.post(f"requests/{mine}/cancel")
     cancelled = time.monotonic()
     answer, answered = polled()
@@ -233,9 +224,7 @@ def test_who_waits_for_a_request_hears_of_its_end_while_redis_refuses(refusing: 
     assert answered - cancelled < 5
 
 
-def test_who_listens_just_waits_while_redis_refuses_and_hears_again_soon(
-    refusing: Callable[[], None], until: Until
-) -> None:
+def test_who_listens_just_waits_while_redis_refuses_and_hears_again_soon(refusing: Callable[[], None]) -> None:
     listener = Listener("work")
     began = time.monotonic()
     assert listener.hear(0.2) == []
@@ -246,7 +235,7 @@ def test_who_listens_just_waits_while_redis_refuses_and_hears_again_soon(
         threading.Timer(0.05, lambda: redis_client.hint(listener._channels[0], "something")).start()
         return listener.hear(0.5) == ["something"]
 
-    until(heard, "it hears again", 20)
+    until(heard, 20, "it hears again")
     listener.close()
 
 
@@ -257,10 +246,7 @@ def test_a_cluster_counts_as_away(
     with redis.Redis.from_url(cluster.url) as client:
         if slots:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            deadline = time.monotonic() + 20
-            while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            until(lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")), 20, "a cluster")
     instead(cluster)
     everything_goes_on(fast)
     assert ready() == (200, "degraded", "down")

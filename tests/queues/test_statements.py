@@ -16,7 +16,7 @@ from queues.lifecycle import control, outbox
 from queues.lifecycle.lease import Lease
 from queues.models import Request, UserQueue
 from queues.states import QueueState
-from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.leases import (
     ALL,
     HOT,
@@ -25,6 +25,7 @@ from tests.queues.leases import (
     succeeded,
 )
 from tests.queues.threads import at_once, in_thread, wait_for_a_lock
+from tests.waiting import until
 
 
 def marked(parcels: Any) -> list[int]:

@@ -1,6 +1,6 @@
 """Tickets for event streams: one use, one stream, nobody else's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_a_ticket_that_is_none_is_refused(made_up: str) -> None:
 
 
 def test_without_redis_there_are_no_tickets_and_streams_open_with_the_header(
-    user: User, monkeypatch: pytest.MonkeyPatch, until: Callable[..., None]
+    user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
         raise tickets.RedisUnavailable

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pika
 import pika.exceptions
@@ -16,8 +15,6 @@ from scripts.servers import postgresql, rabbitmq, redis
 from scripts.servers.borrowing import SESSIONS, borrowed, clear_the_dead
 from scripts.servers.servers import Servers
 from tests.conftest import SERVERS
-
-Until = Callable[..., None]
 
 
 def exists(url: str) -> bool:
@@ -49,7 +46,7 @@ def test_two_at_once_share_nothing() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_session_that_was_stopped(number: int, until: Until) -> None:
+def test_nothing_is_left_of_a_session_that_was_stopped(number: int) -> None:
     code = """
 import time
 from scripts.servers.borrowing import borrowed

@@ -4,13 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from scripts.place import ROOT
 from scripts.servers.process import Process, birth, descendants, launch
-
-Until = Callable[..., None]
+from tests.waiting import until
 
 
 def start(command: list[str], folder: Path, *, guarded: bool = True) -> Process:
@@ -28,16 +26,16 @@ def test_a_number_that_was_given_to_another_process_is_not_signalled() -> None:
         somebody.wait()
 
 
-def test_kill_takes_along_all_that_was_started(tmp_path: Path, until: Until) -> None:
+def test_kill_takes_along_all_that_was_started(tmp_path: Path) -> None:
     process = start(["sh", "-c", "sleep 60 & setsid sleep 60 & wait"], tmp_path)
-    until(lambda: len(descendants(process.pid)) == 2, "both have started")
+    until(lambda: len(descendants(process.pid)) == 2, 60, "both have started")
     family = descendants(process.pid)
     process.kill()
     assert not process.alive()
     assert not any(one.alive() for one in family)
 
 
-def test_a_killed_one_counts_as_dead_when_its_status_is_known(tmp_path: Path, until: Until) -> None:
+def test_a_killed_one_counts_as_dead_when_its_status_is_known(tmp_path: Path) -> None:
     """Its first thread is a zombie before the others are gone: what is said of its end must not be "status None"."""
     code = """
 import threading, time
@@ -48,7 +46,7 @@ print("ready", flush=True)
 """
     for _ in range(5):
         process = start([sys.executable, "-c", code], tmp_path)
-        until(lambda: (tmp_path / "output").read_text() == "ready\n", "its threads run")
+        until(lambda: (tmp_path / "output").read_text() == "ready\n", 60, "its threads run")
         process.signal(signal.SIGKILL)
         assert process.wait(60)
         assert process.child is not None
@@ -56,9 +54,9 @@ print("ready", flush=True)
         process.finish()
 
 
-def test_what_does_not_stop_when_asked_is_killed(tmp_path: Path, until: Until) -> None:
+def test_what_does_not_stop_when_asked_is_killed(tmp_path: Path) -> None:
     process = start(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], tmp_path)
-    until(lambda: (tmp_path / "output").read_text() == "ready\n", "it ignores SIGTERM")
+    until(lambda: (tmp_path / "output").read_text() == "ready\n", 60, "it ignores SIGTERM")
     process.stop(grace=0.1)
     assert not process.alive()
 
@@ -70,7 +68,7 @@ def test_a_process_that_stands_still_stops_when_asked(tmp_path: Path) -> None:
     assert not process.alive()
 
 
-def test_nothing_outlives_us_even_when_we_are_killed(tmp_path: Path, until: Until) -> None:
+def test_nothing_outlives_us_even_when_we_are_killed(tmp_path: Path) -> None:
     """The guarded one ends with its starter's kill -9; the unguarded one, a server that is to stay, does not."""
     code = """
 import sys, time
@@ -90,7 +88,7 @@ time.sleep(60)
     try:
         assert guarded.alive()
         starter.send_signal(signal.SIGKILL)
-        until(lambda: not guarded.alive(), "the guarded process ended")
+        until(lambda: not guarded.alive(), 60, "the guarded process ended")
         assert unguarded.alive()
     finally:
         unguarded.kill()

@@ -4,13 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scripts.place import ROOT
 from scripts.run import commands
+from tests.waiting import until
 
 TOOLS = (
     *("bash", "cat", "cksum", "date", "dirname", "env", "flock", "grep", "id", "ln", "mkdir", "mv", "readlink", "rm"),
@@ -18,9 +18,25 @@ TOOLS = (
 )
 
 
+@pytest.fixture(scope="module")
+def quick_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a python3 that makes an environment by copying one: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("python")
+    subprocess.run([sys.executable, "-m", "venv", folder / "environment"], check=True)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").write_text(
+        "#!/bin/sh\n"
+        f'[ "$1 $2" != "-m venv" ] || exec cp -a "{folder}/environment" "$3"\n'
+        f'exec "{Path(sys.executable).resolve()}" "$@"\n'
+    )
+    (folder / "bin" / "python3").chmod(0o755)
+    return folder / "bin"
+
+
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
+def copy(tmp_path: Path, quick_python: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working copy whose requirements are none and whose commands print what runs them."""
+    monkeypatch.setenv("PATH", str(quick_python), prepend=os.pathsep)
     folder = tmp_path / "a folder"
     (folder / "scripts" / "run").mkdir(parents=True)
     shutil.copy(ROOT / "run", folder / "run")
@@ -53,7 +69,8 @@ def environments(copy: Path) -> set[Path]:
     return set((copy / ".local" / "environments").iterdir())
 
 
-def test_it_sets_up_once_and_runs_from_anywhere(copy: Path) -> None:
+def test_it_sets_up_once_and_runs_from_anywhere(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.environ["PATH"].partition(os.pathsep)[2])  # with this machine's own Python
     first, second = run(copy, "up", "one", "two words"), run(copy, "up")
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1] == f"{environment_of(copy)} up one two words"
@@ -72,12 +89,14 @@ def test_new_requirements_are_installed_and_what_test_needs_is_kept(copy: Path) 
     assert environments(copy) == {environment_of(copy)} != {before}, "what nobody runs from is removed"
 
 
-def test_a_set_up_that_is_killed_leaves_the_environment_as_it_was(copy: Path, until: Callable[..., None]) -> None:
+def test_a_set_up_that_is_killed_leaves_the_environment_as_it_was(copy: Path) -> None:
     run(copy, "up")
     before = environment_of(copy)
     (copy / "requirements.txt").write_text("# changed\n")
     setup = subprocess.Popen([copy / "run", "up"], stdout=subprocess.DEVNULL, start_new_session=True)
-    until(lambda: any((one / "bin" / "python").exists() for one in environments(copy) - {before}), "it is half made")
+    until(
+        lambda: any((one / "bin" / "python").exists() for one in environments(copy) - {before}), 60, "it is half made"
+    )
     os.killpg(setup.pid, 9)
     setup.wait()
     (half_made,) = environments(copy) - {before}

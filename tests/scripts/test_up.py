@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -24,8 +24,7 @@ from scripts.run.crew import Crew
 from scripts.servers import postgresql
 from scripts.servers.process import Process, birth, descendants
 from tests.queues.events import events
-
-Until = Callable[..., None]
+from tests.waiting import until
 
 
 class Up:
@@ -72,10 +71,10 @@ def up(environment: dict[str, str]) -> Iterator[Up]:
 
 
 @pytest.mark.timeout(400)  # ten processes start, twice; on two busy cores that takes its time
-def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Until) -> None:
+def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str]) -> None:
     port = free_port()
     with up(environment | {"PORT": str(port)}) as running:
-        until(lambda: "\nready" in running.said, "everything is ready", 150)
+        until(lambda: "\nready" in running.said, 150, "everything is ready")
         assert f"http://127.0.0.1:{port}/admin/" in running.said
         assert re.search(r"user admin, password \S{12}", running.said)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
@@ -99,8 +98,8 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Un
 
         dispatcher = running.find("manage.py dispatch")
         os.kill(dispatcher.pid, signal.SIGKILL)
-        until(lambda: "ended with status -9; started again" in running.said, "the death is said", 150)
-        until(lambda: running.said.count("leading") == 2, "another dispatcher leads", 150)
+        until(lambda: "ended with status -9; started again" in running.said, 150, "the death is said")
+        until(lambda: running.said.count("leading") == 2, 150, "another dispatcher leads")
 
         family = descendants(running.program.pid)
         running.program.terminate()
@@ -110,11 +109,11 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str], until: Un
         assert not any(process.alive() for process in family)
 
     with up(environment | {"PORT": str(port)}) as running:
-        until(lambda: "\nready" in running.said, "everything is ready", 150)
+        until(lambda: "\nready" in running.said, 150, "everything is ready")
         assert "password" not in running.said  # the administrator is there already
         workers = [process for process in descendants(running.program.pid) if not is_guard(process)]
         running.program.kill()
-        until(lambda: not any(worker.alive() for worker in workers), "nothing outlives a killed ./run")
+        until(lambda: not any(worker.alive() for worker in workers), 60, "nothing outlives a killed ./run")
 
 
 def scrapes_counted(port: int) -> int:
@@ -206,7 +205,7 @@ def test_without_port_a_free_one_is_found(monkeypatch: pytest.MonkeyPatch, capsy
     assert "another ./run starts there" in other.stderr
 
 
-def test_what_dies_again_and_again_is_started_ever_more_slowly(until: Until) -> None:
+def test_what_dies_again_and_again_is_started_ever_more_slowly() -> None:
     said: list[str] = []
     dying = Service("dying", ["sh", "-c", "echo I die; exit 3"], "red")
     crew = Crew([dying], dict(os.environ), lambda _, line: said.append(line))
@@ -216,14 +215,14 @@ def test_what_dies_again_and_again_is_started_ever_more_slowly(until: Until) -> 
         return [line for line in said if line.startswith("ended")]
 
     try:
-        until(lambda: len(ended()) == 3, "it died three times")
+        until(lambda: len(ended()) == 3, 60, "it died three times")
     finally:
         crew.kill()
     assert ended()[:3] == [f"ended with status 3; started again in {pause} s" for pause in ("0.5", "1", "2")]
     assert "I die" in said
 
 
-def test_what_a_dead_process_started_ends_before_it_is_started_again(until: Until) -> None:
+def test_what_a_dead_process_started_ends_before_it_is_started_again() -> None:
     said: list[str] = []
     forgetful = Service("forgetful", ["sh", "-c", "sleep 60 & echo $!; sleep 0.5; kill -9 $$"], "red")
     crew = Crew([forgetful], dict(os.environ), lambda _, line: said.append(line))
@@ -234,9 +233,9 @@ def test_what_a_dead_process_started_ends_before_it_is_started_again(until: Unti
 
     try:
         crew.tend()
-        until(lambda: said, "it said what it started")
+        until(lambda: said, 60, "it said what it started")
         left = Process(int(said[0]), birth(int(said[0])))
-        until(ended, "it died")
-        until(lambda: not left.alive(), "what it had started is gone as well")
+        until(ended, 60, "it died")
+        until(lambda: not left.alive(), 60, "what it had started is gone as well")
     finally:
         crew.kill()

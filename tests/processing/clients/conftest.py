@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from accounts.models import User
 from scripts.place import ROOT, free_port
 from tests.processing.crew import Crew
 from tests.processing.streaming import Server, serving
+from tests.waiting import until
 
 PASSWORD = "a long and unusual one"
 _numbers = itertools.count(1)
@@ -31,10 +31,7 @@ def page_port() -> int:
 @pytest.fixture(scope="module")
 def server(page_port: int, django_db_setup: None) -> Iterator[Server]:
     with serving(CORS_ORIGINS=f"http://127.0.0.1:{page_port}") as server:
-        deadline = time.monotonic() + 90
-        while not server.answers():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(server.answers, 90, "the API answers")
         yield server
 
 

@@ -11,9 +11,7 @@ from processing.worker.coroutines import run as coroutine_run
 from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.watchdog import Watch
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    until,
-)
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)

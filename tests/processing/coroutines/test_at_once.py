@@ -28,8 +28,8 @@ from tests.processing.crew import (
     requests_of,
     statuses_of,
     submit,
-    until,
 )
+from tests.waiting import until
 
 USERS = 200
 THREADS = 4

@@ -14,16 +14,8 @@ from project.telemetry import tracing
 from queues.lifecycle import control
 from queues.models import Attempt
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Hand,
-    all_done,
-    attempts_of,
-    new_user,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, all_done, attempts_of, new_user, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 def test_each_end_is_recorded_as_that_of_a_plain_one(hand: Hand, script: Script) -> None:

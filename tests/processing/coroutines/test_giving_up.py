@@ -11,16 +11,8 @@ from processing.worker.watchdog import Watch
 from queues.models import Attempt
 from tests.processing.conftest import Script
 from tests.processing.coroutines.conftest import Gate
-from tests.processing.crew import (
-    Hand,
-    attempts_of,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Hand, attempts_of, new_user, queue_of, requests_of, statuses_of, submit
+from tests.waiting import until
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from django.conf import settings
 
 from accounts.models import User
 from processing.kafka.ingester import Ingester
-from tests.processing.crew import new_user, until
+from tests.processing.crew import new_user
 from tests.processing.kafka.brokers import QUICK, Broker, mesh, mock_cluster
+from tests.waiting import until
 
 Ingest = Callable[..., Ingester]
 

@@ -19,9 +19,10 @@ from accounts.models import User
 from processing.kafka.models import Event
 from queues.models import Request
 from scripts.place import free_port
-from tests.processing.crew import new_user, requests_of, until
+from tests.processing.crew import new_user, requests_of
 from tests.processing.kafka.brokers import QUICK, Broker, event, mesh, mock_cluster
 from tests.queues.commands import run
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 

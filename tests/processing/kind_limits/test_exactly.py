@@ -18,10 +18,10 @@ from tests.processing.crew import (
     requests_of,
     statuses_of,
     submit,
-    until,
 )
 from tests.processing.kind_limits.conftest import FEW, TWO, Counted, asks, leased
 from tests.queues.threads import at_once
+from tests.waiting import until
 
 
 def test_never_more_run_at_once_than_may_and_all_run_in_the_end(hand: Hand, counted: Counted) -> None:

@@ -23,19 +23,10 @@ from queues.models import KindLimit, Permit, UserQueue
 from queues.sql.permits import TAKE
 from queues.states import QueueState
 from tests.processing.conftest import Script
-from tests.processing.crew import (
-    Crew,
-    Hand,
-    all_done,
-    new_user,
-    queue_of,
-    requests_of,
-    statuses_of,
-    submit,
-    until,
-)
+from tests.processing.crew import Crew, Hand, all_done, new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.kind_limits.conftest import FEW, FREE, TWO, Counted, asks, held, lease_user, leased
 from tests.queues.threads import at_once, holding, in_thread
+from tests.waiting import until
 
 
 def test_a_paused_kind_accepts_and_begins_nothing_until_it_is_resumed(hand: Hand, counted: Counted) -> None:
@@ -233,7 +224,7 @@ def test_what_users_and_operators_do_at_once_deadlocks_with_nobody(hand: Hand, c
             deployment.resume(kind)
         for user in users:
             control.resume(queue_of(user).id)
-        until(all_done, 60, "somebody waits for ever")
+        until(all_done, 60, "nobody waits for ever")
     for user in users:
         assert {request.status for request in requests_of(user)} <= {"succeeded", "cancelled"}
         assert {request.attempt for request in requests_of(user)} <= {0, 1}

@@ -20,9 +20,10 @@ from project.rest.problems import ServiceUnavailable
 from queues import kinds
 from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
-from tests.processing.crew import Crew, new_user, queue_of, submit, until
+from tests.processing.crew import Crew, new_user, queue_of, submit
 from tests.processing.frozen import QUEUE, frozen
 from tests.queues.threads import at_once
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -209,11 +210,12 @@ def test_the_look_for_what_is_due_reads_an_index() -> None:
 
 
 @pytest.mark.usefixtures("watch")
-def test_dispatchers_submit_and_publish_what_is_due() -> None:
+def test_dispatchers_submit_and_publish_what_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duties, "registered", {"schedules": duties.registered["schedules"]})
     users = [new_user() for _ in range(3)]
     for user in users:
         scheduled(user, late=1)
-    with Crew(workers=1, dispatchers=2):
+    with Crew(workers=1, dispatchers=2, with_duties=True):
         until(lambda: Request.objects.filter(status="succeeded").count() == 3)
     assert [submitted(user) for user in users] == [1, 1, 1]
 

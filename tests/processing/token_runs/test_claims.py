@@ -10,8 +10,9 @@ from processing.worker.drain import drain_queues
 from processing.worker.turn import Turn
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Lease
-from tests.processing.crew import Hand, new_user, queue_of, requests_of, submit, until
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, submit
 from tests.processing.token_runs.conftest import ids_of
+from tests.waiting import until
 
 
 @pytest.mark.usefixtures("undisturbed", "fine")

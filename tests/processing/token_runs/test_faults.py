@@ -21,9 +21,10 @@ from queues.models import UserQueue
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome
 from tests.processing.conftest import Script
-from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.frozen import ITS_REQUESTS, QUEUE, frozen
 from tests.processing.token_runs.conftest import done, ids_of
+from tests.waiting import until
 
 
 @pytest.mark.usefixtures("undisturbed")

@@ -15,8 +15,9 @@ from processing.worker.turn import Turn
 from processing.worker.watchdog import Watch
 from queues.lifecycle import lease as leases
 from tests.processing.conftest import Script
-from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit, until
+from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.token_runs.conftest import done, ids_of
+from tests.waiting import until
 
 
 def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> None:

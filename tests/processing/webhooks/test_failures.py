@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from scripts.servers.process import launch
 from tests.processing.crew import new_user
 from tests.processing.webhooks.messages import Deliver, Hook, attempts, cancelled, pending
 from tests.processing.webhooks.receiver import Got, Receiver
+from tests.waiting import until
 
 
 def test_failures_are_tried_again_under_the_same_id_and_nothing_overtakes(
@@ -178,7 +178,7 @@ def test_slow_receivers_of_many_users_leave_threads_to_quick_ones(
 
 
 def test_what_was_sent_when_its_process_was_killed_is_sent_again_and_nothing_is_lost(
-    user: User, hook: Hook, receiver: Receiver, authority: Path, tmp_path: Path, until: Callable[..., None]
+    user: User, hook: Hook, receiver: Receiver, authority: Path, tmp_path: Path
 ) -> None:
     webhook = hook(user)
     receiver.hang("/")
@@ -190,16 +190,16 @@ def test_what_was_sent_when_its_process_was_killed_is_sent_again_and_nothing_is_
         for number in (1, 2):
             with (tmp_path / f"log{number}").open("wb") as output:
                 processes.append(launch(command, environment=environment, output=output, folder=ROOT))
-            until(lambda number=number: len(receiver.got) >= number, f"{(tmp_path / 'log1').read_text()}")
+            until(lambda number=number: len(receiver.got) >= number, 60, f"{(tmp_path / 'log1').read_text()}")
             if number == 1:
                 processes[0].signal(signal.SIGKILL)
                 receiver.closing.set()
                 receiver.answer("/", 204)
                 assert Webhook.objects.get().leased_until > timezone.now() + timedelta(seconds=10)
                 Webhook.objects.update(leased_until=timezone.now())  # as if its time were over
-        until(lambda: not pending(webhook), "all is delivered")
+        until(lambda: not pending(webhook), 60, "all is delivered")
         processes[1].signal(signal.SIGTERM)
-        until(lambda: not processes[1].alive(), "it ends")
+        until(lambda: not processes[1].alive(), 60, "it ends")
         assert processes[1].child is not None
         assert processes[1].child.returncode == 0, (tmp_path / "log2").read_text()
     finally:
@@ -209,9 +209,7 @@ def test_what_was_sent_when_its_process_was_killed_is_sent_again_and_nothing_is_
     assert [got.json["data"]["sequence"] for got in receiver.got] == [1, *range(1, 26)]
 
 
-def test_two_processes_send_to_a_receiver_in_turns(
-    user: User, hook: Hook, receiver: Receiver, until: Callable[..., None]
-) -> None:
+def test_two_processes_send_to_a_receiver_in_turns(user: User, hook: Hook, receiver: Receiver) -> None:
     webhook = hook(user)
     overlapping = []
     busy = threading.Lock()
@@ -237,7 +235,7 @@ def test_two_processes_send_to_a_receiver_in_turns(
     try:
         for _ in range(8):
             cancelled(user, 10)
-        until(lambda: len(receiver.got) >= 80 and not pending(webhook), "all is delivered")
+        until(lambda: len(receiver.got) >= 80 and not pending(webhook), 60, "all is delivered")
     finally:
         stop.set()
         for thread in threads:

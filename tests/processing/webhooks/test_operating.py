@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -24,6 +23,7 @@ from scripts.servers.process import launch
 from tests.processing.crew import new_user
 from tests.processing.webhooks.messages import cancelled
 from tests.processing.webhooks.receiver import Receiver
+from tests.waiting import until
 
 WEBHOOKS, DELIVERIES = "/admin/webhooks/webhook/", "/admin/webhooks/delivery/"
 
@@ -106,9 +106,7 @@ def test_an_export_has_webhooks_and_deliveries_and_no_secret(webhook: Webhook) -
     assert "whsec_" not in str(told)
 
 
-def test_the_process_says_how_it_is_and_what_it_counted(
-    receiver: Receiver, authority: Path, tmp_path: Path, until: Callable[..., None]
-) -> None:
+def test_the_process_says_how_it_is_and_what_it_counted(receiver: Receiver, authority: Path, tmp_path: Path) -> None:
     user = new_user()
     owning.create(user.id, receiver.at(), ["request.cancelled"], enabled=True)
     port = free_port()
@@ -125,17 +123,17 @@ def test_the_process_says_how_it_is_and_what_it_counted(
     with (tmp_path / "log").open("wb") as output:
         process = launch(command, environment=environment, output=output, folder=ROOT)
     try:
-        until(lambda: '"status":"ok"' in ask("/health/ready"), "it is ready")
+        until(lambda: '"status":"ok"' in ask("/health/ready"), 60, "it is ready")
         assert json.loads(ask("/health/live"))["checks"] == {"webhooks": "ok"}
         assert json.loads(ask("/health/ready"))["checks"] == {
             "postgresql": "ok", "migrations": "ok", "webhooks": "ok"
         }  # fmt: skip
         cancelled(user, 3)
-        until(lambda: 'ordered_work_webhook_attempts_total{outcome="delivered"} 3.0' in ask("/metrics"), "counted")
+        until(lambda: 'ordered_work_webhook_attempts_total{outcome="delivered"} 3.0' in ask("/metrics"), 60, "counted")
         for name in ("ordered_work_webhook_lag_seconds", "ordered_work_webhooks_switched_off_total"):
             assert f"\n{name} 0.0" in ask("/metrics")
         process.signal(signal.SIGTERM)
-        until(lambda: not process.alive(), "it ends")
+        until(lambda: not process.alive(), 60, "it ends")
         assert process.child is not None
         assert process.child.returncode == 0
     finally:

@@ -1,6 +1,5 @@
 """What the board counts: all processes together, by kind and minute."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +16,12 @@ from queues.values import Outcome
 from tests.metrics import counted
 from tests.project.board.conftest import BOARD
 from tests.queues.rows import queue_of, request_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
 
-def test_it_shows_what_was_accepted_and_finished_in_each_minute(
-    operator: Client, clean_pace: None, until: Callable[..., None]
-) -> None:
+def test_it_shows_what_was_accepted_and_finished_in_each_minute(operator: Client, clean_pace: None) -> None:
     echo = kinds.find("demo.echo", 1)
     metrics.count_accepted([echo] * 7)
     metrics.count_given_up({"demo.echo": 3}, Status.CANCELLED)
@@ -36,7 +34,7 @@ def test_it_shows_what_was_accepted_and_finished_in_each_minute(
         assert found is not None
         return sum(found.accepted), sum(found.finished), len(found.minutes)
 
-    until(lambda: hour() == (7, 1, 60), "all is counted, once")
+    until(lambda: hour() == (7, 1, 60), 60, "all is counted, once")
     told = operator.get(BOARD).context["board"]
     assert told.charts[0].most == 7
     assert [(row["kind"], row["failed"], row["finished"]) for row in told.kinds if row["failed"]] == [
@@ -94,9 +92,7 @@ def test_it_tells_how_long_requests_of_each_kind_waited_and_ran(operator: Client
     assert found.ran == [2, 2, 2]
 
 
-def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
-    operator: Client, clean_pace: None, until: Callable[..., None]
-) -> None:
+def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(operator: Client, clean_pace: None) -> None:
     queue = queue_of(User.objects.create_user("bob"), last_seq=9)
     at = timezone.now()
     error = {"type": "AddressRefused", "message": "x", "at": ""}
@@ -109,7 +105,7 @@ def test_what_a_handler_rejected_is_its_callers_error_and_no_failing_kind(
         found = throughput.read()
         return sum(found.finished) if found else 0
 
-    until(lambda: finished() == 2, "both are counted")
+    until(lambda: finished() == 2, 60, "both are counted")
     told = operator.get(BOARD).context["board"]
     assert [(row["kind"], row["failed"]) for row in told.kinds if row["failed"]] == [("demo.echo", 1)]
 

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +18,7 @@ from queues.operations import backlog
 from queues.states import QueueState, Status
 from tests.project.board.conftest import BOARD, PAGE
 from tests.queues.rows import queue_of, request_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -151,7 +151,7 @@ def test_it_works_without_scripts_and_asks_no_other_host(operator: Client) -> No
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_browser_shows_it_and_renews_it(live_server: Any, browser: Any, until: Callable[..., None]) -> None:
+def test_a_browser_shows_it_and_renews_it(live_server: Any, browser: Any) -> None:
     operator = User.objects.create_superuser("operator")
     client = Client()
     client.force_login(operator)
@@ -167,7 +167,7 @@ def test_a_browser_shows_it_and_renews_it(live_server: Any, browser: Any, until:
     assert "blocked-kind" not in body()
     queue = queue_of(User.objects.create_user("bob"), last_seq=1)
     request_in(queue, 1, Status.FAILED, timezone.now(), kind="blocked-kind")
-    until(lambda: "blocked-kind" in body(), "the board renewed itself")
+    until(lambda: "blocked-kind" in body(), 60, "the board renewed itself")
     assert Request.objects.count() == 1
     refused = [entry["message"] for entry in browser.get_log("browser") if "Content Security" in entry["message"]]
     assert refused == []

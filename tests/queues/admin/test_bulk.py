@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +26,7 @@ from tests.processing.frozen import QUEUE, frozen
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen
 from tests.queues.rows import queue_of, request_in
 from tests.source import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 EVERYTHING = {"select_across": "1", "_selected_action": ["1"]}
@@ -112,7 +112,7 @@ def test_a_cancelled_one_stops_behind_its_group(
 
 @pytest.mark.django_db(transaction=True)
 def test_what_is_locked_has_its_turn_later_in_its_users_order(
-    operator: Client, bob: User, undone: None, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    operator: Client, bob: User, undone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_steps, "GROUP", 2)
     locked = waiting(bob, 5, Status.FAILED)
@@ -126,9 +126,9 @@ def test_what_is_locked_has_its_turn_later_in_its_users_order(
         assert again(bystander) == [1, 2, 3, 4, 5]
         assert "5 locked by somebody; tried again." in page_of(operator, action)
         assert again(locked) == []
-        until(lambda: bulk_steps.step(), "they are tried again")
+        until(lambda: bulk_steps.step(), 60, "they are tried again")
         assert "5 locked by somebody; tried again." in page_of(operator, action)
-    until(lambda: bulk_steps.step() or BulkAction.objects.get().finished_at, "the rest is done")
+    until(lambda: bulk_steps.step() or BulkAction.objects.get().finished_at, 60, "the rest is done")
     finish()
     assert again(locked) == [1, 2, 3, 4, 5]
     assert BulkAction.objects.get().done == 10
@@ -229,7 +229,7 @@ def test_a_confirmation_that_is_sent_twice_is_one_action(operator: Client, bob: 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_browser_confirms_and_follows_it(
-    live_server: Any, browser: Any, undone: None, until: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    live_server: Any, browser: Any, undone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk_steps, "GROUP", 2)
     stop = threading.Event()
@@ -248,14 +248,14 @@ def test_a_browser_confirms_and_follows_it(
     def shows(text: str) -> bool:
         return text in str(browser.execute_script("return document.body.innerText"))
 
-    until(lambda: shows("5 requests of 1 user:"), "it asks")
+    until(lambda: shows("5 requests of 1 user:"), 60, "it asks")
     browser.find_element("name", "reason").send_keys("ticket 4711")
     browser.find_element("css selector", "input[type=submit]").click()
-    until(lambda: shows("You can close this page"), "it shows the progress")
+    until(lambda: shows("You can close this page"), 60, "it shows the progress")
     doing = threading.Thread(target=chore.run, args=(stop,))
     doing.start()
     try:
-        until(lambda: shows("5 cancelled, or asked to stop.") and shows("It is over."), "the page follows")
+        until(lambda: shows("5 cancelled, or asked to stop.") and shows("It is over."), 60, "the page follows")
     finally:
         stop.set()
         doing.join(20)

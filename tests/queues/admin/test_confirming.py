@@ -1,7 +1,5 @@
 """Operators act only after they saw how many and whose, and said why."""
 
-from collections.abc import Callable
-
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
@@ -17,6 +15,7 @@ from queues.operations import selectors
 from queues.states import Status
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen, member_of
 from tests.queues.rows import a_long_story, queue_of, request_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -81,13 +80,13 @@ def test_too_many_are_refused_before_anything_is_done(
     assert 'name="confirmed"' not in page.content.decode()
 
 
-def test_what_came_after_the_confirmation_is_not_meant(operator: Client, bob: User, until: Callable[..., None]) -> None:
+def test_what_came_after_the_confirmation_is_not_meant(operator: Client, bob: User) -> None:
     queue = queue_of(bob, last_seq=2)
     request_in(queue, 1, Status.QUEUED)
     everything = {"select_across": "1", "_selected_action": ["1"]}
     token = ask(operator, REQUESTS, "cancel", **everything).context["confirmed"]
     before = Request.objects.get().id.int >> 80
-    until(lambda: Request(queue=queue).id.int >> 80 > before + 5, "the clock moved on")
+    until(lambda: Request(queue=queue).id.int >> 80 > before + 5, 60, "the clock moved on")
     late = request_in(queue, 2, Status.QUEUED)
     operator.post(REQUESTS, chosen("cancel", confirmed=token, reason="x", **everything))
     assert list(Request.objects.filter(finished_at=None)) == [late]

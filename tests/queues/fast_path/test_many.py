@@ -12,10 +12,11 @@ from queues.api.fast_path import FastPath
 from queues.enqueue import group_commit
 from queues.models import Request, UserQueue
 from tests.metrics import counted
-from tests.processing.crew import new_user, queue_of, until
+from tests.processing.crew import new_user, queue_of
 from tests.queues.fast_path.conftest import Recorded, call
 from tests.queues.rows import with_queues
 from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
