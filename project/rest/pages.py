@@ -5,6 +5,7 @@ from typing import NamedTuple
 import orjson
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
 from project.rest.exception_handler import respond
@@ -163,6 +164,21 @@ def places(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
 @require_safe
 def icon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
     return HttpResponse(ICON, "image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
+
+
+def is_for_a_person(request: HttpRequest) -> bool:
+    """Whether a browser shows the answer: it asks for HTML first, and programs do not."""
+    if request.path_info.startswith("/api/"):
+        return False
+    return request.get_preferred_type(["application/problem+json", "text/html"]) == "text/html"
+
+
+def nowhere(request: HttpRequest) -> HttpResponse:
+    """For a person whose address leads nowhere."""
+    answer = page(request, "pages/nowhere.html", {})
+    answer.status_code = 404
+    patch_vary_headers(answer, ["Accept"])
+    return answer
 
 
 def page(request: HttpRequest, template: str, context: dict[str, object]) -> HttpResponse:

@@ -13,7 +13,7 @@ from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.module_loading import import_string
 
-from project.rest import exception_handler, problems
+from project.rest import exception_handler, pages, problems
 from project.telemetry import tracing
 from project.telemetry.metrics import NOWHERE, count_answer
 from project.web import rate_limit
@@ -96,12 +96,15 @@ class Edge:
 
     def leave(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         request_id: str = request.request_id  # type: ignore[attr-defined]
+        under_html = request.path_info.startswith(HTML_UNDER)
         if (
             response.status_code >= 400
             and not response.get("Content-Type", "").startswith((exception_handler.CONTENT_TYPE, "application/json"))
-            and not request.path_info.startswith(HTML_UNDER)
+            and not under_html
         ):
             response = exception_handler.unify(response, request_id)
+        if response.status_code == 404 and not under_html and pages.is_for_a_person(request):
+            response = pages.nowhere(request)
         response["X-Request-ID"] = request_id
         if isinstance(response, HttpResponse):
             response.headers.setdefault("Content-Length", str(len(response.content)))

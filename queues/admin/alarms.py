@@ -27,7 +27,7 @@ class Light:
 
     name: str
     state: str
-    works: bool
+    works: bool | None  # None: not known yet
     means: str = ""
     link: str = ""
     serious: bool = True
@@ -40,7 +40,9 @@ def lights(found: dict[str, str], standing: Backlog) -> list[Light]:
 
 def _servers(found: dict[str, str]) -> list[Light]:
     return [
-        Light(SERVERS[name], found.get(name, "not known yet"), found.get(name, "ok") == "ok", MEANS[name])
+        Light(
+            SERVERS[name], found.get(name, "not known yet"), found[name] == "ok" if name in found else None, MEANS[name]
+        )
         for name in SERVERS
     ]
 

@@ -107,7 +107,7 @@ def board() -> Board:
     hour = throughput.read()
     found = _kinds(hour)
     lights = alarms.lights(checks(), standing)
-    wrong = [light for light in lights if not light.works]
+    wrong = [light for light in lights if light.works is False]
     return Board(
         timezone.now(),
         [*wrong, *alarms.late(standing), *alarms.held_back(standing), *alarms.failing(found)],

@@ -126,6 +126,20 @@ def test_django_s_own_refusals_are_problems(api: Api, settings: Any, debug: bool
     check_problem(api.get("/api/v1/auth/me/"), 404)
 
 
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/problems/nothing"])
+def test_a_person_whose_address_leads_nowhere_sees_a_page(api: Api, path: str, db: None) -> None:
+    seen = api.get(path, HTTP_ACCEPT=BROWSER)
+    assert seen.status_code == 404
+    assert seen["Content-Type"].startswith("text/html")
+    assert seen["Vary"] == "Accept"
+    assert '<a href="/api/docs">' in seen.content.decode()
+    check_problem(api.get(path, HTTP_ACCEPT="*/*"), 404)
+    check_problem(api.get("/api/v1/nowhere", HTTP_ACCEPT=BROWSER), 404)
+
+
 def test_a_method_that_is_not_served_is_405_with_allow(api: Api) -> None:
     for method in ("GET", "OPTIONS", "TRACE", "PUT", "NONSENSE"):
         answer = api.send(method, "auth/token", None)

@@ -110,7 +110,7 @@ def test_a_server_that_hangs_does_not_stall_it(operator: Client, monkeypatch: py
         began = time.monotonic()
         page = operator.get(BOARD).content.decode()
         assert time.monotonic() - began < 10
-        assert "not known yet" in page
+        assert '<li class="unknown"><b>PostgreSQL</b> <span>not known yet</span></li>' in page
     finally:
         hangs.set()
     assert checks._newest is not None
