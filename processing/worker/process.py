@@ -29,13 +29,13 @@ def run(threads: int, stop: threading.Event) -> None:
     watched.listen()
     shared = os.environ.get(VARIABLE)
     drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
-    if threads > 1:
+    if threads > 1:  # with one thread nothing runs beside what may crash
         drain.isolation = Isolation(drain.watch)
-    drain.coroutines = CoroutineRun(drain.watch)
+        drain.coroutines = CoroutineRun(drain.watch)
     begin_at_zero()
     worker = Threads(
         threads,
-        settings.ENV.worker_threads_max if threads > 1 else 1,  # with one thread nothing runs beside what may crash
+        settings.ENV.worker_threads_max if threads > 1 else 1,
         may_take=lambda: drain.watch.takes_turns,
         crowded=drain.shares.crowded,
         resized=resized,

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from processing.worker import drain, isolation
+from processing.worker import drain, isolation, process
 from queues.lifecycle.lease import Lease
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit_with_one_attempt_left
 from tests.processing.journal import Journal
@@ -31,6 +33,23 @@ def test_where_no_process_can_be_started_the_last_attempt_waits(
     monkeypatch.setattr(drain, "isolation", None)
     hand.settle()
     assert [(r.status, r.attempt) for r in requests_of(user)] == [("succeeded", 3)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_with_one_thread_nothing_runs_beside_what_may_crash(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    class Made(Exception): ...
+
+    class NoThreads:
+        def __init__(self, *_: object, **__: object) -> None:
+            raise Made
+
+    monkeypatch.setattr(drain, "watch", SimpleNamespace(start=lambda *_: None))
+    monkeypatch.setattr(drain, "isolation", None)
+    monkeypatch.setattr(drain, "coroutines", None)
+    monkeypatch.setattr(process, "Threads", NoThreads)
+    with pytest.raises(Made):
+        process.run(threads, threading.Event())
+    assert [drain.isolation is not None, drain.coroutines is not None] == [threads > 1] * 2
 
 
 HANGS = ["sh", "-c", "sleep 60"]
