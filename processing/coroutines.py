@@ -4,11 +4,14 @@ import asyncio
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Coroutine
-from contextvars import copy_context
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
+from weakref import WeakKeyDictionary
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -16,12 +19,15 @@ from django.db import Error as DatabaseError
 from django.db import connections
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.05  # a thread that waits in a system call is not interrupted: it looks up so often
 
 _beginning = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+_request: ContextVar[UUID | None] = ContextVar("request", default=None)  # whose work this is ..
+_requests: WeakKeyDictionary[asyncio.Task[Any], UUID] = WeakKeyDictionary()  # .. and that of a task
 
 
 @cache
@@ -128,16 +134,36 @@ def event_loop() -> asyncio.AbstractEventLoop:
         with _beginning:
             if _loop is None:
                 loop = asyncio.new_event_loop()
-                _thread = threading.Thread(target=_run, args=[loop], name="coroutines", daemon=True)
-                _thread.start()
-                _loop = loop
+                loop.set_task_factory(_make_task)
+                thread = threading.Thread(target=_run, args=[loop], name="coroutines", daemon=True)
+                thread.start()
+                _thread, _loop = thread, loop
     return _loop
 
 
-def running_now() -> tuple["asyncio.Task[Any] | None", FrameType | None]:
-    """Which task the loop is in just now, and where its thread stands. From any thread."""
-    task = asyncio.current_task(_loop) if _loop is not None else None
-    return task, sys._current_frames().get(_thread.ident or 0) if _thread is not None else None
+def begin(coroutine: Coroutine[Any, Any, Any], request: UUID) -> Future[Any]:
+    """Run it on the process's event loop; waits for nothing. It is the request's work, and so are tasks it makes."""
+    context = copy_context()
+    context.run(_request.set, request)
+    return context.run(asyncio.run_coroutine_threadsafe, coroutine, event_loop())
+
+
+def running_now() -> tuple[UUID | None, FrameType | None]:
+    """Which request's work the loop is in just now, and where its thread stands. From any thread."""
+    if _loop is None or _thread is None:
+        return None, None
+    task = asyncio.current_task(_loop)
+    return _requests.get(task) if task is not None else None, sys._current_frames().get(_thread.ident or 0)
+
+
+def _make_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
+) -> "asyncio.Task[T]":
+    """A task that another one makes is the same request's work."""
+    task = asyncio.Task(coroutine, loop=loop, **options)
+    if (request := _request.get()) is not None:
+        _requests[task] = request
+    return task
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -88,17 +88,19 @@ def _from_call(found: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
 
 
 def _below_call(frames: Iterator[tuple[FrameType, int]]) -> Iterator[tuple[FrameType, int]]:
-    for frame, line in frames:
-        if frame.f_code in (handlers.call.__code__, coroutines.outcome.__code__):
-            return
-        yield frame, line
+    """Of a task that an async handler made, what its loop ran."""
+    found = list(frames)
+    ours = (handlers.call.__code__, coroutines.outcome.__code__)
+    at = [number for number, (frame, _) in enumerate(found) if frame.f_code in ours]
+    by_loop = [n for n, (frame, _) in enumerate(found) if frame.f_globals.get("__name__") == "asyncio.events"]
+    yield from found[: (at or by_loop or [len(found)])[0]]
 
 
 OURS = (
     "processing.coroutines",
     "processing.worker.attempt",
     "processing.worker.coroutines.attempt",
-    "processing.worker.coroutines.run",
+    "processing.worker.coroutines.recording",
     "processing.worker.turn",
     "processing.worker.token_run",
     "processing.worker.recorder",

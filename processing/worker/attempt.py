@@ -6,15 +6,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from types import FrameType
 from typing import Any, Protocol, cast
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections
+import structlog
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, OperationalError, connection, connections
 
-from processing import handlers
-from processing.handlers import HandlerRequest, TransactionLeftBroken, TransactionLeftOpen
+from processing import handlers, metrics
+from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
 from processing.interrupt import interrupt, let_it_arrive
 from processing.worker.outcomes import Verdict, raised, returned
-from processing.worker.recorder import Recording
+from processing.worker.recorder import LeftOut, Recording
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import of_handler, of_role
 from project.telemetry import tracing
@@ -25,6 +27,8 @@ from queues.lifecycle.lease import Lease
 from queues.sql.statement import drop_open_transaction
 from queues.states import QueueState
 from queues.values import Outcome, Work
+
+log = structlog.get_logger()
 
 RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
 
@@ -55,6 +59,43 @@ def traced(request: HandlerRequest, work: Work) -> Iterator[Callable[[Outcome | 
                 ended(outcome.outcome.value, outcome.error["type"] if outcome.error else None)
 
         yield tell
+
+
+class Endless(Protocol):
+    """An attempt that nothing ends."""
+
+    kind: Kind
+
+    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Verdict: ...
+
+
+def give_up(attempt: Endless, recording: Recording, did: str, hanging: FrameType | None) -> bool:
+    """Count it, and let others have its queue, before its process ends: it did that, and hangs there.
+
+    False: its row is locked, so at a later look. Raises OperationalError and InterfaceError: PostgreSQL is away.
+    """
+    queue, kind = recording.lease.queue_id, attempt.kind.name
+    log.error("a handler cannot be interrupted; its process ends", queue=queue, kind=kind)
+    overrun = TimeLimitExceeded(f"The handler {did} and could not be interrupted.")
+    verdict = attempt.failed(overrun, hanging)
+    before = recording.passed, list(recording.outcomes)
+    recording.over(verdict)
+    then, delay = verdict.then, verdict.delay
+    if then == QueueState.DRAINING:
+        then, delay = QueueState.WAITING, 0
+    try:
+        recording.record(then, delay=delay, wait=False)
+    except (OperationalError, InterfaceError) as error:
+        recording.passed, recording.outcomes = before  # it is given up at a later look, once
+        if isinstance(error, LeftOut):
+            return False
+        raise
+    except (FencedOut, DatabaseError) as error:
+        # Whoever takes the queue counts it. What hangs is lost all the same.
+        log.warning("what was given up is not recorded", queue=queue, error=str(error).strip())
+    recording.closed = True
+    metrics.HANDLERS_GIVEN_UP.labels(kind).inc()
+    return True
 
 
 class RunOfIt(Protocol):
@@ -126,8 +167,7 @@ class Attempt:
         except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread
             self.end()  # once more: a time limit may have come in the middle of it
             drop_open_transaction()
-            given_up = self.request.cancelled
-            return raised(self.work, self.kind, given_up, error, self.started_at, turn.lease.now())
+            return self.failed(error)
 
     def _run_alone(self) -> Verdict:
         """Run the handler; a transaction that it leaves open would swallow every record after it."""
@@ -166,6 +206,11 @@ class Attempt:
         verdict = returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
         self.outcome = verdict.outcome
         return verdict
+
+    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Verdict:
+        """It ended with that; or its thread stands there, and nothing ends it."""
+        given_up, now = self.request.cancelled, self.turn.lease.now()
+        return raised(self.work, self.kind, given_up, error, self.started_at, now, hanging)
 
     def end(self) -> None:
         """The handler is over; a time limit's exception that has not arrived yet arrives here, and harms nobody."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from processing.worker.outcomes import Verdict
 from processing.worker.refused import replace_refused
@@ -191,11 +191,11 @@ _together: Group[Record, Recorded | None] = Group(_record_each)
 
 
 class Refused(NamedTuple):
-    """What was not written: somebody else has the queue; a row is locked; PostgreSQL refuses what is in it."""
+    """What was not written: somebody else has the queue; a row is locked; what is in it cannot be kept."""
 
     fenced_out: list[Wanted]
     left_out: list[Wanted]
-    faulty: list[tuple[Wanted, DatabaseError]]
+    faulty: list[tuple[Wanted, Exception]]
 
 
 def record(wanted: Sequence[Wanted], patience: float, *, shared: bool = False) -> Refused:
@@ -203,7 +203,7 @@ def record(wanted: Sequence[Wanted], patience: float, *, shared: bool = False) -
 
     `shared`: that commit may have what other threads of this process record at the same time, too. While PostgreSQL is
     away it is tried again, until `patience` on the monotonic clock; then raises django.db.Error. An outcome that
-    PostgreSQL refuses becomes a failed attempt, but for those without patience: what it changes is the run's business.
+    cannot be kept becomes a failed attempt, but for those without patience: what it changes is the run's business.
     """
     replace = patience > 0
     refused = Refused([], [], [])
@@ -246,7 +246,7 @@ def _sure(wanted: Sequence[Wanted], refused: Refused) -> list[Wanted]:
 
 
 def _record(wanted: Sequence[Wanted], refused: Refused, replace: bool, *, shared: bool = False) -> None:
-    """One statement for all; one for each, where a request's row is locked, or PostgreSQL refuses what one says."""
+    """One statement for all; one for each, where a request's row is locked, or what one says cannot be kept."""
     if not wanted:
         return
     records = [one.record() for one in wanted]
@@ -254,7 +254,7 @@ def _record(wanted: Sequence[Wanted], refused: Refused, replace: bool, *, shared
         found: Sequence[Recorded | None] = (
             _together.ask(records) if shared else [leases.record_together(records)] * len(records)
         )
-    except DatabaseError as error:
+    except Exception as error:  # PostgreSQL's, or one that cannot even be told
         if isinstance(error, OperationalError | InterfaceError) and not left_out(error):
             raise
         if len(wanted) > 1 or shared:
@@ -281,7 +281,7 @@ def _record(wanted: Sequence[Wanted], refused: Refused, replace: bool, *, shared
 
 
 def _replace_refused(one: Wanted) -> bool:
-    """Whether there was anything in it that PostgreSQL refuses; it is called a failed attempt instead."""
+    """Whether there was anything in it that cannot be kept; it is called a failed attempt instead."""
     mine = one.recording
     replaced = replace_refused(mine.lease, one.outcomes)
     if replaced is None:

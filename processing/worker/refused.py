@@ -1,11 +1,11 @@
-"""Outcomes that PostgreSQL refuses to keep: the attempt failed. Run again, it would only be refused again."""
+"""Outcomes that cannot be kept: the attempt failed. Run again, it would only be refused again."""
 
 from collections.abc import Sequence
 from copy import copy
 from typing import NamedTuple
 
 import structlog
-from django.db import DatabaseError, InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from processing.results import InvalidResult
 from processing.worker.outcomes import raised
@@ -37,8 +37,8 @@ def replace_refused(lease: Lease, outcomes: Sequence[Outcome]) -> Replaced | Non
             kept.append(outcome)
             continue
         found = True
-        log.error("PostgreSQL refuses an outcome", queue=lease.queue_id, sequence=outcome.seq, error=str(error).strip())
-        why = InvalidResult((), f"PostgreSQL refuses to keep what came of it ({type(error).__name__}).")
+        log.error("an outcome cannot be kept", queue=lease.queue_id, sequence=outcome.seq, error=str(error).strip())
+        why = InvalidResult((), f"What came of it cannot be kept ({type(error).__name__}).")
         began, ended = outcome.started_at or lease.now(), outcome.finished_at or lease.now()
         verdict = raised(outcome.work, None, False, why, began, ended)
         assert verdict.outcome is not None  # noqa: S101  (an attempt has one)
@@ -48,7 +48,7 @@ def replace_refused(lease: Lease, outcomes: Sequence[Outcome]) -> Replaced | Non
     return Replaced(kept) if found else None
 
 
-def _refusal(lease: Lease, outcome: Outcome) -> DatabaseError | None:
+def _refusal(lease: Lease, outcome: Outcome) -> Exception | None:
     try:
         with transaction.atomic():
             copy(lease).record(0, [outcome], QueueState.DRAINING, 1)
@@ -57,6 +57,6 @@ def _refusal(lease: Lease, outcome: Outcome) -> DatabaseError | None:
         return None  # the record itself will say so
     except (OperationalError, InterfaceError):
         raise
-    except DatabaseError as error:
+    except Exception as error:  # PostgreSQL's, or it cannot even be told
         return error
     return None

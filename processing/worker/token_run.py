@@ -191,9 +191,10 @@ class TokenRun(WatchedRun):
         turn.source.close()
         self.fetcher.settle()
         with self.lock:
-            if self.turns.pop(turn.lease.queue_id, None) is not turn:
+            if self.turns.get(turn.lease.queue_id) is not turn:
                 raise FencedOut  # the process ends, and has given it back
             self.coroutines.begin(attempt)
+            del self.turns[turn.lease.queue_id]
 
     def _wait(self) -> None:
         """For the next message. Raises BrokerUnavailable."""
@@ -277,7 +278,7 @@ class TokenRun(WatchedRun):
                 log.error("a queue's row was locked for too long; its lease runs out", queue=turns[one].lease.queue_id)
                 self._end([turns[one]])
         for one, error in refused.faulty:
-            log.error("PostgreSQL refuses a record", queue=turns[one].lease.queue_id, error=str(error).strip())
+            log.error("a record cannot be kept", queue=turns[one].lease.queue_id, error=str(error).strip())
             self._end([turns[one]])
 
     def _fenced_out(self, turn: Turn) -> None:

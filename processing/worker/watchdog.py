@@ -67,6 +67,7 @@ class Watch:
         self.stopping = threading.Event()
         self._locked = threading.Event()
         self._turns: set[Watched] = set()
+        self._last: set[Watched] = set()  # what others hand over to
         self._known: set[tuple[int, int]] = set()  # the leases of this process: queue and fence
         self._send_tokens: Callable[[list[int]], None] = lambda _: None
         self._busy = threading.Event()
@@ -101,8 +102,10 @@ class Watch:
         """Whether the process goes on, and the database knows that it lives."""
         return self._locked.is_set() and not self.stopping.is_set()
 
-    def add(self, turn: Watched) -> None:
-        """Look after this from now on."""
+    def add(self, turn: Watched, *, last: bool = False) -> None:
+        """Look after this from now on. `last`: while the process ends, others may still hand over to it."""
+        if last:
+            self._last.add(turn)
         self._turns.add(turn)
         self._busy.set()
 
@@ -138,17 +141,24 @@ class Watch:
         deadline = time.monotonic() + grace
         while self._turns and time.monotonic() < deadline:
             time.sleep(TICK_SECONDS)
-        unfinished = tuple(self._turns)
-        for turn in unfinished:
-            try:
-                turn.abandon()
-            except Exception as error:  # whatever it is: the others' queues are to be given back, too
-                log.warning("a run could not give its queues back", of=str(turn), error=str(error).strip())
+        unfinished = self._abandon_all()
         self._ended.set()
         self._busy.set()
         if self._thread and not unfinished:  # what was given back may run elsewhere soon: no time to lose
             self._thread.join(timeout=5)
         return not unfinished
+
+    def _abandon_all(self) -> set[Watched]:
+        """All that have not finished, and what begins meanwhile."""
+        abandoned: set[Watched] = set()
+        while left := [turn for turn in tuple(self._turns) if turn not in abandoned]:
+            turn = min(left, key=self._last.__contains__)
+            abandoned.add(turn)
+            try:
+                turn.abandon()
+            except Exception as error:  # whatever it is: the others' queues are to be given back, too
+                log.warning("a run could not give its queues back", of=str(turn), error=str(error).strip())
+        return abandoned
 
     def _run(self) -> None:
         """Watch until the end. A process without its watch would have every lease taken away: it ends too."""

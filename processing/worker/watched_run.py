@@ -10,21 +10,19 @@ from typing import cast
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import DatabaseError
 
 from processing import metrics
 from processing.broker import token_sender
 from processing.broker.fetcher import Fetcher
-from processing.handlers import TimeLimitExceeded
 from processing.worker import recorder
-from processing.worker.attempt import Attempt
+from processing.worker.attempt import Attempt, give_up
 from processing.worker.next_queues import NextQueues
-from processing.worker.outcomes import raised
-from processing.worker.recorder import LeftOut, Refused, Wanted
+from processing.worker.recorder import Refused, Wanted
 from processing.worker.turn import FAST_SECONDS, Turn
 from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Renewal, Watch
 from queues.exceptions import FencedOut
-from queues.lifecycle.lease import keep_beginning
+from queues.lifecycle.lease import keep_beginnings
 from queues.states import QueueState
 from queues.values import Next
 
@@ -146,32 +144,10 @@ class WatchedRun:
 
     def _give_up(self, running: Attempt) -> None:
         """The handler hangs where nothing interrupts it: count the attempt, let others go on, end this process."""
-        turn, kind = running.turn, running.kind
-        log.error("a handler cannot be interrupted; its process ends", queue=turn.lease.queue_id, kind=kind.name)
-        overrun = TimeLimitExceeded(
-            f"The handler overran its time limit of {kind.time_limit:g} s and could not be interrupted."
-        )
         hanging = sys._current_frames().get(running.thread_id)
-        given_up = running.request.cancelled
-        verdict = raised(running.work, kind, given_up, overrun, running.started_at, turn.lease.now(), hanging)
-        before = turn.recording.passed, list(turn.recording.outcomes)
-        turn.recording.over(verdict)
-        then, delay = verdict.then, verdict.delay
-        if then == QueueState.DRAINING:
-            then, delay = QueueState.WAITING, 0
-        try:
-            turn.recording.record(then, delay=delay, wait=False)
-        except (OperationalError, InterfaceError) as error:
-            turn.recording.passed, turn.recording.outcomes = before  # it is given up at a later look, once
-            if isinstance(error, LeftOut):
-                return
-            raise
-        except (FencedOut, DatabaseError) as error:
-            # Whoever takes the queue counts it. This thread is lost all the same.
-            log.warning("what was given up is not recorded", queue=turn.lease.queue_id, error=str(error).strip())
-        turn.recording.closed = True
-        metrics.HANDLERS_GIVEN_UP.labels(kind.name).inc()
-        self.watch.retire(self)
+        overran = f"overran its time limit of {running.kind.time_limit:g} s"
+        if give_up(running, running.turn.recording, overran, hanging):
+            self.watch.retire(self)
 
     def renewals(self) -> Iterator[Renewal]:
         """The leases whose time has come to be renewed."""
@@ -195,7 +171,7 @@ class WatchedRun:
             return
         try:
             if self.running is not None:
-                keep_beginning(self.running.work.id, self.running.started_at)
+                keep_beginnings([(self.running.work.id, self.running.started_at)])
             self.current, self._abandoned = None, True
             self._leave_all(QueueState.WAITING, GONE_SECONDS)
         finally:

@@ -16,7 +16,7 @@ from queues.exceptions import FencedOut
 from queues.sql.locks import TRY_LOCK_NUMBER
 from queues.sql.protocol import (
     CLAIMED,
-    KEEP_BEGINNING,
+    KEEP_BEGINNINGS,
     LEASE,
     LEASE_TOGETHER,
     LEASED,
@@ -218,9 +218,12 @@ def renew(held: Sequence[tuple[int, int, int]]) -> Renewals:
     return Renewals((row.id, row.cancelled) for row in rows)
 
 
-def keep_beginning(request_id: UUID, began: datetime) -> None:
-    """Keep when its first attempt began, although no outcome of that attempt will be recorded."""
-    KEEP_BEGINNING.rows(request=request_id, began=began)
+def keep_beginnings(began: Sequence[tuple[UUID, datetime]]) -> None:
+    """Keep when each request's first attempt began, although no outcome of that attempt will be recorded.
+
+    Waits for no lock: what is locked keeps none.
+    """
+    KEEP_BEGINNINGS.rows(began=orjson.dumps([{"request": id_, "at": at} for id_, at in began]).decode())
 
 
 def hold_process_lock(worker_id: int) -> bool:

@@ -162,10 +162,16 @@ LEASED = Statement("""
     WHERE id = %(queue)s AND fence = %(fence)s
 """)
 
-# The first attempt is given back with its queue; to whoever looked on, it had begun.
-KEEP_BEGINNING = Statement("""
-    UPDATE queues_request SET started_at = %(began)s
-    WHERE id = %(request)s AND started_at IS NULL AND finished_at IS NULL
+# First attempts are given back with their queues; to whoever looked on, they had begun. Waits for no lock.
+KEEP_BEGINNINGS = Statement("""
+    WITH began AS MATERIALIZED (
+        SELECT r.id, v.at FROM json_to_recordset(%(began)s::json) AS v (request uuid, at timestamptz)
+        CROSS JOIN LATERAL (
+            SELECT id FROM queues_request WHERE id = v.request AND started_at IS NULL AND finished_at IS NULL
+            FOR NO KEY UPDATE SKIP LOCKED) r
+    )
+    UPDATE queues_request r SET started_at = began.at FROM began
+    WHERE r.id = began.id AND r.id = ANY (ARRAY (SELECT id FROM began)) -- bounds the scan, whatever join is planned
 """)
 
 # RabbitMQ was empty twice although PostgreSQL says otherwise: it lost them. Idle, so that they are published again.

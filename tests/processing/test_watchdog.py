@@ -100,6 +100,32 @@ def test_one_turn_that_cannot_be_looked_after_does_not_end_the_watch(watch: Any)
     watch.remove(broken)
 
 
+def test_what_begins_while_a_process_ends_is_abandoned_and_what_others_hand_over_to_comes_last(watch: Any) -> None:
+    abandoned: list[str] = []
+
+    class Going:
+        def __init__(self, name: str, hands_over: bool = False) -> None:
+            self.name, self.hands_over = name, hands_over
+
+        def check(self) -> None: ...
+
+        def renewals(self) -> list[Any]:
+            return []
+
+        def abandon(self) -> None:
+            abandoned.append(self.name)
+            if self.hands_over:
+                watch.add(Going("what was handed over"), last=True)
+
+    watch.add(Going("what many hand over to"), last=True)
+    watch.add(Going("a run"))
+    watch.add(Going("another run", hands_over=True))
+    assert not watch.stop(0)
+    assert set(abandoned[:2]) == {"a run", "another run"}
+    assert set(abandoned[2:]) == {"what many hand over to", "what was handed over"}
+    assert len(abandoned) == 4
+
+
 @pytest.mark.usefixtures("fine")
 def test_a_stopping_worker_takes_no_turn_and_loses_no_token(hand: Hand) -> None:
     user = new_user()

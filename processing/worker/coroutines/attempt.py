@@ -11,8 +11,9 @@ from processing.handlers import Function, TimeLimitExceeded
 from processing.results import InvalidResult, as_json
 from processing.worker.attempt import request_of, traced
 from processing.worker.outcomes import Verdict, raised, returned
-from processing.worker.recorder import AGAIN_SECONDS, Recording
+from processing.worker.recorder import Recording
 from project.telemetry.logs import at_work
+from queues import event_log
 from queues.exceptions import FencedOut
 from queues.kinds import Kind
 from queues.lifecycle.lease import Lease
@@ -30,13 +31,11 @@ class CoroutineAttempt:
         self.function, self.value, self.started_at = function, value, started_at
         self.request = request_of(lease, work)
         self.recording = Recording(lease)
-        self.task: asyncio.Task[Any] | None = None
         self.began = 0.0  # on the monotonic clock; 0: not yet
         self.verdict: Verdict | None = None  # it is over
         self._clock: asyncio.Timeout | None = None
         self.noted = False  # what it came to is in its recording
-        self.record_again = 0.0  # when one whose row is locked may be recorded
-        self._locked_since = 0.0
+        self.record_again = 0.0  # when one that could not be recorded is tried again
 
     @property
     def overrun(self) -> float:
@@ -57,7 +56,7 @@ class CoroutineAttempt:
     async def run(self) -> None:
         """In the loop: call the handler, within its time. Raises nothing."""
         at_work.set(self.request.described)
-        self.task, self.began = asyncio.current_task(), time.monotonic()
+        self.began = time.monotonic()
         try:
             if self.recording.closed:
                 raise FencedOut  # before it began; nobody asks what came of it
@@ -69,6 +68,7 @@ class CoroutineAttempt:
         self.verdict = verdict
 
     async def _run(self) -> Verdict:
+        event_log.started(self.lease, self.work)
         async with asyncio.timeout(self.kind.time_limit) as self._clock:
             result, error = await outcome(self._handle())
         if self.interrupted:
@@ -89,10 +89,3 @@ class CoroutineAttempt:
         """It ended with that; or it stands there, and nothing ends it."""
         given_up = self.request.cancelled
         return raised(self.work, self.kind, given_up, error, self.started_at, self.lease.now(), hanging)
-
-    def try_again(self, patience: float) -> bool:
-        """Its row is locked. False: that it has been for so many seconds."""
-        now = time.monotonic()
-        self._locked_since = self._locked_since or now
-        self.record_again = now + AGAIN_SECONDS
-        return now - self._locked_since < patience

@@ -7,7 +7,7 @@ import pytest
 
 from processing.handlers import HandlerRequest
 from processing.worker import drain
-from processing.worker.coroutines import run as coroutine_run
+from processing.worker.coroutines import recording
 from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.watchdog import Watch
 from tests.processing.conftest import Script
@@ -18,9 +18,9 @@ from tests.waiting import until
 def on_loop(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Iterator[CoroutineRun]:
     run = CoroutineRun(watch)
     monkeypatch.setattr(drain, "coroutines", run)
-    monkeypatch.setattr(coroutine_run, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(recording, "REST_SECONDS", 0.2)
     yield run
-    until(lambda: run._recorder is None, why="its connection stays")
+    until(lambda: run._outcomes._thread is None, why="its connection stays")
 
 
 class Gate:

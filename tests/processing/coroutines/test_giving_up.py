@@ -7,11 +7,12 @@ import pytest
 
 from processing.handlers import HandlerRequest
 from processing.worker.coroutines import run as coroutine_run
+from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.watchdog import Watch
 from queues.models import Attempt
 from tests.processing.conftest import Script
 from tests.processing.coroutines.conftest import Gate
-from tests.processing.crew import Hand, attempts_of, new_user, queue_of, requests_of, statuses_of, submit
+from tests.processing.crew import Hand, all_done, attempts_of, new_user, queue_of, requests_of, statuses_of, submit
 from tests.waiting import until
 
 
@@ -72,6 +73,61 @@ def test_who_blocks_the_loop_is_given_up_and_no_neighbour_of_his(
     assert "ends.wait(20)" in attempt.traceback
     assert "blocked its event loop" in attempt.error["message"]
     gate.open()
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_who_blocks_the_loop_in_a_task_that_he_made_is_found(
+    hand: Hand, script: Script, gate: Gate, watch: Watch
+) -> None:
+    ends = threading.Event()
+
+    async def child() -> None:
+        await asyncio.sleep(0)
+        ends.wait(20)
+
+    @script
+    async def blocks(request: HandlerRequest) -> None:
+        await asyncio.gather(child(), asyncio.sleep(0))
+
+    guilty, late = new_user(), new_user()
+    submit(late, "wait", kind="test.async.limited")
+    hand.dispatch()
+    hand.work()
+    until(lambda: gate.waiting)
+    submit(guilty, "blocks", kind="test.async")
+    hand.dispatch()
+    hand.work()
+    assert watch._end_process.wait(10)
+    assert attempts_of(requests_of(late)[0]) == [], "somebody else is given up for it"
+    ends.set()
+    (attempt,) = Attempt.objects.filter(request=requests_of(guilty)[0])
+    assert attempt.outcome == "timed_out"
+    assert "ends.wait(20)" in attempt.traceback
+    assert "asyncio" not in attempt.traceback
+    gate.open()
+
+
+def test_where_no_event_loop_can_be_had_nothing_is_half_begun(
+    hand: Hand, gate: Gate, on_loop: CoroutineRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise RuntimeError("can't start new thread")
+
+    user = new_user()
+    submit(user, "wait", kind="test.async")
+    hand.dispatch()
+    with monkeypatch.context() as patch:
+        patch.setattr(coroutine_run, "event_loop", refused)
+        with pytest.raises(RuntimeError):
+            hand.work()
+        assert not on_loop._attempts
+    until(lambda: queue_of(user).state == "ready", why="its lease is not given back")
+    assert requests_of(user)[0].attempt == 0
+    hand.wire.put_token(queue_of(user).id)
+    hand.work()
+    until(lambda: gate.waiting)
+    gate.open()
+    until(all_done)
 
 
 def test_a_process_that_ends_gives_them_back_with_no_attempt_counted(hand: Hand, gate: Gate, watch: Watch) -> None:
