@@ -15,7 +15,6 @@ from processing import handlers, metrics
 from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Source
 from processing.broker.pointers import queue_name
-from processing.coroutines import is_coroutine_function
 from processing.handlers import Function, NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.coroutines.attempt import CoroutineAttempt
@@ -80,7 +79,9 @@ class Turn:
 
     @property
     def ahead(self) -> int:
-        """How many messages to have ahead: those of this turn, and duplicates before them."""
+        """How many messages to have ahead: those of this turn, and duplicates before them. An async head ends it."""
+        if self.claim and self.run.coroutines is not None and self.run.coroutines.takes(self.claim[0]):
+            return 1
         waiting = min(self.lease.waiting, self.most - self.ran)
         return waiting if waiting < 4 else max(2 * ACK_DUPLICATES, waiting)
 
@@ -178,7 +179,7 @@ class Turn:
             kind, function = handlers.find(work.kind, work.version)
         except NoHandler as missing:
             return raised(work, None, False, missing, self.began_at(work), self.lease.now())
-        on_loop = self.run.coroutines is not None and not kind.atomic and is_coroutine_function(function)
+        on_loop = self.run.coroutines is not None and self.run.coroutines.takes(work)
         shares = self.run.coroutines.shares if self.run.coroutines and on_loop else self.run.shares
         delay = shares.enter(kind)
         if delay is not None:

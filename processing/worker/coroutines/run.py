@@ -17,9 +17,10 @@ from types import FrameType
 from django.conf import settings
 from django.db import DatabaseError
 
-from processing import metrics
+from processing import handlers, metrics
 from processing.broker import token_sender
-from processing.coroutines import begin, event_loop, running_now
+from processing.coroutines import begin, event_loop, is_coroutine_function, running_now
+from processing.handlers import NoHandler
 from processing.worker import recorder
 from processing.worker.attempt import give_up
 from processing.worker.coroutines.attempt import CoroutineAttempt
@@ -37,6 +38,7 @@ from processing.worker.watchdog import (
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import keep_beginnings
 from queues.states import QueueState
+from queues.values import Work
 
 LOOK_SECONDS = 0.25  # how often the watch looks who goes on after his time
 
@@ -58,6 +60,14 @@ class CoroutineRun:
 
     def __str__(self) -> str:
         return f"{len(self._attempts)} async handlers"
+
+    def takes(self, work: Work) -> bool:
+        """Whether its handler is an `async def` that holds no thread."""
+        try:
+            kind, function = handlers.find(work.kind, work.version)
+        except NoHandler:
+            return False
+        return not kind.atomic and is_coroutine_function(function)
 
     def begin(self, attempt: CoroutineAttempt) -> None:
         """Run it; its caller has entered its kind's share. Raises FencedOut: the process ends, and nothing begins."""

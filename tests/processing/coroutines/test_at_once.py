@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from processing import handlers
+from processing.broker.fetcher import Fetcher, Source
 from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from processing.worker.coroutines.run import CoroutineRun
@@ -109,6 +110,27 @@ def test_beyond_the_ceiling_heads_are_given_back_and_no_attempt_is_counted(
     until(round_, 30)
     assert gate.most == 3
     assert {(one.status, one.attempt) for user in users for one in requests_of(user)} == {("succeeded", 1)}
+
+
+def test_of_a_deep_queue_one_message_is_fetched_for_each(
+    hand: Hand, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn ends with its head; the rest would be brought in vain."""
+    ahead: list[int] = []
+    real = Fetcher.open_sources
+
+    def note(fetcher: Fetcher, wanted: list[tuple[str, int]]) -> list[Source]:
+        ahead.extend(count for _, count in wanted)
+        return real(fetcher, wanted)
+
+    monkeypatch.setattr(Fetcher, "open_sources", note)
+    submit(new_user(), *["wait"] * 300, kind="test.async")
+    hand.dispatch()
+    for _ in range(2):
+        until(lambda: hand.work() or gate.waiting)
+        gate.open()
+        until(lambda: not gate.waiting)
+    assert set(ahead) == {1}
 
 
 def test_a_limit_of_their_kind_holds_across_them(hand: Hand, gate: Gate) -> None:
