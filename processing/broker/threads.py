@@ -74,9 +74,13 @@ class Threads:
         if self._ending is not None and self._ending.is_alive():
             return  # handlers of the last ones still run: there would be too many
         log.info("slow handlers hold the threads; there are more now", threads=self.most)
+        worker = self._worker(self.most - self.least)
+        try:
+            worker.start()
+        except RuntimeError as error:  # the machine gives no more: those that have begun work
+            log.error("not all threads could be started", error=str(error))
+        self._more = worker
         self._resized(self.most)
-        self._more = self._worker(self.most - self.least)
-        self._more.start()
 
     def _shrink(self) -> None:
         """Waits for nobody: what runs in them runs on."""

@@ -56,8 +56,8 @@ class Later:
             if self._idle > 0:
                 self._idle -= 1
             elif self._threads < MOST_THREADS:
-                self._threads += 1
                 threading.Thread(target=self._run, name="passing on", daemon=True).start()
+                self._threads += 1
 
     def _run(self) -> None:
         while True:

@@ -127,3 +127,19 @@ def test_threads_that_have_ended_take_no_tokens_of_another_queue(
     assert process._ending is not None
     process._ending.join(20)
     assert [one.worker for one in broker.middleware if hasattr(one, "worker")] == [process._usual]
+
+
+def test_a_machine_that_gives_no_more_threads_ends_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused:
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    sizes: list[int] = []
+    monkeypatch.setattr(threads, "GROW_SECONDS", 0)
+    monkeypatch.setattr(broker, "middleware", [])
+    monkeypatch.setattr(Threads, "_worker", lambda *_: Refused())
+    process = Threads(
+        LEAST, MOST, may_take=lambda: True, crowded=lambda _: True, resized=sizes.append, release=lambda: None
+    )
+    process.fit()
+    assert sizes == [MOST]
