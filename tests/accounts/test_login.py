@@ -1,10 +1,7 @@
 """Who guesses learns nothing and gets nowhere; who is guessed at can still log in."""
 
-import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +10,6 @@ from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
 from django.test import RequestFactory
 
 from accounts import hashers
-from accounts.hashing_process import NICE, HashingProcess
 from accounts.models import User
 from project.web import rate_limit
 from project.web.rate_limit import Limit
@@ -222,52 +218,3 @@ def test_a_hash_takes_one_core_and_one_of_before_is_made_anew_at_login(db: None)
     user.refresh_from_db()
     assert ",p=1$" in user.password
     assert login(user.username).status_code == 200
-
-
-@pytest.fixture
-def process() -> Iterator[HashingProcess]:
-    process = HashingProcess()
-    yield process
-    process.close()
-
-
-def test_a_hash_is_made_in_a_process_that_steps_back_behind_everything_else(process: HashingProcess) -> None:
-    encoded = process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
-    assert process.ask("verify", PASSWORD, encoded) is True
-    assert process.ask("verify", "a-guess", encoded) is False
-    assert process.ask("verify", PASSWORD, "$argon2id$broken") is False
-    assert process._process is not None
-    pid = process._process.pid
-    assert os.getpriority(os.PRIO_PROCESS, pid) == NICE > os.getpriority(os.PRIO_PROCESS, 0)
-    assert os.getsid(pid) == pid, "the priority of a session counts among sessions"
-    with suppress(FileNotFoundError):  # a kernel without autogroup
-        assert Path(f"/proc/{pid}/autogroup").read_text().endswith(f" nice {NICE}\n")
-
-
-def test_a_hashing_process_that_dies_is_started_again(process: HashingProcess) -> None:
-    encoded = process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
-    assert process._process is not None
-    process._process.kill()
-    process._process.wait(10)
-    assert process.ask("verify", PASSWORD, encoded) is True
-
-
-def test_where_no_hashing_process_can_be_started_logins_are_told_503(
-    user: User, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: Any, **__: Any) -> Any:
-        raise OSError("too many processes")
-
-    monkeypatch.setattr(hashers, "_queue", hashers.HashingQueue(1))
-    monkeypatch.setattr("accounts.hashing_process.subprocess.Popen", refused)
-    answer = login(user.username)
-    assert (answer.status_code, answer["Retry-After"]) == (503, "3")
-
-
-def test_a_hashing_process_ends_with_whoever_asked_it(process: HashingProcess) -> None:
-    process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
-    child = process._process
-    assert child is not None
-    assert child.stdin is not None
-    child.stdin.close()  # as the kernel does when its parent dies
-    assert child.wait(10) == 0
