@@ -33,6 +33,7 @@ LOCK_SECONDS = 0.01  # how long a target waits for a row that somebody has locke
 AGAIN_SECONDS = 1.0  # .. before it is tried again, behind the others ..
 LOCKED_SECONDS = 600.0  # .. and for how long, once nothing else is left
 PUT_OFF_SECONDS = 10.0  # how long an action whose group went wrong leaves the others their turn
+UNKNOWN_DAYS = 1  # how long a release that does not know an action leaves it to newer dispatchers
 PAGES = {"userqueue": OF_QUEUES, "request": OF_REQUESTS}
 REASONS = 20  # that are counted each by itself
 
@@ -61,7 +62,7 @@ def step() -> bool:
             action = BulkAction.objects.select_related("user").defer("targets").get(id=taken.id)
             what = intervention(action)
             if what is None:
-                end(action, "This release does not know the action.")
+                _leave(action)
             elif not may(action.user, action, what):
                 end(action, f"{action.user.get_username()} may not do this any more.")
             else:
@@ -69,10 +70,22 @@ def step() -> bool:
     except Exception:
         if taken is not None:
             with suppress(Error):  # PostgreSQL may be what is away
-                later = Now() + timedelta(seconds=PUT_OFF_SECONDS)
-                BulkAction.objects.filter(id=taken.id).update(next_at=later)
+                _put_off(taken.id)
         raise
     return True
+
+
+def _leave(action: BulkAction) -> None:
+    """To a dispatcher of a newer release, while one may come."""
+    if timezone.now() - action.created_at > timedelta(days=UNKNOWN_DAYS):
+        end(action, "This release does not know the action.")
+    else:
+        _put_off(action.pk)
+
+
+def _put_off(pk: int) -> None:
+    """Let others have their turn before it."""
+    BulkAction.objects.filter(id=pk).update(next_at=Now() + timedelta(seconds=PUT_OFF_SECONDS))
 
 
 def end(action: BulkAction, stopped: str = "") -> None:

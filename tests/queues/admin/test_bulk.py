@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -190,6 +191,31 @@ def test_one_whose_group_goes_wrong_keeps_no_other_from_its_turn(
     finish()
     wrong.refresh_from_db()
     assert wrong.done == 1
+
+
+def test_an_action_of_a_newer_release_is_left_to_its_dispatchers_for_a_day(
+    operator: Client, bob: User, undone: None
+) -> None:
+    waiting(bob, 1)
+    action = confirmed(operator, REQUESTS, "cancel")
+    BulkAction.objects.filter(pk=action.pk).update(name="not_yet_known")
+    finish()
+    action.refresh_from_db()
+    assert action.finished_at is None
+    BulkAction.objects.filter(pk=action.pk).update(name="cancel", next_at=Now())
+    finish()
+    action.refresh_from_db()
+    assert (action.done, action.stopped) == (1, "")
+
+
+def test_an_action_that_nobody_knows_ends_after_a_day(operator: Client, bob: User, undone: None) -> None:
+    waiting(bob, 1)
+    action = confirmed(operator, REQUESTS, "cancel")
+    before = Now() - timedelta(days=1, seconds=1)
+    BulkAction.objects.filter(pk=action.pk).update(name="not_yet_known", created_at=before)
+    finish()
+    action.refresh_from_db()
+    assert (action.done, action.stopped) == (0, "This release does not know the action.")
 
 
 @pytest.mark.django_db(transaction=True)
