@@ -77,6 +77,8 @@ def test_too_many_are_refused_before_anything_is_done(
     a_long_story(bob)
     page = ask(operator, REQUESTS, "cancel", select_across="1", _selected_action=["1"])
     assert "too much for one action" in page.content.decode()
+    assert "<strong>More than 3 requests</strong></p>" in page.content.decode()
+    assert bob.username not in page.content.decode(), "of whom how many are was not counted"
     assert 'name="confirmed"' not in page.content.decode()
 
 
