@@ -9,7 +9,7 @@ from queues.states import GIVEN_UP, QueueState, Status
 
 
 class InLine:
-    """What follows from a request's row and its queue's, whichever way they were read."""
+    """What `Request` and `RequestRow` have in common: the columns that are read here, and what follows from them."""
 
     queue: Any
     seq: int | None

@@ -8,7 +8,6 @@ from django.core.exceptions import ImproperlyConfigured
 BACKEND = "processing.tasks.backend.OrderedBackend"
 OF_KIND = ("max_attempts", "time_limit", "on_failure", "backoff", "backoff_cap")
 OPTIONS = (*OF_KIND, "user")
-LONGEST_ALIAS = 90
 
 
 def kind_of(alias: str) -> str:
