@@ -18,7 +18,8 @@ HOLD_ANSWERS = """
     const released = new Promise((release) => { window.release = release }), ask = window.fetch;
     window.fetch = async (path, options) => {
         const answer = await ask(path, options);
-        if (options?.method === "POST" && path.endsWith("/retry")) await released;
+        if (window.away && path.endsWith(window.away)) throw new TypeError("away");
+        if (options?.method === "POST" && /retry|pause$/.test(path)) await released;
         return answer;
     }"""
 SLOW = {"steps": 200, "delay_ms": 100}
@@ -113,7 +114,10 @@ def test_a_blocked_queue_says_why_and_goes_on_when_its_head_is_skipped(signed_in
     signed_in.sees("Idle", "#state")
 
 
-def test_an_answer_that_comes_late_undoes_nothing_that_the_stream_told_meanwhile(signed_in: Page, owner: Owner) -> None:
+@pytest.mark.parametrize("away", [False, True], ids=["", "and-another-look-fails"])
+def test_an_answer_that_comes_late_undoes_nothing_that_the_stream_told_meanwhile(
+    signed_in: Page, owner: Owner, away: bool
+) -> None:
     (stuck,) = owner.submit("x", kind="page.stuck")
     signed_in.sees("there is no paper in the printer", ".banner.bad")
     signed_in.js(HOLD_ANSWERS)
@@ -122,10 +126,23 @@ def test_an_answer_that_comes_late_undoes_nothing_that_the_stream_told_meanwhile
     until(lambda: len(owner.get(f"requests/{stuck}/attempts")) > tried, why="it was tried again")
     until(lambda: owner.get("queue")["state"] == "blocked", why="it blocks again")
     signed_in.sees("there is no paper in the printer", ".banner.bad")
+    if away:
+        signed_in.js(f"window.away = '/{stuck}'")
     signed_in.js("window.release()")
     signed_in.sees("page.stuck #1 is tried again.")
     signed_in.sees("there is no paper in the printer", ".banner.bad")
     signed_in.click(".banner [data-verb=skip]")
+    signed_in.sees("Idle", "#state")
+
+
+def test_a_late_answer_about_the_queue_undoes_nothing_either(signed_in: Page, owner: Owner) -> None:
+    signed_in.js(HOLD_ANSWERS)
+    signed_in.click("[data-verb=pause]")
+    signed_in.sees("Paused", "#state")
+    owner.post("queue/resume")
+    signed_in.sees("Idle", "#state")
+    signed_in.js("window.release()")
+    signed_in.sees("Paused. What runs goes on to its end")
     signed_in.sees("Idle", "#state")
 
 

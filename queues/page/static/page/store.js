@@ -6,6 +6,7 @@ import { Stream } from "./stream.js";
 const FINAL = new Set(["succeeded", "failed", "cancelled", "expired"]);
 const RECENT = 30; // finished ones that are kept
 const LOOK = 5000; // ms between looks at the pace, which changes without an event
+const MISSED = 20; // requests that are asked for one by one; more: what is over lately, at once
 const SEEN = 1000; // failed ones that are remembered as dealt with
 
 export const isFinal = (request) => FINAL.has(request.status);
@@ -24,7 +25,7 @@ export class Store extends EventTarget {
   kinds = null;
   connection = { state: "connecting", until: null };
   problem = null; // why nothing can be shown
-  asking = new Set(); // for each question to the API: the requests that the stream told of since
+  asking = new Set(); // for each question to the API: what the stream told of since, by id; the queue has none
 
   start() {
     this.seen = new Set(JSON.parse(read(`seen:${whose()}`) ?? "[]"));
@@ -64,11 +65,9 @@ export class Store extends EventTarget {
   }
 
   hear(name, data, id) {
+    this.asking.forEach((newer) => newer.add(data.id));
     if (name === "queue") this.queue = data;
-    else {
-      this.asking.forEach((newer) => newer.add(data.id));
-      this.take(data);
-    }
+    else this.take(data);
     this.let_go(Number(id.split("-")[0]));
     this.changed();
   }
@@ -92,11 +91,10 @@ export class Store extends EventTarget {
 
   /** All up to that place is final. What is still believed to be under way was missed: ask for it. */
   let_go(done) {
-    for (const request of this.active.values()) {
-      if (request.sequence === null || request.sequence > done) continue;
-      this.active.delete(request.id);
-      this.answer(() => api("GET", `/api/v1/requests/${request.id}`)).catch(() => {});
-    }
+    const missed = [...this.active.values()].filter(({ sequence }) => sequence !== null && sequence <= done);
+    missed.forEach(({ id }) => this.active.delete(id));
+    if (missed.length > MISSED) this.load();
+    else missed.forEach(({ id }) => this.answer(() => api("GET", `/api/v1/requests/${id}`)).catch(() => {}));
   }
 
   connect(state, until) {
@@ -108,8 +106,7 @@ export class Store extends EventTarget {
   async look() {
     if (document.hidden || !this.queue?.depth || this.connection.state === "offline") return;
     try {
-      this.queue = (await api("GET", "/api/v1/queue")).data;
-      this.changed();
+      await this.answer(() => api("GET", "/api/v1/queue"));
     } catch { /* the stream tells of what is wrong */ }
   }
 
@@ -118,20 +115,28 @@ export class Store extends EventTarget {
     return this.answer(() => api("POST", `/api/v1/${path}`, { key }));
   }
 
-  /** Take what the API shows. If the stream told of that request meanwhile the answer may be older: it is asked again. */
+  /** Take what the API shows, unless the stream told of it meanwhile: then it is asked for once more, and if that is late
+      as well, or fails, what the stream told stands. */
   async answer(ask) {
     const newer = new Set();
     this.asking.add(newer);
     try {
       const { data } = await ask();
       let shown = data;
-      while (newer.delete(data.id)) shown = (await api("GET", `/api/v1/requests/${data.id}`)).data;
-      if (data.id) this.take(shown);
-      else { this.queue = data; this.changed(); }
+      if (newer.delete(data.id)) {
+        const path = data.id ? `requests/${data.id}` : "queue";
+        shown = await api("GET", `/api/v1/${path}`).then((again) => again.data, () => null);
+      }
+      if (shown && !newer.has(data.id)) this.show(shown);
       return data;
     } finally {
       this.asking.delete(newer);
     }
+  }
+
+  show(shown) {
+    if (shown.id) this.take(shown);
+    else { this.queue = shown; this.changed(); }
   }
 
   /** The failed ones that nobody has retried or put away, the newest first. */
