@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
@@ -16,7 +16,8 @@ from processing import handlers, metrics
 from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
 from processing.interrupt import interrupt, let_it_arrive
 from processing.worker.outcomes import Verdict, raised, returned
-from processing.worker.recorder import LeftOut, Recording
+from processing.worker.recorder import LeftOut, Recording, Refused, Wanted, record
+from processing.worker.watchdog import TICK_SECONDS
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import of_handler, of_role
 from project.telemetry import tracing
@@ -30,6 +31,7 @@ from queues.values import Outcome, Work
 
 log = structlog.get_logger()
 
+LOCKED_SECONDS = 0.1  # a renewal locks all rows of the process for a moment
 RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
 
 
@@ -96,6 +98,17 @@ def give_up(attempt: Endless, recording: Recording, did: str, hanging: FrameType
     recording.closed = True
     metrics.HANDLERS_GIVEN_UP.labels(kind).inc()
     return True
+
+
+def give_back(wanted: Sequence[Wanted]) -> Refused:
+    """Record these, with no attempt counted; what is locked is tried again for a moment. Raises django.db.Error."""
+    deadline = time.monotonic() + LOCKED_SECONDS
+    refused = record(wanted, 0)
+    while refused.left_out and time.monotonic() < deadline:
+        time.sleep(TICK_SECONDS)
+        again = record([Wanted(one.recording, one.then, one.claim, one.delay) for one in refused.left_out], 0)
+        refused = Refused(refused.fenced_out + again.fenced_out, again.left_out, refused.faulty + again.faulty)
+    return refused
 
 
 class RunOfIt(Protocol):

@@ -16,7 +16,7 @@ from processing import metrics
 from processing.broker import token_sender
 from processing.broker.fetcher import Fetcher
 from processing.worker import recorder
-from processing.worker.attempt import Attempt, give_up
+from processing.worker.attempt import Attempt, give_back, give_up
 from processing.worker.next_queues import NextQueues
 from processing.worker.recorder import Refused, Wanted
 from processing.worker.turn import FAST_SECONDS, Turn
@@ -201,7 +201,7 @@ class WatchedRun:
             turns = [turn for turn in tuple(self.turns.values()) if turn is not self.current]
             wanted = [(turn, turn.leaving(then, delay)) for turn in turns if not turn.is_over]
             with suppress(DatabaseError):
-                self._drop_all(wanted, recorder.record([one for _, one in wanted], 0))
+                self._drop_all(wanted, give_back([one for _, one in wanted]))
         token_sender.pass_on([turn.lease.queue_id for turn in turns if turn.wants_token])
 
     def _drop_all(self, wanted: Sequence[tuple[Turn, Wanted]], refused: Refused) -> None:

@@ -1,6 +1,7 @@
 """A process that ends before its handlers do: nothing of it begins once its queues are others'."""
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 
@@ -9,6 +10,8 @@ from processing.worker import drain
 from processing.worker.shares import Shares
 from processing.worker.watchdog import Watch
 from queues.kinds import Kind
+from queues.lifecycle import lease as leases
+from queues.lifecycle.lease import Record, Recorded
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, submit
 
@@ -55,3 +58,26 @@ def test_a_queue_waits_until_the_process_that_gave_it_back_has_ended(hand: Hand,
     (queue,) = found
     assert queue.state == "waiting"
     assert (queue.wake_at - queue.state_since).total_seconds() >= 0.9
+
+
+def test_a_row_that_a_renewal_has_locked_is_given_back_all_the_same(
+    hand: Hand, watch: Watch, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the end of the process would count an attempt."""
+    real, refusals = leases.record_together, [1]
+
+    def locked_once(records: Sequence[Record]) -> Recorded:
+        return Recorded([], list(records)) if refusals and refusals.pop() else real(records)
+
+    @script
+    def slow(request: HandlerRequest) -> None:
+        monkeypatch.setattr(leases, "record_together", locked_once)
+        watch.stop(0)
+        states.append(elsewhere(lambda: queue_of(user).state))
+
+    states: list[str] = []
+    user = new_user()
+    submit(user, "slow")
+    hand.dispatch()
+    hand.work()
+    assert (states, refusals) == (["waiting"], [])

@@ -21,8 +21,7 @@ from processing import handlers, metrics
 from processing.broker import token_sender
 from processing.coroutines import begin, event_loop, is_coroutine_function, running_now
 from processing.handlers import NoHandler
-from processing.worker import recorder
-from processing.worker.attempt import give_up
+from processing.worker.attempt import give_back, give_up
 from processing.worker.coroutines.attempt import CoroutineAttempt
 from processing.worker.coroutines.recording import OutcomeRecorder
 from processing.worker.recorder import Recording, Wanted
@@ -174,7 +173,7 @@ class CoroutineRun:
                 keep_beginnings([(attempt.work.id, attempt.started_at) for attempt in running])
             wanted = [Wanted(Recording(attempt.lease), QueueState.WAITING, delay=GONE_SECONDS) for attempt in running]
             with suppress(DatabaseError):
-                recorder.record(wanted, 0)
+                give_back(wanted)
         deadline = time.monotonic() + ABANDON_SECONDS
         while self._is_recording(running) and time.monotonic() < deadline:
             if not self._outcomes.record_due(TICK_SECONDS):
