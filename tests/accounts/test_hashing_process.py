@@ -1,4 +1,4 @@
-"""The processes that make hashes: each answers, dies, hangs or goes without memory, and no login pays for it wrongly."""
+"""The processes that make hashes: each answers, dies, hangs or lacks memory, and no login pays for it."""
 
 import os
 import resource
@@ -17,6 +17,7 @@ from accounts import hashers
 from accounts.hashing_process import NICE, HashingProcess, step_back
 from accounts.models import User
 from tests.accounts.people import PASSWORD, Api, at_once
+from tests.waiting import until
 
 
 def login(user: User) -> Any:
@@ -51,7 +52,7 @@ def test_a_hashing_process_that_dies_is_started_again(process: HashingProcess) -
     assert process.ask("verify", PASSWORD, encoded) is True
 
 
-def test_a_hashing_process_that_hangs_is_killed_and_another_answers(until: Any) -> None:
+def test_a_hashing_process_that_hangs_is_killed_and_another_answers() -> None:
     process = HashingProcess(hung_seconds=5)
     encoded = process.ask("encode", PASSWORD, "saltsaltsalt", 1, 8, 1, 32)
     hung = process._process
@@ -60,7 +61,7 @@ def test_a_hashing_process_that_hangs_is_killed_and_another_answers(until: Any) 
     answers: list[bool] = []
     threading.Thread(target=lambda: answers.append(process.ask("verify", PASSWORD, encoded)), daemon=True).start()
     try:
-        until(lambda: answers, "it answers", 30)
+        until(lambda: answers, 30, "it answers")
     finally:
         hung.kill()
     assert answers == [True]
