@@ -26,7 +26,7 @@ def site(django_db_setup: None, django_db_blocker: object, tmp_path_factory: pyt
         finally:
             site.stop()
     with django_db_blocker.unblock():  # type: ignore[attr-defined]
-        call_command("flush", verbosity=0, interactive=False, inhibit_post_migrate=True)
+        call_command("flush", verbosity=0, interactive=False)  # and make the content types again
 
 
 @pytest.fixture
