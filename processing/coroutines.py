@@ -9,14 +9,17 @@ from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from functools import cache
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import structlog
 from asgiref.sync import sync_to_async
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import Error as DatabaseError
-from django.db import connections
+
+from project.postgresql.base import DatabaseWrapper
+from project.postgresql.limits import of_async_handlers
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -121,10 +124,21 @@ async def outcome(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcepti
         return None, error
 
 
+# In the thread where Django runs the queries of coroutines.
+
+
+def _limit_queries() -> None:
+    mine = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
+    mine.wanted = of_async_handlers()
+
+
 def _close_what_broke() -> None:
-    """In the thread where Django runs the queries of coroutines: the next attempt connects again."""
+    """The next attempt connects again."""
     for each in connections.all(initialized_only=True):
         each.close_if_unusable_or_obsolete()
+
+
+# The loop.
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
@@ -167,6 +181,7 @@ def _make_task(
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_until_complete(sync_to_async(_limit_queries)())
     while True:
         try:
             loop.run_forever()

@@ -56,4 +56,10 @@ def of_handler(time_limit: float) -> Limits:
     return Limits(time_limit + 5.0, time_limit + 5.0, time_limit + 10.0)
 
 
+@lru_cache
+def of_async_handlers() -> Limits:
+    """The statements of all of a process's async handlers take turns: one that waits for a row keeps others waiting."""
+    return Limits(settings.ENV.background_statement_seconds, 1.0, 10.0)
+
+
 WATCH = Limits(2.0, 0.05, 5.0)  # the thread that looks after all turns of a process waits for nobody's row

@@ -1,14 +1,17 @@
 """How `async def` handlers end: each as a plain one would."""
 
 import asyncio
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import connection
 
+from accounts.models import User
 from processing.handlers import HandlerRequest, Reject, RetryLater
 from project.telemetry import tracing
 from queues.lifecycle import control
@@ -71,6 +74,35 @@ def test_at_its_time_limit_it_is_cancelled_and_its_next_attempt_waits_for_its_en
     assert "here it stands" in told
     assert "processing/worker" not in told
     assert "processing/coroutines.py" not in told
+
+
+def test_one_that_waits_for_a_locked_row_keeps_the_others_waiting_for_a_second_at_most(
+    hand: Hand, script: Script
+) -> None:
+    locked = new_user()
+    took: list[float] = []
+
+    @script
+    async def change(request: HandlerRequest) -> None:
+        began = time.monotonic()
+        try:
+            await User.objects.filter(id=locked.id).aupdate(email="changed@example.com")
+        finally:
+            took.append(time.monotonic() - began)
+
+    user = new_user()
+    submit(user, "change", kind="test.async")
+    hand.dispatch()
+    holder = connection.copy()
+    with closing(holder), holder.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT FROM accounts_user WHERE id = %s FOR UPDATE", [locked.id])
+        hand.work()
+        until(lambda: took)
+    assert 0.9 < took[0] < 5
+    hand.settle()
+    (request,) = requests_of(user)
+    assert [how for _, how in attempts_of(request)] == ["failed", "succeeded"]
 
 
 def test_its_user_cancels_it(hand: Hand, script: Script) -> None:
