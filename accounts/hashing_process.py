@@ -18,6 +18,7 @@ from typing import Any
 
 NICE = 10  # a tenth of what others get, where nothing is idle: a hash then takes seconds, not for ever
 HUNG_SECONDS = 30.0  # who has not answered by then is killed: a hash takes 0.35 s of a core
+NOT_FOUND_OUT = (-22, -33)  # of argon2.h: ARGON2_MEMORY_ALLOCATION_ERROR, ARGON2_THREAD_FAIL
 SESSION_SECONDS = 3.0  # the kernel takes a session's priority from one process in 100 ms; the others try again so long
 
 
@@ -76,7 +77,6 @@ def encode(password: str, salt: str, time_cost: int, memory_cost: int, paralleli
 
 def verify(password: str, encoded: str) -> bool:
     """Whether it is the hash of this password. Raises VerificationError: there is no memory or thread to find out."""
-    from _argon2_cffi_bindings import lib  # type: ignore[import-untyped]  # it has no stubs
     from argon2 import PasswordHasher
     from argon2.exceptions import InvalidHashError, VerificationError
     from argon2.low_level import error_to_str
@@ -86,7 +86,7 @@ def verify(password: str, encoded: str) -> bool:
     except InvalidHashError:
         return False
     except VerificationError as error:
-        if str(error) in map(error_to_str, (lib.ARGON2_MEMORY_ALLOCATION_ERROR, lib.ARGON2_THREAD_FAIL)):
+        if str(error) in map(error_to_str, NOT_FOUND_OUT):
             raise
         return False
 
