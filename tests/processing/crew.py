@@ -32,6 +32,8 @@ from queues.models import Attempt, Request, UserQueue
 from queues.values import Accepted, Submission
 from tests.waiting import until
 
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.003, 0.025  # seconds between two looks for a token
+
 _numbers = itertools.count(1)
 
 
@@ -228,12 +230,15 @@ class Crew:
 
     def _work(self) -> None:
         wire = Wire()
+        pause = SHORTEST_PAUSE
         try:
             while not self.stop.is_set():
                 run = wire.get_token()
                 if run is None:
-                    self.stop.wait(0.003)
+                    self.stop.wait(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
                 else:
+                    pause = SHORTEST_PAUSE
                     run()
         except BaseException as error:
             self.errors.append(error)
