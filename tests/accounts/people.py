@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 from django.contrib.auth.hashers import make_password
 from django.db import connections
-from django.test import Client
 
 from accounts.models import Session, Tokens, User
+from tests.client import Client
 
 PASSWORD = "four-random-words-here"
 NOBODY = Tokens("", "")

@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 import pytest
-from django.test import Client
 
 from accounts.mail.links import RESET, VERIFY
 from accounts.models import User
@@ -12,6 +11,7 @@ from project.web import rate_limit
 from project.web.rate_limit import Limit
 from tests.accounts.mails import delivered
 from tests.accounts.people import PASSWORD, Api, make_user
+from tests.client import Client
 
 NEW = "another-four-random-words"
 

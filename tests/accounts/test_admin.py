@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.hashers import make_password
 from django.core.management import call_command
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts import admin as accounts_admin
@@ -14,6 +13,7 @@ from project.admin import base as project_admin
 from project.web import rate_limit
 from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, make_user
+from tests.client import Client
 
 
 @pytest.fixture

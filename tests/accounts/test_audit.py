@@ -9,7 +9,6 @@ from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import Group
 from django.db import IntegrityError, connection, transaction
-from django.test import Client
 from django.utils import timezone
 from structlog.testing import capture_logs
 
@@ -20,6 +19,7 @@ from project.web import rate_limit
 from project.web.rate_limit import Limit
 from queues.models import Request
 from tests.accounts.people import PASSWORD, Api, make_user
+from tests.client import Client
 
 NEW = "another-four-random-words"
 

@@ -4,13 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from accounts.invitations import Invitation
 from accounts.models import Mail, User
 from tests.accounts.mails import delivered
 from tests.accounts.people import PASSWORD, Api, at_once, make_user, named
+from tests.client import Client
 
 
 def register(username: str = "ada", **more: Any) -> Any:

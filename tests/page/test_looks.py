@@ -4,9 +4,9 @@ from datetime import timedelta
 from itertools import pairwise
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
+from tests.client import Client
 from tests.page.eyes import PHONE, WIDE, Page
 from tests.page.site import Owner
 

@@ -3,11 +3,11 @@
 import uuid
 
 import pytest
-from django.test import Client
 
 from accounts.models import User
 from queues.bulk_action import BulkAction
 from tests.accounts.people import at_once
+from tests.client import Client
 from tests.page.eyes import PHONE, WIDE, Page
 from tests.page.site import Owner
 from tests.waiting import until

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from django.test import Client
 
 from scripts.place import ROOT
+from tests.client import Client
 
 pytestmark = pytest.mark.django_db  # for its tables
 

@@ -10,7 +10,6 @@ from uuid import uuid4
 import orjson
 import pytest
 import structlog
-from django.test import Client
 from pydantic import BaseModel
 from structlog.testing import capture_logs
 
@@ -21,6 +20,7 @@ from queues import event_log, kinds
 from queues.models import Attempt, Request
 from queues.operations import export
 from queues.representation import shape
+from tests.client import Client
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, requests_of, submit
 

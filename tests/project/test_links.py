@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
-from django.test import Client
 
 from accounts.models import Session
 from scripts.place import ROOT
 from tests.accounts.people import make_user
+from tests.client import Client
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BEGIN = ["/", "/api/v1/", "/api/docs", "/api/redoc", "/api/schema", "/admin/", "/account/password-reset"]

@@ -12,7 +12,6 @@ from uuid import uuid4
 import psycopg
 import pytest
 from django.contrib import admin
-from django.test import Client
 from django.urls import URLPattern, URLResolver
 
 from accounts.models import User
@@ -20,6 +19,7 @@ from processing.webhooks.models import Delivery, Webhook
 from queues.models import IdempotencyKey, Request, UserQueue
 from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import Api, make_user
+from tests.client import Client
 from tests.project.cast import Cast
 from tests.project.routes import ABSENT, METHODS, ROUTES, served, waiting
 from tests.project.test_health import fresh as nothing_cached  # noqa: F401

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection
-from django.test import Client
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -16,6 +15,7 @@ from project.telemetry import health, metrics
 from queues.operations import backlog
 from queues.operations.backlog import Recent
 from scripts.place import ROOT
+from tests.client import Client
 from tests.processing.crew import new_user, submit
 from tests.queues.api import Caller
 

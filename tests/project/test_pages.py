@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from django.contrib import admin
-from django.test import Client
 
 from project.rest.pages import MEANINGS, PLACES
 from project.rest.problems import Problem
 from scripts.place import ROOT
+from tests.client import Client
 
 pytestmark = pytest.mark.django_db
 

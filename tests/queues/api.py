@@ -7,10 +7,10 @@ import threading
 from functools import cache
 from typing import Any
 
-from django.test import Client
 from drf_spectacular.generators import SchemaGenerator
 
 from accounts.models import Session, User
+from tests.client import Client
 
 _numbers = itertools.count(1)
 _one_reads = threading.Lock()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -18,6 +17,7 @@ from queues.admin.request_detail import pretty
 from queues.models import Attempt, Request, UserQueue
 from queues.operations.selectors import first_id
 from queues.states import AttemptOutcome, QueueState, Status
+from tests.client import Client
 from tests.queues.rows import NOW, a_long_story, queue_of, request_in
 
 pytestmark = pytest.mark.django_db

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import OperationalError
-from django.test import Client
 from structlog.testing import capture_logs
 
 from accounts.models import User
@@ -23,6 +22,7 @@ from processing.kafka.reading import Message, Rejection, read
 from processing.kafka.rejected import keep, prune
 from project.environment import read_environment
 from queues.enqueue import permissions
+from tests.client import Client
 from tests.metrics import counted
 from tests.processing.crew import new_user, requests_of
 from tests.processing.kafka.brokers import Broker, event

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.contrib.admin.models import LogEntry
-from django.test import Client
 
 from accounts.models import User
 from processing.handlers import handler
@@ -22,6 +21,7 @@ from queues.enqueue import permissions
 from queues.models import OperatorAction, Request, UserQueue
 from queues.operations.export import records
 from scripts.place import ROOT
+from tests.client import Client
 from tests.processing.crew import new_user
 from tests.processing.kinds import kept
 from tests.queues.api import Caller

@@ -11,7 +11,6 @@ from urllib.request import urlopen
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
-from django.test import Client
 
 from accounts.models import User
 from processing.webhooks import admin as webhooks_admin
@@ -20,6 +19,7 @@ from processing.webhooks.models import Delivery, Webhook
 from queues.operations.export import records
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
+from tests.client import Client
 from tests.processing.crew import new_user
 from tests.processing.webhooks.messages import cancelled
 from tests.processing.webhooks.receiver import Receiver

@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from django.test import Client
 
 from accounts.models import User
 from queues import throughput
 from queues.admin import alarms, dashboard
 from queues.operations import backlog
 from queues.operations.backlog import Recent
+from tests.client import Client
 
 BOARD, PAGE = "/admin/board", "/admin/"
 

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from accounts.models import User
@@ -13,6 +12,7 @@ from queues import kinds, metrics, throughput
 from queues.models import Attempt
 from queues.states import AttemptOutcome, Status
 from queues.values import Outcome
+from tests.client import Client
 from tests.metrics import counted
 from tests.project.board.conftest import BOARD
 from tests.queues.rows import queue_of, request_in

@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.test import Client
 from django.utils import timezone
 
 from accounts.models import User
@@ -16,6 +15,7 @@ from queues.admin import alarms, dashboard
 from queues.models import Request
 from queues.operations import backlog
 from queues.states import QueueState, Status
+from tests.client import Client
 from tests.project.board.conftest import BOARD, PAGE
 from tests.queues.rows import queue_of, request_in
 from tests.waiting import until

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import Group
-from django.test import Client
 
 from accounts.models import User
 from queues.admin import alarms, bulk_actions, bulk_steps, dashboard
 from queues.models import BulkAction
+from tests.client import Client
 
 QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
 GROUPS = importlib.import_module("queues.migrations.0008_groups")

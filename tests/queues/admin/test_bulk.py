@@ -13,7 +13,6 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
 from django.db.models.functions import Now
-from django.test import Client
 from structlog.contextvars import get_contextvars
 
 from accounts.models import User
@@ -23,6 +22,7 @@ from queues.admin import bulk_actions, bulk_steps
 from queues.lifecycle import control
 from queues.models import BulkAction, Request, UserQueue
 from queues.states import Status
+from tests.client import Client
 from tests.processing.frozen import QUEUE, frozen
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen
 from tests.queues.rows import queue_of, request_in

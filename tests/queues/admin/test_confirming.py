@@ -3,7 +3,6 @@
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.test import Client
 
 from accounts.audit import Event, SecurityEvent
 from accounts.models import User
@@ -13,6 +12,7 @@ from queues.lifecycle import control
 from queues.models import BulkAction, Request, UserQueue
 from queues.operations import selectors
 from queues.states import Status
+from tests.client import Client
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen, member_of
 from tests.queues.rows import a_long_story, queue_of, request_in
 from tests.waiting import until

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
-from django.test import Client
 from django.utils import timezone
 
 from accounts.models import User
@@ -16,6 +15,7 @@ from queues.models import KindLimit, Permit, UserQueue
 from queues.operations import backlog
 from queues.operations.figures import figures
 from queues.states import QueueState, Status
+from tests.client import Client
 from tests.queues.rows import queue_of, request_in
 
 pytestmark = pytest.mark.django_db

@@ -3,11 +3,11 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
-from django.test import Client
 
 from accounts.models import User
 from queues.admin import bulk_actions
 from queues.models import Request, UserQueue
+from tests.client import Client
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen, member_of
 from tests.queues.rows import a_long_story, queue_of
 

@@ -5,12 +5,12 @@ import re
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
-from django.test import Client
 
 from accounts.models import User
 from queues.lifecycle import control
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
+from tests.client import Client
 from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen
 from tests.queues.api import Caller
 from tests.queues.rows import a_long_story, queue_of, request_in
