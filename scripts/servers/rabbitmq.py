@@ -38,7 +38,7 @@ def reach(url: str) -> str | None:
         one.connection_attempts = 1
     wrong: list[str | None] = []
 
-    def look() -> None:
+    def declare() -> None:
         try:
             with pika.BlockingConnection(parameters) as connection:
                 connection.channel().queue_declare("", exclusive=True)
@@ -47,7 +47,7 @@ def reach(url: str) -> str | None:
             wrong.append(f"{type(failure).__name__}: {failure}".rstrip(": "))
 
     # In a thread of its own: a sick broker lets clients in and then answers nothing, for which pika has no limit.
-    looking = threading.Thread(target=look, daemon=True)
+    looking = threading.Thread(target=declare, daemon=True)
     looking.start()
     patience = ANSWER_SECONDS * len(parameters) + 3
     looking.join(patience)

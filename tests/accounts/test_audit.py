@@ -24,7 +24,7 @@ from tests.client import Client
 NEW = "another-four-random-words"
 
 
-def told(user: User | None = None) -> list[str]:
+def events_of(user: User | None = None) -> list[str]:
     """The events of a user, or those of nobody we know, the first one first."""
     lines = SecurityEvent.objects.filter(user_id=user and user.id)
     return list(lines.order_by("id").values_list("event", flat=True))
@@ -50,11 +50,11 @@ def test_what_is_not_committed_is_neither_in_the_trail_nor_in_the_log(monkeypatc
         with transaction.atomic():
             record(Event.LOGOUT_ALL, user.id)
             transaction.set_rollback(True)
-        assert (told(user), lines) == ([], [])
+        assert (events_of(user), lines) == ([], [])
         with transaction.atomic():
             record(Event.LOGOUT_ALL, user.id, detail="by staff")
             assert not lines
-    assert told(user) == ["logout_all"]
+    assert events_of(user) == ["logout_all"]
     assert [(line["event"], line["name"], line["detail"]) for line in lines] == [
         ("security_event", "logout_all", "by staff")
     ]
@@ -74,7 +74,7 @@ def test_a_life_of_an_account_is_told_in_order(anyone: Api) -> None:
     assert first.post("auth/password", {"current_password": "wrong", "new_password": NEW}).status_code == 400
     assert first.post("auth/password", {"current_password": PASSWORD, "new_password": NEW}).status_code == 204
     assert first.post("auth/logout-all").status_code == 204
-    assert told(User.objects.get(username="ada")) == [
+    assert events_of(User.objects.get(username="ada")) == [
         "registered", *["login_succeeded"] * 3, "session_ended", "logout", "password_refused", "password_changed",
         "logout_all",
     ]  # fmt: skip
@@ -94,9 +94,9 @@ def test_failed_logins_are_told_whether_or_not_there_is_such_a_user(user: User, 
     User.objects.filter(id=idle.id).update(is_active=False)
     for name in (user.username, idle.username, "nobody-of-this-name"):
         assert anyone.post("auth/token", {"username": name, "password": "the-guess"}).status_code == 401
-    assert told(user) == ["login_failed"]
-    assert told(idle) == ["login_failed"]
-    assert told() == ["login_failed"]
+    assert events_of(user) == ["login_failed"]
+    assert events_of(idle) == ["login_failed"]
+    assert events_of() == ["login_failed"]
     assert "nobody-of-this-name" not in str(SecurityEvent.objects.values())  # people type passwords there
 
 
@@ -105,7 +105,7 @@ def test_who_knocks_without_end_fills_no_disk(user: User, anyone: Api, monkeypat
     monkeypatch.setattr(rate_limit, "AUDITED_REFUSALS", Limit("audited-refusals", 2, without_redis="local"))
     guess = {"username": user.username, "password": "the-guess"}
     assert [anyone.post("auth/token", guess).status_code for _ in range(6)] == [401] + [429] * 5
-    assert told(user) == ["login_failed", "login_limited", "login_limited"]
+    assert events_of(user) == ["login_failed", "login_limited", "login_limited"]
     assert anyone.post("auth/token", guess, REMOTE_ADDR="192.0.2.8").status_code == 401
 
 
@@ -172,15 +172,15 @@ def test_a_command_that_changes_an_account_is_told(user: User) -> None:
     user.save()
     user.save()
     User.objects.create_superuser("root", "", PASSWORD)
-    assert told(user) == ["password_set", "deactivated"]
-    assert told(User.objects.get(username="root")) == ["rights_changed"]
+    assert events_of(user) == ["password_set", "deactivated"]
+    assert events_of(User.objects.get(username="root")) == ["rights_changed"]
 
 
 def test_what_is_refused_leaves_no_line_of_success(user: User, api: Api) -> None:
     taken = {"username": user.username, "password": PASSWORD}
     assert Api().post("auth/register", taken).status_code == 400
     assert api.delete(f"auth/sessions/{user.id}").status_code == 404
-    assert told(user) == []
+    assert events_of(user) == []
 
 
 def test_submitting_and_reading_write_nothing(user: User, api: Api) -> None:

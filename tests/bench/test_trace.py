@@ -10,26 +10,26 @@ JOBS = [{"user": 1, "n": 0}, {"user": 1, "n": 1}, {"user": 2, "n": 0}]
 GOOD = [Run(1, 0, 1, 1.0, 2.0), Run(2, 0, 1, 1.5, 3.0), Run(1, 1, 1, 2.0, 3.0)]
 
 
-def found(*runs: Run) -> dict[str, int]:
+def violations(*runs: Run) -> dict[str, int]:
     return {name: count for name, count in vars(check(sorted(runs, key=lambda run: run.began), JOBS)).items() if count}
 
 
 def test_runs_in_order_have_nothing_against_them() -> None:
-    assert found(*GOOD) == {}
+    assert violations(*GOOD) == {}
 
 
 def test_a_job_that_begins_before_the_one_before_it_is_over_is_counted() -> None:
-    assert found(*GOOD[:2], Run(1, 1, 1, 1.9, 3.0)) == {"overtook": 1, "at_once": 1}
+    assert violations(*GOOD[:2], Run(1, 1, 1, 1.9, 3.0)) == {"overtook": 1, "at_once": 1}
 
 
 def test_a_job_that_passes_one_that_failed_is_counted() -> None:
     failed, passed, again = Run(1, 0, 0, 1.0, 2.0), Run(1, 1, 1, 2.0, 3.0), Run(1, 0, 1, 4.0, 5.0)
-    assert found(failed, passed, again, GOOD[1]) == {"overtook": 1}
-    assert found(failed, Run(1, 0, 1, 2.0, 3.0), Run(1, 1, 1, 3.0, 4.0), GOOD[1]) == {}
+    assert violations(failed, passed, again, GOOD[1]) == {"overtook": 1}
+    assert violations(failed, Run(1, 0, 1, 2.0, 3.0), Run(1, 1, 1, 3.0, 4.0), GOOD[1]) == {}
 
 
 def test_a_job_that_nobody_ran_and_one_that_ran_again_are_counted() -> None:
-    assert found(*GOOD[:2], Run(2, 0, 1, 5.0, 6.0)) == {"lost": 1, "repeated": 1}
+    assert violations(*GOOD[:2], Run(2, 0, 1, 5.0, 6.0)) == {"lost": 1, "repeated": 1}
 
 
 def test_what_a_worker_writes_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pika.exceptions import AMQPError
@@ -14,6 +15,7 @@ from scripts.chaos.fault import Fault, Place, Planned
 from scripts.chaos.faults.rabbitmq import channel, user_queues
 from scripts.chaos.member import Member
 from scripts.chaos.stack import LEASE_SECONDS
+from tests.waiting import until
 
 RUNNER = Path(__file__).parent / "without.py"
 # The database itself forbids an idle queue that owes something.
@@ -23,15 +25,13 @@ LET_IDLE_OWE = "ALTER TABLE queues_userqueue DROP CONSTRAINT idle_owes_nothing"
 def who_runs(place: Place) -> Member:
     """A worker in the middle of a long run."""
     place.clients.want("chaos.work", ms=6000)
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
+
+    def running() -> Member | None:
         last = {(line.pid, line.thread): line for line in journal.read(place.stack.journal)}
-        running = {line.pid for line in last.values() if line.what == "begin" and time.monotonic() - line.at > 0.6}
-        for member in place.stack.of("worker"):
-            if running & member.children.keys():
-                return member
-    raise AssertionError("nothing ran for long")
+        long = {line.pid for line in last.values() if line.what == "begin" and time.monotonic() - line.at > 0.6}
+        return next((member for member in place.stack.of("worker") if long & member.children.keys()), None)
+
+    return cast("Member", until(running, 90, "something runs for long"))
 
 
 def freeze_who_runs(place: Place) -> Iterator[None]:

@@ -136,7 +136,7 @@ def test_alertmanager_sends_one_message_for_one_cause(programs: dict[str, str], 
         process = launch(command, environment={}, output=output, folder=tmp_path)
     api = f"http://127.0.0.1:{port}/api/v2/alerts"
 
-    def told() -> dict[str, bool]:
+    def alerts() -> dict[str, bool]:
         try:
             with urlopen(api, timeout=10) as answer:
                 return {a["labels"]["alertname"]: bool(a["status"]["inhibitedBy"]) for a in json.load(answer)}
@@ -144,7 +144,7 @@ def test_alertmanager_sends_one_message_for_one_cause(programs: dict[str, str], 
             return {"nobody answers": True}
 
     try:
-        until(lambda: told() == {}, 60, "Alertmanager answers")
+        until(lambda: alerts() == {}, 60, "Alertmanager answers")
         fired = [
             {"labels": {"alertname": "BackEndDown", "backend": "postgresql", "severity": "critical"}},
             {"labels": {"alertname": "NoWorkers", "severity": "critical"}},
@@ -153,7 +153,7 @@ def test_alertmanager_sends_one_message_for_one_cause(programs: dict[str, str], 
         json_type = {"Content-Type": "application/json"}
         urlopen(Request(api, json.dumps(fired).encode(), json_type), timeout=10).close()
         until(
-            lambda: told() == {"BackEndDown": False, "NoWorkers": True, "FailureRate": False},
+            lambda: alerts() == {"BackEndDown": False, "NoWorkers": True, "FailureRate": False},
             60,
             "only what follows from PostgreSQL's absence is kept back",
         )

@@ -209,16 +209,16 @@ def test_the_service_s_rabbitmq_user_has_one_vhost_and_administrates_nothing(sec
     with server:
         control = server.control
 
-        def said(*words: str) -> str:
+        def rabbitmqctl(*words: str) -> str:
             done = subprocess.run(
                 [control.program, "-q", *words], env=control.environment, capture_output=True, text=True, check=True
             )
             return done.stdout
 
-        assert [line.split() for line in said("list_users", "--no-table-headers").splitlines()] == [
+        assert [line.split() for line in rabbitmqctl("list_users", "--no-table-headers").splitlines()] == [
             ["ordered_work", "[]"]
         ]
-        assert said("list_vhosts", "--no-table-headers").split() == ["ordered_work"]
+        assert rabbitmqctl("list_vhosts", "--no-table-headers").split() == ["ordered_work"]
         assert control.run("add_vhost", "other")
         with pytest.raises(pika.exceptions.AMQPError):
             pika.BlockingConnection(pika.URLParameters(server.url.replace("/ordered_work", "/other")))

@@ -4,7 +4,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +15,7 @@ import orjson
 from scripts.place import ROOT
 from scripts.servers.process import Process, launch
 from tests.docker.compose import image_command
+from tests.waiting import until
 
 ESTABLISHED = "01"
 
@@ -38,12 +38,10 @@ class Api:
 
     def wait(self) -> None:
         """Returns when it answers."""
-        assert self.process is not None
-        deadline = time.monotonic() + 60
-        while not self.answers():
-            assert time.monotonic() < deadline, self.log.read_text()
-            assert self.process.alive(), self.log.read_text()
-            time.sleep(0.05)
+        process = self.process
+        assert process is not None
+        until(lambda: self.answers() or not process.alive(), 60, self.log.read_text)
+        assert process.alive(), self.log.read_text()
 
     def __exit__(self, *_: object) -> None:
         if self.process is not None:

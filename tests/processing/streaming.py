@@ -4,16 +4,16 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
-from typing import Any
+from typing import Any, cast
 
 from processing.handlers import HandlerRequest
 from scripts.place import ROOT, free_port
 from tests.queues.events import Event, events
+from tests.waiting import until
 
 PATH = "/api/v1/queue/events"
 LIMITS = {"STREAMS": "4", "STREAMS_PER_USER": "3", "API_THREADS": "3"}
@@ -111,11 +111,12 @@ class Client:
 
 def opening(server: Server, token: str, full: bool = False, last_id: str = "") -> Client:
     """A client whose stream is open or refused; that the server is `full` of other tests' streams soon passes."""
-    deadline = time.monotonic() + 60
-    while (client := Client(server.port, token, last_id)).status == 503 and not full:
-        assert time.monotonic() < deadline, "it stays full"
-        time.sleep(0.1)
-    return client
+
+    def opened() -> Client | None:
+        client = Client(server.port, token, last_id)
+        return client if full or client.status != 503 else None
+
+    return cast("Client", until(opened, 60, "it has room"))
 
 
 def answer(request: HandlerRequest) -> str:

@@ -111,12 +111,12 @@ def test_thousands_of_duplicates_are_passed_over_within_one_lease(
     ended = threading.Event()
     lapsed: list[Any] = []
 
-    def look() -> None:
+    def watch_leases() -> None:
         while not ended.wait(0.02):
             lapsed.extend(UserQueue.objects.filter(state="draining", lease_until__lt=Now()))
         connection.close()
 
-    looker = threading.Thread(target=look)
+    looker = threading.Thread(target=watch_leases)
     looker.start()
     began = time.monotonic()
     hand.work(turns=1)

@@ -146,7 +146,7 @@ def test_a_chain_runs_in_order_beside_other_users(script: Script) -> None:
 def test_receivers_are_told_once_what_is_committed(hand: Hand, script: Script, finished: list[FinishedRequest]) -> None:
     seen: list[str] = []
 
-    def look(finished: FinishedRequest, **_: Any) -> None:
+    def note(finished: FinishedRequest, **_: Any) -> None:
         seen.append(Request.objects.get(id=finished.id).status)
 
     @script
@@ -155,7 +155,7 @@ def test_receivers_are_told_once_what_is_committed(hand: Hand, script: Script, f
             raise RuntimeError
         raise Reject("no")
 
-    request_finished.connect(look)
+    request_finished.connect(note)
     try:
         user = new_user()
         submit(user, "fine", "again")
@@ -164,7 +164,7 @@ def test_receivers_are_told_once_what_is_committed(hand: Hand, script: Script, f
         until(lambda: len(finished) == 3)
         until(lambda: len(seen) == 3)
     finally:
-        request_finished.disconnect(look)
+        request_finished.disconnect(note)
     assert seen == ["succeeded", "failed", "succeeded"], "the row was final when they were called"
     assert [(one.sequence, one.status, one.attempt, one.result) for one in finished] == [
         (1, "succeeded", 1, 1),

@@ -72,12 +72,12 @@ def test_a_hint_alone_has_a_change_told(alice: Caller, streams: Streams, monkeyp
     stream = open_for(streams, alice)
     streams.take(stream)
 
-    def told() -> bool:  # the hints' thread may not listen yet
+    def hears() -> bool:  # the hints' thread may not listen yet
         changes.changed(stream.follower.queue_id)
         return statuses(stream.events) == ["queued"]
 
     alice.submit()
-    until(told, 20, "it is told")
+    until(hears, 20, "it is told")
 
 
 def test_while_nobody_takes_nobody_looks(alice: Caller, streams: Streams) -> None:
@@ -205,11 +205,11 @@ def test_progress_comes_from_its_hint(alice: Caller, streams: Streams) -> None:
     stream = open_for(streams, alice)
     assert statuses(streams.take(stream)) == ["running"]
 
-    def told() -> bool:  # the hints' thread may not listen yet
+    def hears() -> bool:  # the hints' thread may not listen yet
         changes.progressed(stream.follower.queue_id, UUID(mine), b'{"current":1,"total":2,"note":""}')
         return b'"current":1' in stream.events
 
-    until(told, 20, "it is told")
+    until(hears, 20, "it is told")
     assert Request.objects.get().attempt == 0
 
 

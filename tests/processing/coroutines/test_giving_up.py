@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from accounts.models import User
 from processing.handlers import HandlerRequest
 from processing.worker.coroutines import run as coroutine_run
 from processing.worker.coroutines.run import CoroutineRun
@@ -48,6 +49,19 @@ def test_one_that_goes_on_after_its_time_is_given_up_with_its_process(
     assert len(attempts_of(requests_of(user)[0])) == 1
 
 
+def blocked_beside_one_that_is_late(hand: Hand, gate: Gate) -> tuple[User, User]:
+    """The loop is blocked by the first one's handler; the second one's waits, and its time will be over."""
+    guilty, late = new_user(), new_user()
+    submit(late, "wait", kind="test.async.limited")
+    hand.dispatch()
+    hand.work()
+    until(lambda: gate.waiting)
+    submit(guilty, "blocks", kind="test.async")
+    hand.dispatch()
+    hand.work()
+    return guilty, late
+
+
 @pytest.mark.usefixtures("_impatient")
 def test_who_blocks_the_loop_is_given_up_and_no_neighbour_of_his(
     hand: Hand, script: Script, gate: Gate, watch: Watch
@@ -58,14 +72,7 @@ def test_who_blocks_the_loop_is_given_up_and_no_neighbour_of_his(
     async def blocks(request: HandlerRequest) -> None:
         ends.wait(20)
 
-    guilty, late = new_user(), new_user()
-    submit(late, "wait", kind="test.async.limited")
-    hand.dispatch()
-    hand.work()
-    until(lambda: gate.waiting)
-    submit(guilty, "blocks", kind="test.async")
-    hand.dispatch()
-    hand.work()
+    guilty, _ = blocked_beside_one_that_is_late(hand, gate)
     assert watch._end_process.wait(10)
     ends.set()
     (attempt,) = Attempt.objects.filter(request=requests_of(guilty)[0])
@@ -89,14 +96,7 @@ def test_who_blocks_the_loop_in_a_task_that_he_made_is_found(
     async def blocks(request: HandlerRequest) -> None:
         await asyncio.gather(child(), asyncio.sleep(0))
 
-    guilty, late = new_user(), new_user()
-    submit(late, "wait", kind="test.async.limited")
-    hand.dispatch()
-    hand.work()
-    until(lambda: gate.waiting)
-    submit(guilty, "blocks", kind="test.async")
-    hand.dispatch()
-    hand.work()
+    guilty, late = blocked_beside_one_that_is_late(hand, gate)
     assert watch._end_process.wait(10)
     assert attempts_of(requests_of(late)[0]) == [], "somebody else is given up for it"
     ends.set()

@@ -49,7 +49,7 @@ class Ingesters:
         self.running.append(process)
         return process
 
-    def said(self, what: str) -> int:
+    def count(self, what: str) -> int:
         return self.output.read_text(errors="replace").count(what)
 
     def end(self) -> None:
@@ -169,13 +169,13 @@ def test_connections_to_postgresql_that_are_cut_lose_nothing(
         until(cut, 60, "it is at work")
     until(lambda: Request.objects.count() == count, 60, "all are accepted")
     check(users, count)
-    assert ingesters.said("kafka_waits_for_postgresql")
+    assert ingesters.count("kafka_waits_for_postgresql")
 
 
 def test_two_share_the_partitions_and_one_takes_over(broker: Broker, ingesters: Ingesters, users: list[User]) -> None:
     topic = ingesters.environ["KAFKA_TOPICS"]
     first, second = ingesters.start(), ingesters.start()
-    until(lambda: ingesters.said("kafka_assigned") >= 2, 60, "both have some")
+    until(lambda: ingesters.count("kafka_assigned") >= 2, 60, "both have some")
     send(broker, topic, users, range(2_000))
     until(lambda: Request.objects.count() == 2_000, 60, "all are accepted")
     first.send_signal(signal.SIGSTOP)
@@ -223,7 +223,7 @@ def test_topics_are_made_at_start_by_those_who_ask_for_it(tmp_path: Path, users:
             send(broker, "orders", users, range(100))
             until(lambda: Request.objects.count() == 100, 60, "all are accepted")
             again = ingesters.start("--create-topics", "4")
-            until(lambda: ingesters.said("ingesting") == 2, 60, "topics that are there are left alone")
+            until(lambda: ingesters.count("ingesting") == 2, 60, "topics that are there are left alone")
             assert again.poll() is None
         finally:
             ingesters.end()
@@ -238,7 +238,7 @@ def test_the_guides_first_message_and_commands_work(tmp_path: Path) -> None:
         ingesters = Ingesters(broker, "requests", tmp_path / "ingesters.log")
         try:
             ingesters.start(*options.split())
-            until(lambda: ingesters.said("ingesting"), 60, "the topic is there")
+            until(lambda: ingesters.count("ingesting"), 60, "the topic is there")
             told = program.replace("localhost:9092", broker.address)
             subprocess.run([sys.executable, "-c", told], check=True, timeout=60)
             until(lambda: requests_of(ada), 60, "it is a request")
