@@ -17,7 +17,7 @@ FAILED = 1  # pytest's exit status
 YOURS = ("-c", "pyproject.toml", "-p", "tests.conftest", "-p", "processing.testing.plugin")  # servers, fixtures
 # Options of pytest whose value may be the next word; rarer ones are written with `=`.
 WITH_VALUE = {"-c", "-k", "-m", "-n", "-o", "-p", "-W", "--deselect", "--durations", "--ignore", "--maxfail", "--tb"}
-TEST_PROCESSES = 3  # on two cores: most tests wait for servers, or for what they started
+TEST_PROCESSES = 4  # on two cores: most tests wait for servers, or for what they started
 
 
 def stop(_: list[str]) -> int:
