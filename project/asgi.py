@@ -14,21 +14,21 @@ from project.telemetry.multiprocess import share_with_siblings
 
 share_with_siblings("api")  # before anything imports prometheus_client
 
-from project.start import set_up  # noqa: E402
+from project.start import set_up
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 set_up()
 
-from django.conf import settings  # noqa: E402
-from django.core.wsgi import get_wsgi_application  # noqa: E402
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
 
-from project.postgresql.limits import play  # noqa: E402
-from project.telemetry import tracing  # noqa: E402
-from project.web.threads import InThreads, Receive, Scope, Send  # noqa: E402
-from queues.api.fast_path import in_front_of  # noqa: E402
-from queues.live.long_poll import waiting  # noqa: E402
-from queues.live.sse import streams  # noqa: E402
-from queues.notify.changes import watched  # noqa: E402
+from project.postgresql.limits import play
+from project.telemetry import tracing
+from project.web.threads import InThreads, Receive, Scope, Send
+from queues.api.fast_path import in_front_of
+from queues.live.long_poll import waiting
+from queues.live.sse import streams
+from queues.notify.changes import watched
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

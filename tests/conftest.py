@@ -47,13 +47,17 @@ os.environ.update(
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 (ROOT / "staticfiles").mkdir(exist_ok=True)
 
-import django  # noqa: E402
+import django
 
 django.setup()
 
-from django.db import connection  # noqa: E402
+import redis
+from django.conf import settings
+from django.db import connection
 
-from project.postgresql import limits  # noqa: E402
+from accounts.hashers import OrderlyArgon2
+from project import redis as redis_client
+from project.postgresql import limits
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -80,6 +84,24 @@ def _as_a_command() -> Iterator[None]:
     """A test that starts a part of the service in this process leaves the limits of its role to no other test."""
     yield
     limits.play("command")
+
+
+@pytest.fixture
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2 with the least it can do, for tests that are not about what a hash costs."""
+    for cost, least in {"time_cost": 1, "memory_cost": 8, "parallelism": 1}.items():
+        monkeypatch.setattr(OrderlyArgon2, cost, least)
+
+
+@pytest.fixture
+def no_limit_reached() -> Iterator[None]:
+    """Nothing is counted yet, and Redis is believed to be there."""
+    with redis.Redis.from_url(settings.ENV.redis_url) as client:
+        for key in client.scan_iter(redis_client.own(f"{settings.ENV.queue_prefix}limit:*")):
+            client.delete(key)
+    redis_client._breaker.closed = True
+    yield
+    redis_client._breaker.closed = True
 
 
 @pytest.fixture(scope="session")

@@ -279,7 +279,7 @@ class SessionView(StrictView):
 
 
 @require_safe
-def jwks(request: HttpRequest) -> JsonResponse:  # noqa: ARG001  (Django gives every view its request)
+def jwks(request: HttpRequest) -> JsonResponse:
     """The public keys that verify our tokens (RFC 7517); nothing while the key is a shared secret."""
     keys = keyring().jwks()
     if not keys["keys"]:

@@ -10,12 +10,12 @@ from project import asgi
 
 application = asgi.application  # sets Django up, before anything of its apps is imported
 
-from accounts.models import User  # noqa: E402
-from accounts.tokens import Claims  # noqa: E402
-from queues.api import fast_path  # noqa: E402
-from queues.enqueue import accept  # noqa: E402
-from queues.sql.accept import ACCEPT_TOGETHER  # noqa: E402
-from queues.sql.statement import Statement  # noqa: E402
+from accounts.models import User
+from accounts.tokens import Claims
+from queues.api import fast_path
+from queues.enqueue import accept
+from queues.sql.accept import ACCEPT_TOGETHER
+from queues.sql.statement import Statement
 
 JOINED = """JOIN accounts_user u ON u.id = q.user_id
 JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id AND s.ended_at IS NULL

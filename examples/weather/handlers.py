@@ -20,7 +20,7 @@ class Place(BaseModel):
 
 
 @handler("weather.now", schema=Place, max_attempts=50, time_limit=30)
-def now(request: HandlerRequest, payload: Place) -> Any:  # noqa: ARG001  (every handler takes both)
+def now(request: HandlerRequest, payload: Place) -> Any:
     """The weather at a place. After a 429 the request waits at the head of its queue, and no thread with it."""
     answer = httpcore.request(
         "GET", f"{os.environ['WEATHER_API']}/{quote(payload.place, safe='')}", extensions={"timeout": SECONDS}

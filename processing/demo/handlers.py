@@ -9,7 +9,7 @@ from processing.handlers import HandlerRequest, handler
 
 
 @handler("demo.echo", time_limit=10, description="Gives its payload back.")
-def echo(request: HandlerRequest, payload: Any) -> Any:  # noqa: ARG001  (every handler takes both)
+def echo(request: HandlerRequest, payload: Any) -> Any:
     return payload
 
 

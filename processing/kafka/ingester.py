@@ -249,5 +249,5 @@ def _log_error(error: KafkaError) -> None:
     log.warning("kafka_error", error=error.str(), fatal=error.fatal())
 
 
-def _log_assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:  # noqa: ARG001
+def _log_assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
     log.info("kafka_assigned", partitions=sorted((one.topic, one.partition) for one in partitions))

@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def queue_user(transactional_db: None) -> "User":  # noqa: ARG001  (what it commits is removed)
+def queue_user(transactional_db: None) -> "User":
     """A user with an empty queue."""
     from accounts.models import User
 

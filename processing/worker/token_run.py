@@ -130,7 +130,7 @@ class TokenRun(WatchedRun):
         self._open_sources()
 
     def _leave_to_another_process(self, turn: Turn) -> None:
-        assert self.isolation is not None  # noqa: S101
+        assert self.isolation is not None  # noqa: S101  (type)
         token_sender.pass_on(self.next_queues.give_up())  # it may take as long as its kind's time limit
         self.isolation.run(turn.lease)
         self._forget(turn)

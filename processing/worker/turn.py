@@ -135,7 +135,7 @@ class Turn:
 
         One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
         """
-        assert self.source is not None  # noqa: S101  (opened with the run)
+        assert self.source is not None  # noqa: S101  (type)  (opened with the run)
         try:
             while message := self.source.take():
                 if message.seq == seq:
@@ -151,7 +151,7 @@ class Turn:
         return False
 
     def _pass_over(self, tag: int, seq: int) -> None:
-        assert self.source is not None  # noqa: S101
+        assert self.source is not None  # noqa: S101  (type)
         self.source.done(tag)
         self._passed_over += 1
         if self._passed_over % ACK_DUPLICATES == 0:  # however many there are: they are gone for good, the lease lives

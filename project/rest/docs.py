@@ -27,13 +27,13 @@ def document() -> bytes:
     return orjson.dumps(generator.get_schema(request=None, public=True), default, orjson.OPT_INDENT_2)
 
 
-def etag(request: HttpRequest) -> str:  # noqa: ARG001
+def etag(request: HttpRequest) -> str:
     return f'"{hashlib.sha256(document()).hexdigest()[:16]}"'
 
 
 @require_safe
 @condition(etag_func=etag)
-def schema(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def schema(request: HttpRequest) -> HttpResponse:
     response = HttpResponse(document(), "application/json")
     patch_cache_control(response, no_cache=True)
     return response

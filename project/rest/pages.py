@@ -156,13 +156,13 @@ def problem(request: HttpRequest, name: str) -> HttpResponse:
 
 
 @require_safe
-def places(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def places(request: HttpRequest) -> HttpResponse:
     """The API's root: where everything is."""
     return HttpResponse(orjson.dumps(PLACES), "application/json")
 
 
 @require_safe
-def icon(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def icon(request: HttpRequest) -> HttpResponse:
     return HttpResponse(ICON, "image/svg+xml", headers={"Cache-Control": "public, max-age=86400"})
 
 

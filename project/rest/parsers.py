@@ -155,7 +155,7 @@ def unique_or_refused(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def no_constant(name: str) -> Any:  # noqa: ARG001
+def no_constant(name: str) -> Any:
     raise _Unclear
 
 

@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 
 
 @require_safe
-def live(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def live(request: HttpRequest) -> HttpResponse:
     return answer("ok", {})
 
 
 @require_safe
-def ready(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def ready(request: HttpRequest) -> HttpResponse:
     found = checks()
     if any(found[name] != "ok" for name in NEEDED):
         return answer("down", found, 503)

@@ -72,7 +72,7 @@ def _series(route: str, method: str, status: int) -> tuple[Any, Any]:
 
 
 @require_safe
-def metrics(request: HttpRequest) -> HttpResponse:  # noqa: ARG001
+def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(exposition([Installation()]), CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
 
 

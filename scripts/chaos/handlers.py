@@ -81,7 +81,7 @@ def write(request: HandlerRequest, task: Task) -> dict[str, str]:
 
 
 @handler("chaos.overtime", schema=Task, max_attempts=2, time_limit=0.3, backoff=0.05)
-def overrun(request: HandlerRequest, task: Task) -> dict[str, str]:  # noqa: ARG001
+def overrun(request: HandlerRequest, task: Task) -> dict[str, str]:
     with noted(request) as result:
         while True:
             time.sleep(0.01)
@@ -89,6 +89,6 @@ def overrun(request: HandlerRequest, task: Task) -> dict[str, str]:  # noqa: ARG
 
 
 @handler("chaos.reject", schema=Task)
-def reject(request: HandlerRequest, task: Task) -> dict[str, str]:  # noqa: ARG001
+def reject(request: HandlerRequest, task: Task) -> dict[str, str]:
     with noted(request):
         raise Reject("as asked for")

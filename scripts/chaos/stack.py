@@ -123,18 +123,18 @@ class Stack:
 
     def tell_proxy(self, do: str, name: str, **more: Any) -> None:
         """Have the connections to a server, or those of SERVER@PROCESS alone, treated so; see proxy.py."""
-        assert self.proxy is not None  # noqa: S101
-        assert self.proxy.child is not None  # noqa: S101
-        assert self.proxy.child.stdin is not None  # noqa: S101
+        assert self.proxy is not None
+        assert self.proxy.child is not None
+        assert self.proxy.child.stdin is not None
         with self.proxy_lock:
             self.proxy.child.stdin.write(json.dumps({"do": do, "name": name, **more}).encode() + b"\n")
             self.proxy.child.stdin.flush()
             self._hear()
 
     def _hear(self) -> None:
-        assert self.proxy is not None  # noqa: S101
-        assert self.proxy.child is not None  # noqa: S101
-        assert self.proxy.child.stdout is not None  # noqa: S101
+        assert self.proxy is not None
+        assert self.proxy.child is not None
+        assert self.proxy.child.stdout is not None
         if not self.proxy.child.stdout.readline():
             raise SetupError(f"The proxy ended: {(self.logs / 'proxy').read_text()[-500:]}")
 

@@ -39,7 +39,7 @@ def shell(arguments: list[str]) -> int:
     """Python with Django, on the data of `./run up`."""
     variables = environment(servers.find())
     os.chdir(ROOT)
-    os.execve(sys.executable, [sys.executable, "manage.py", "shell", *arguments], variables)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "manage.py", "shell", *arguments], variables)
 
 
 def manage(arguments: list[str]) -> int:
@@ -59,7 +59,7 @@ def test(arguments: list[str]) -> int:
     if arguments:
         pairs = zip(["", *arguments], arguments, strict=False)
         yours = [*YOURS] if any(outside(word) for before, word in pairs if before not in WITH_VALUE) else []
-        os.execv(sys.executable, [*pytest, *yours, *arguments])  # noqa: S606
+        os.execv(sys.executable, [*pytest, *yours, *arguments])
     signals_interrupt()
     status = subprocess.call([*pytest, *whole])
     if status == FAILED:
@@ -77,4 +77,4 @@ def outside(argument: str) -> bool:
 def bench(arguments: list[str]) -> int:
     """The measurements; they borrow servers for themselves."""
     os.chdir(ROOT)
-    os.execv(sys.executable, [sys.executable, "-m", "bench", *arguments])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *arguments])

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from scripts.place import ROOT
 from scripts.run.application import Service
-from scripts.servers.process import Process, launch
+from scripts.servers.process import Process, descendants, kill_all, launch
 
 GRACE_SECONDS = 26.0  # longer than the processes themselves give their running handlers
 LONGEST_PAUSE = 10.0  # seconds between two starts of what dies again and again
@@ -50,11 +50,13 @@ class Crew:
     def stop(self) -> None:
         """SIGTERM to all, and kill -9 to what is left after the grace time. Called in vain when nothing runs."""
         running = [member.process for member in self.members if member.process is not None]
+        started = [one for process in running for one in descendants(process.pid)]  # once those are gone, nobody's
         for process in running:
             process.signal(process.stop_signal)
         deadline = time.monotonic() + GRACE_SECONDS
         for process in running:
             process.stop(max(0.0, deadline - time.monotonic()))
+        kill_all(started)
         for member in self.members:
             member.process = None
 
@@ -70,7 +72,7 @@ class Crew:
         threading.Thread(target=self._relay, args=(member.service, member.process), daemon=True).start()
 
     def _bury(self, member: Member) -> None:
-        assert member.process is not None  # noqa: S101
+        assert member.process is not None
         status = member.process.child.returncode if member.process.child else None
         member.process.kill()  # what it started must not meet what is started next
         lived = time.monotonic() - member.started
@@ -81,8 +83,8 @@ class Crew:
         self.say(member.service, f"ended with status {status}; started again in {pause:g} s")
 
     def _relay(self, service: Service, process: Process) -> None:
-        assert process.child is not None  # noqa: S101
-        assert process.child.stdout is not None  # noqa: S101
+        assert process.child is not None
+        assert process.child.stdout is not None
         with process.child.stdout as output:
             for line in output:
                 self.say(service, line.decode(errors="replace").rstrip("\n"))

@@ -138,7 +138,7 @@ def send(user: Demonstrator, port: int) -> list[subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert sender.stdin is not None  # noqa: S101
+        assert sender.stdin is not None
         json.dump({"token": user.token, "batches": program.batches}, sender.stdin)
         sender.stdin.close()
         started.append(sender)
@@ -149,7 +149,7 @@ def receive(sender: subprocess.Popen[str]) -> dict[str, int]:
     """What a program counted; nothing when it failed or is not done."""
     if sender.poll() is None:
         sender.kill()
-    assert sender.stdout is not None  # noqa: S101
+    assert sender.stdout is not None
     answer = sender.stdout.read()
     sender.wait()
     return dict(json.loads(answer)) if sender.returncode == 0 else {}

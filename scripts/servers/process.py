@@ -49,7 +49,7 @@ class Process:
         self.signal(signal.SIGCONT)
         if not self.wait(grace):
             self.kill()
-        _kill(family)
+        kill_all(family)
         self.finish()
 
     def kill(self) -> None:
@@ -57,7 +57,7 @@ class Process:
         self.signal(signal.SIGSTOP)
         family = descendants(self.pid) if self.alive() else []
         self.signal(signal.SIGKILL)
-        _kill(family)
+        kill_all(family)
         self.wait(10)
         self.finish()
 
@@ -173,7 +173,8 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
-def _kill(family: list[Process]) -> None:
+def kill_all(family: list[Process]) -> None:
+    """kill -9 to each, and a few seconds for each to be gone."""
     for process in family:
         process.signal(signal.SIGKILL)
     for process in family:

@@ -129,7 +129,7 @@ def _manage(method: str, url: str, path: str, body: dict[str, str] | None = None
         headers={"Authorization": f"Basic {login}", "Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5):  # noqa: S310  (http)
             return True
     except (urllib.error.URLError, OSError, http.client.InvalidURL, OverflowError):  # no such port, too
         return False
@@ -266,7 +266,7 @@ class Rabbitmq(PrivateServer):
 
     def _folder(self) -> Path:
         folder = self.programs()
-        assert folder is not None  # noqa: S101  (asked after installed())
+        assert folder is not None
         return folder
 
     def _environment(self) -> dict[str, str]:

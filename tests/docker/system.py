@@ -74,7 +74,7 @@ class System:
     def _start_ours(self, name: str, places: dict[str, str]) -> None:
         port = self.ports[name] = free_port()
         words = ours()[name].get("command", image_command())
-        here = {"0.0.0.0": "127.0.0.1", "8000": str(port)}  # noqa: S104
+        here = {"0.0.0.0": "127.0.0.1", "8000": str(port)}
         moved = [here.get(word, word) for word in words]
         command = [sys.executable, "-m", *moved] if moved[0] == "granian" else [sys.executable, *moved[1:]]
         given = {variable: by_default(value) for variable, value in ours()[name]["environment"].items()}

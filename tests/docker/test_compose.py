@@ -42,7 +42,7 @@ def test_every_command_can_be_given(name: str) -> None:
         assert found is not None
         assert found.origin is not None
         assert re.search(rf"^((async )?def )?{name}\b", Path(found.origin).read_text(), re.MULTILINE)
-        assert (parsed["host"], parsed["port"]) == ("0.0.0.0", 8000)  # noqa: S104
+        assert (parsed["host"], parsed["port"]) == ("0.0.0.0", 8000)
     else:
         python, script, command, *arguments = words
         assert (python, script) == ("python", "manage.py")
@@ -225,7 +225,7 @@ def test_health_is_asked_where_it_is_answered() -> None:
     assert asked[0] == "python"
     compile(asked[2], "HEALTHCHECK", "exec")
     assert f"http://127.0.0.1:{own['HEALTH_PORT']}/health/live" in asked[2]
-    assert own["HEALTH_HOST"] == "0.0.0.0"  # noqa: S104
+    assert own["HEALTH_HOST"] == "0.0.0.0"
     assert instruction("service", "EXPOSE") == own["HEALTH_PORT"]
 
 

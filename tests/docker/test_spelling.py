@@ -21,7 +21,7 @@ from tests.waiting import until
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of the API, as it is composed."""
     port = free_port()
-    here = {"0.0.0.0": "127.0.0.1", "8000": str(port), "2": "1"}  # noqa: S104
+    here = {"0.0.0.0": "127.0.0.1", "8000": str(port), "2": "1"}
     command = [sys.executable, "-m", *(here.get(word, word) for word in image_command())]
     with (tmp_path_factory.mktemp("api") / "log").open("wb") as output:
         process = launch(command, environment={**os.environ, "TRUSTED_PROXIES": "1"}, output=output, folder=ROOT)

@@ -64,7 +64,7 @@ class Api:
 
 def api_command(address: str, port: int) -> list[str]:
     """The image's own command, at another address."""
-    moved = {"0.0.0.0": address, "8000": str(port)}  # noqa: S104
+    moved = {"0.0.0.0": address, "8000": str(port)}
     return [sys.executable, "-m", *(moved.get(word, word) for word in image_command())]
 
 

@@ -60,7 +60,7 @@ def trail(state: State, parent: dict[State, tuple[State, str] | None]) -> tuple[
 
 def at_random(protocol: Protocol, seed: int, walks: int, longest: int = 2000) -> Walked:
     """So many walks, faults first seldom, then never: S1 and S2 hold all the way, and each walk comes to its end."""
-    random = Random(seed)  # noqa: S311
+    random = Random(seed)
     seen = 0
     for _ in range(walks):
         state, names = protocol.start, []

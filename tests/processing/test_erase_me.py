@@ -21,13 +21,13 @@ from processing.handlers import HandlerRequest
 from project.web import rate_limit
 from project.web.rate_limit import Limit
 from queues.models import UserQueue
-from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user, named
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, requests_of, submit
-from tests.processing.traces import _redis_is_believed_in, left_of  # noqa: F401
-from tests.project.conftest import no_limit_reached  # noqa: F401
+from tests.processing.traces import left_of
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("quick_hashes", "no_limit_reached")
 
 
 def leave(api: Api, password: str = PASSWORD) -> Any:

@@ -16,17 +16,14 @@ from queues.management.command_base import OperatorCommand
 from queues.models import OperatorAction
 from queues.notify import progress
 from queues.representation import response_cache
-from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import make_user
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, Wire, queue_of, requests_of, submit
-from tests.processing.traces import (
-    _redis_is_believed_in,  # noqa: F401
-    left_of,
-    used,
-)
+from tests.processing.traces import left_of, used
 from tests.queues.commands import run
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("quick_hashes", "no_limit_reached")
 
 
 def test_an_erased_user_is_gone_everywhere(hand: Hand, wire: Wire, script: Script) -> None:

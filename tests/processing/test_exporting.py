@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 
 from accounts.audit import SecurityEvent
-from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import make_user
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, submit
-from tests.processing.traces import (
-    _redis_is_believed_in,  # noqa: F401
-    used,
-)
+from tests.processing.traces import used
 from tests.queues.commands import run
+
+pytestmark = pytest.mark.usefixtures("quick_hashes", "no_limit_reached")
 
 
 def exported(path: Path, *words: object) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -67,25 +67,22 @@ def test_a_locked_queue_keeps_nobody_else_waiting_and_is_published_once(
 
     monkeypatch.setattr(Publisher, "publish", publish)
     stuck, others = new_user(), [new_user() for _ in range(3)]
-    with leading(hand.dispatcher):
-        for user in (stuck, *others):
-            submit(user, "note")
-        until(lambda: published(stuck) == 1)
-        submit(stuck, "note")
-        queue = queue_of(stuck)
-        UserQueue.objects.filter(id=queue.id).update(published_seq=0)  # as if it was all to be published again
-        with frozen(QUEUE, queue.id):
-            brought.clear()
-            end = time.monotonic() + 3
-            while time.monotonic() < end:
-                began = time.monotonic()
-                for user in others:
-                    submit(user, "note")
-                until(lambda: all(published(user) == queue_of(user).last_seq for user in others), OTHERS_SECONDS)
-                print(f"the others waited {time.monotonic() - began:.3f} s")
-            assert published(stuck) == 0
-            assert brought.count(queue_name(queue.id, 0)) <= 1, "it is published, though not marked"
-            assert hand.dispatcher.leading.is_set(), "no server is away"
+    submit(stuck, "note", "note")
+    queue = queue_of(stuck)
+    row = ExitStack()
+    row.enter_context(frozen(QUEUE, queue.id))
+    with row, leading(hand.dispatcher):
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            began = time.monotonic()
+            for user in others:
+                submit(user, "note")
+            until(lambda: all(published(user) == queue_of(user).last_seq for user in others), OTHERS_SECONDS)
+            print(f"the others waited {time.monotonic() - began:.3f} s")
+        assert published(stuck) == 0
+        assert brought.count(queue_name(queue.id, 0)) <= 1, "it is published, though not marked"
+        assert hand.dispatcher.leading.is_set(), "no server is away"
+        row.close()
         until(lambda: published(stuck) == 2, 3, "it has its turn when its row is free")
 
 

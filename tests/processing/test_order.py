@@ -30,7 +30,7 @@ from tests.processing.journal import Journal
 from tests.waiting import until
 
 _numbers = itertools.count()
-chance = random.Random()  # noqa: S311
+chance = random.Random()
 
 # What a user sends at once: how long each request takes (ms), and how many of its attempts fail.
 sent = st.tuples(st.sampled_from([0, 0, 0, 1, 4]), st.sampled_from([0] * 9 + [1, 2]))

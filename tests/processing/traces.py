@@ -2,22 +2,14 @@
 
 from uuid import UUID
 
-import pytest
 from django.utils import timezone
 
 from accounts.models import Session, User
 from processing.handlers import HandlerRequest
-from project import redis
 from queues.models import Attempt, IdempotencyKey, Request, UserQueue
-from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, requests_of, submit
-
-
-@pytest.fixture(autouse=True)
-def _redis_is_believed_in() -> None:
-    redis._breaker.closed = True
 
 
 def used(hand: Hand, script: Script) -> tuple[User, Api]:

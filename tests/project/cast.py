@@ -4,9 +4,7 @@ from datetime import timedelta
 
 from accounts.models import Session, Tokens, User
 from accounts.tokens import AccessToken
-from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import Api, make_user
-from tests.project.test_health import fresh as nothing_cached  # noqa: F401
 
 
 class Cast:

@@ -1,18 +1,24 @@
 from collections.abc import Iterator
 
 import pytest
-import redis
-from django.conf import settings
+from django.db import connection
 
-from project import redis as redis_client
+from project.telemetry import health
+from queues.operations import backlog
 
 
 @pytest.fixture(autouse=True)
-def no_limit_reached() -> Iterator[None]:
-    """Every test starts with nothing counted, and with Redis believed to be there."""
-    with redis.Redis.from_url(settings.ENV.redis_url) as client:
-        for key in client.scan_iter(redis_client.own(f"{settings.ENV.queue_prefix}limit:*")):
-            client.delete(key)
-    redis_client._breaker.closed = True
+def _without_limits(no_limit_reached: None) -> None:
+    """Every test starts with nothing counted."""
+
+
+@pytest.fixture
+def nothing_cached(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The health checks look anew; their threads' connections are closed, or the database could not be dropped."""
+    recent = health._Recent()
+    monkeypatch.setattr(health, "_recent", recent)
+    monkeypatch.setattr(backlog, "recent", backlog.Recent())
     yield
-    redis_client._breaker.closed = True
+    for thread in recent.threads.values():
+        thread.submit(lambda: connection.close())  # its own, not that of this thread
+        thread.shutdown(wait=True)

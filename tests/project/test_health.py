@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.conf import settings
-from django.db import OperationalError, connection
+from django.db import OperationalError
 from django.utils import timezone
 
 from accounts.models import User
@@ -24,19 +24,7 @@ from tests.accounts.people import Api, at_once
 from tests.queues.rows import a_leader, request_in
 from tests.waiting import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing cached; the threads' connections are closed afterwards, or the database could not be dropped."""
-    recent = health._Recent()
-    monkeypatch.setattr(health, "_recent", recent)
-    monkeypatch.setattr(backlog, "recent", backlog.Recent())
-    yield
-    for thread in recent.threads.values():
-        thread.submit(lambda: connection.close())  # its own, not that of this thread
-        thread.shutdown(wait=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("nothing_cached")]
 
 
 @pytest.fixture

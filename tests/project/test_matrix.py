@@ -17,13 +17,13 @@ from django.urls import URLPattern, URLResolver
 from accounts.models import User
 from processing.webhooks.models import Delivery, Webhook
 from queues.models import IdempotencyKey, Request, UserQueue
-from tests.accounts.conftest import quick_hashes  # noqa: F401
 from tests.accounts.people import Api, make_user
 from tests.client import Client
 from tests.project.cast import Cast
 from tests.project.routes import ABSENT, METHODS, ROUTES, served, waiting
-from tests.project.test_health import fresh as nothing_cached  # noqa: F401
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("quick_hashes", "nothing_cached")
 
 LIVING = ("owner", "other", "staff")
 DEAD = ("nobody", "garbage", "refresh", "expired", "ended", "deactivated", "erased")

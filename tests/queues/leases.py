@@ -1,9 +1,7 @@
 """Queues to lease and to record, of kinds that need no handler."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from django.utils import timezone
 
 from queues.lifecycle import outbox
@@ -13,7 +11,6 @@ from queues.sql import dispatch, permits, protocol
 from queues.sql.statement import Statement
 from queues.states import AttemptOutcome, Status
 from queues.values import Outcome
-from tests.processing import kinds
 from tests.processing.crew import new_user, submit
 
 ALL = Shard(0, 1)
@@ -23,12 +20,6 @@ HOT = {
     for name, one in vars(module).items()
     if isinstance(one, Statement) and name != "DROP_STARTS"
 }
-
-
-@pytest.fixture(autouse=True)
-def _kinds(transactional_db: None) -> Iterator[None]:
-    with kinds.registered():
-        yield
 
 
 def published(count: int) -> Any:

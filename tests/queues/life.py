@@ -21,7 +21,6 @@ from queues.operations import integrity
 from queues.representation.rows import count_given_up_between
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome
-from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import new_user, submit
 
 
@@ -29,7 +28,7 @@ class Life:
     """A user's queue to which everything happens, in an order that a seed chooses. One worker, who may die."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311
+        self.random = random.Random(seed)
         self.user = new_user()
         submit(self.user, 0, kind="test.patient")
         self.queue_id = self.row().pk

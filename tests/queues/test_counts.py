@@ -1,6 +1,6 @@
 """What is shown is true: depth, room, places and times count what really waits, whatever was given up amid the line."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,21 +15,13 @@ from queues.models import Request, UserQueue
 from queues.operations import integrity
 from queues.states import QueueState, Status
 from queues.values import Submission, SubmissionCall
-from tests.processing import kinds
-from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, submit
 from tests.queues.api import Caller
 from tests.queues.life import Life
 from tests.queues.rows import queue_of, request_in
 from tests.waiting import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _patient(transactional_db: None) -> Iterator[None]:
-    with kinds.registered():
-        yield
+pytestmark = pytest.mark.usefixtures("declared_kinds")
 
 
 def running(caller: Caller, waiting: int) -> UserQueue:
@@ -132,8 +124,8 @@ def test_a_blocked_head_is_shown_as_blocked_and_nobody_behind_it_is_told_a_time(
 
 
 def test_what_runs_shows_its_attempt_that_it_is_to_end_and_when_it_began_for_good(
-    hand: Hand,  # noqa: F811
-    script: Callable[..., Any],  # noqa: F811
+    hand: Hand,
+    script: Callable[..., Any],
 ) -> None:
     alice, seen = Caller(), []
 

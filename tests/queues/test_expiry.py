@@ -1,7 +1,6 @@
 """Requests whose time passes before they begin: many end together, each queue goes on as if each had ended alone."""
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,19 +14,14 @@ from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
 from tests.metrics import counted
-from tests.processing import kinds
 from tests.processing.crew import new_user, queue_of, statuses_of, submit
 from tests.queues.rows import queue_of as queue_with
 from tests.queues.rows import request_in
 
+pytestmark = pytest.mark.usefixtures("declared_kinds")
+
 ALL = Shard(0, 1)
 PAST = timezone.now() - timedelta(minutes=1)
-
-
-@pytest.fixture(autouse=True)
-def _kinds(transactional_db: None) -> Iterator[None]:
-    with kinds.registered():
-        yield
 
 
 def rows(user: Any) -> tuple[Any, ...]:

@@ -16,9 +16,10 @@ from project.web.rate_limit import Limit
 from queues.api import export
 from queues.models import Request, UserQueue
 from queues.states import Status
-from tests.accounts.conftest import no_limit_reached  # noqa: F401
 from tests.accounts.people import Api, make_user
 from tests.queues.rows import queue_of, request_in
+
+pytestmark = pytest.mark.usefixtures("no_limit_reached")
 
 EXPORT = "auth/me/export"
 

@@ -12,11 +12,12 @@ from queues.states import QueueState
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.leases import (
     ALL,
-    _kinds,  # noqa: F401
     published,
     succeeded,
 )
 from tests.queues.threads import at_once, holding, in_thread
+
+pytestmark = pytest.mark.usefixtures("declared_kinds")
 
 
 def lease_of(user: Any, worker_id: int = 1) -> Lease:

@@ -1,6 +1,6 @@
 """The code keeps what the model promises. The machines at the end are broken on purpose: they must be found out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from queues.lifecycle import lease as lease_module
 from queues.models import Request, UserQueue
 from queues.sql import protocol
 from queues.sql.statement import Statement
-from tests.processing import kinds
 from tests.processing.crew import new_user, submit
 from tests.queues.protocol_machine import Protocol, Rabbit
+
+pytestmark = pytest.mark.usefixtures("declared_kinds")
 
 
 class OverRabbitMQ(Protocol):
@@ -43,12 +44,6 @@ def walk(machine: type[Protocol], examples: int) -> None:
             database=None,
         ),
     )
-
-
-@pytest.fixture(autouse=True)
-def _patient(transactional_db: None) -> Iterator[None]:
-    with kinds.registered():
-        yield
 
 
 def test_the_code_keeps_what_the_model_promises() -> None:

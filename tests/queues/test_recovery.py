@@ -1,7 +1,6 @@
 """What becomes of a queue whose worker died: one claimed request is counted, several are run again one by one."""
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -22,17 +21,12 @@ from queues.models import Attempt, Request, UserQueue
 from queues.states import QueueState, Status
 from queues.values import Outcome
 from tests.processing import kinds
-from tests.processing.conftest import hand, script, watch, wire  # noqa: F401
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("declared_kinds")
+
 ALL = Shard(0, 1)
-
-
-@pytest.fixture(autouse=True)
-def _kinds(transactional_db: None) -> Iterator[None]:
-    with kinds.registered():
-        yield
 
 
 def leased(user: User, count: int = 1, claim: int = 1, kind: str = "test.script", worker_id: int = 1) -> Lease:
@@ -177,7 +171,7 @@ def test_a_lease_ends_when_it_runs_out_or_its_holders_lock_is_free() -> None:
         cursor.execute("SELECT pg_advisory_unlock_all()")
 
 
-def test_a_lock_that_is_free_for_a_moment_counts_for_nothing(hand: Hand) -> None:  # noqa: F811
+def test_a_lock_that_is_free_for_a_moment_counts_for_nothing(hand: Hand) -> None:
     """A worker whose connection broke takes its lock again within a quarter of a second."""
     user = new_user()
     lease = leased(user, worker_id=12)
@@ -192,7 +186,7 @@ def test_a_lock_that_is_free_for_a_moment_counts_for_nothing(hand: Hand) -> None
 
 
 def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
-    hand: Hand,  # noqa: F811
+    hand: Hand,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """PostgreSQL may have ended everybody's connection, and with it the locks of workers that live."""
@@ -224,7 +218,7 @@ def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
         thread.join(10)
 
 
-def test_after_a_crash_one_request_is_claimed_at_a_time(hand: Hand) -> None:  # noqa: F811
+def test_after_a_crash_one_request_is_claimed_at_a_time(hand: Hand) -> None:
     claimed: list[tuple[int, int, int]] = []
 
     def note(request: HandlerRequest) -> None:
@@ -242,7 +236,7 @@ def test_after_a_crash_one_request_is_claimed_at_a_time(hand: Hand) -> None:  # 
     assert set(statuses_of(user)) == {"succeeded"}
 
 
-def test_a_live_worker_keeps_its_lease_beyond_its_length(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_live_worker_keeps_its_lease_beyond_its_length(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     from django.conf import settings
 
     monkeypatch.setattr(settings.ENV, "lease_seconds", 1)

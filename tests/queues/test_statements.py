@@ -20,12 +20,13 @@ from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, 
 from tests.queues.leases import (
     ALL,
     HOT,
-    _kinds,  # noqa: F401
     published,
     succeeded,
 )
 from tests.queues.threads import at_once, in_thread, wait_for_a_lock
 from tests.waiting import until
+
+pytestmark = pytest.mark.usefixtures("declared_kinds")
 
 
 def marked(parcels: Any) -> list[int]:

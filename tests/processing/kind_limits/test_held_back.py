@@ -197,7 +197,7 @@ def test_what_users_and_operators_do_at_once_deadlocks_with_nobody(hand: Hand, c
     deployment.set_limits(FEW, rate=Rate(50, 1), max_concurrency=3)
 
     def meddle(n: int) -> None:
-        dice = random.Random(n)  # noqa: S311
+        dice = random.Random(n)
         end = time.monotonic() + 4
         while time.monotonic() < end:
             user, kind = dice.choice(users), dice.choice([TWO, FEW])
