@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from uuid import UUID
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, connection, transaction
 
 from accounts.models import User
 from project.rest.problems import FieldError, Forbidden
@@ -83,9 +84,10 @@ def _asked(user: User, kind: Kind) -> bool:
     if isinstance(kind.permission, str):
         return user.has_perm(kind.permission)
     try:
-        return bool(kind.permission(user))
-    except DatabaseError:
-        raise
-    except Exception:
+        with transaction.atomic() if connection.in_atomic_block else nullcontext():  # the caller's goes on
+            return bool(kind.permission(user))
+    except Exception as error:
+        if isinstance(error, DatabaseError) and not connection.is_usable():
+            raise  # PostgreSQL is away
         log.exception("a kind's permission raised", kind=kind.name, version=kind.version)
         return False

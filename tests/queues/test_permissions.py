@@ -1,11 +1,12 @@
 """Who may ask for which kind: at submit on every way in, and in the list of kinds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import Permission
+from django.db import connection, transaction
 
 import queues
 from accounts.models import User
@@ -26,6 +27,17 @@ def crash(user: User) -> bool:
     raise RuntimeError
 
 
+def ask(query: str) -> Callable[[User], bool]:
+    """A permission that asks PostgreSQL."""
+
+    def asking(user: User) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+        return True
+
+    return asking
+
+
 @pytest.fixture(autouse=True)
 def _kinds() -> Iterator[None]:
     def named_ada(user: User) -> bool:
@@ -41,6 +53,7 @@ def _kinds() -> Iterator[None]:
         handler("test.staff", permission="queues.view_request")(work)
         handler("test.ada", permission=named_ada)(work)
         handler("test.crash", permission=crash)(work)
+        handler("test.wrong-query", permission=ask("SELECT nothing"))(work)
         yield
     permissions.forget()
 
@@ -111,10 +124,27 @@ def test_the_short_way_leaves_to_django_what_it_does_not_know() -> None:
     assert ASKED == ["ada", "bob"]
 
 
-def test_a_permission_that_raises_says_no_and_hides_no_other_kind() -> None:
+@pytest.mark.parametrize("kind", ["test.crash", "test.wrong-query"])
+def test_a_permission_that_raises_says_no_and_hides_no_other_kind(kind: str) -> None:
     ada = named("ada")
-    assert ada.post("requests", {"kind": "test.crash", "payload": 1}).status == 403
+    assert ada.post("requests", {"kind": kind, "payload": 1}).status == 403
     assert kinds_of(ada) == {"test.ada"}
+
+
+def test_a_permission_that_raises_leaves_the_callers_transaction_as_it_is() -> None:
+    ada = named("ada").user
+    with transaction.atomic():
+        with pytest.raises(queues.Forbidden):
+            queues.submit(ada, "test.wrong-query", 1)
+        queues.submit(ada, "demo.echo", 1)
+    assert Request.objects.count() == 1
+
+
+def test_where_postgresql_goes_away_meanwhile_nobody_knows() -> None:
+    handler("test.lost", permission=ask("SELECT pg_terminate_backend(pg_backend_pid())"))(print)
+    ada = named("ada")
+    assert ada.post("requests", {"kind": "test.lost", "payload": 1}).status == 503
+    assert ada.submit(1, kind="test.ada")
 
 
 def test_what_was_accepted_is_retried_only_by_who_may_ask_for_it() -> None:
