@@ -156,7 +156,7 @@ class Publisher(Channel):
             self.close()
             if isinstance(error.__cause__, Blocked):
                 raise
-        return self._publish_apart(batch)
+        return self.publish_apart(batch)
 
     def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
         """Publish; the part of the batch whose queues were gone."""
@@ -174,8 +174,8 @@ class Publisher(Channel):
         self._declared.difference_update(name for name, _ in gone)
         return gone
 
-    def _publish_apart(self, batch: list[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
-        """Something is wrong with one or many of them: each on a channel of its own, so that it harms no other."""
+    def publish_apart(self, batch: list[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
+        """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other."""
 
         def publish(name: str, pointers: list[Pointer], channel: Any, answered: Answered) -> None:
             def send(_: Any) -> None:

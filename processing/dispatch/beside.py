@@ -9,12 +9,12 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from processing import metrics
-from processing.broker.errors import BrokerUnavailable
-from processing.broker.pointers import queue_name
+from processing.broker.errors import BrokerUnavailable, QueueUnavailable
+from processing.broker.pointers import Pointer, queue_name
 from processing.broker.rabbitmq import ASKED_AT_ONCE, Publisher
 from processing.dispatch import duties
 from queues.lifecycle import outbox
-from queues.lifecycle.outbox import Shard
+from queues.lifecycle.outbox import PublishBatch, Shard
 
 log = structlog.get_logger()
 
@@ -120,6 +120,51 @@ class Search(Beside):
             renamed += len(outbox.rename([row for row in rows if not isinstance(waiting[queue_name(*row)], int)]))
         metrics.QUEUES_RENAMED.labels("dispatcher").inc(renamed)
         log.info("searched for queues that RabbitMQ lost", renamed=renamed)
+
+
+class Retries(Beside):
+    """Publishes to queues of whose name RabbitMQ had no word before: it may have none again, until our clock ends."""
+
+    def __init__(self) -> None:
+        super().__init__("retries")
+        self._met: dict[int, int] = {}  # the generation of each such queue
+        self._batches: list[PublishBatch] = []
+        self._failed: dict[str, QueueUnavailable] | None = None
+
+    def add(self, batch: PublishBatch) -> None:
+        """RabbitMQ had no word of this queue."""
+        self._met[batch.queue_id] = batch.generation
+
+    def has(self, batch: PublishBatch) -> bool:
+        """Whether it is of such a queue, under the same name."""
+        return bool(self._met) and self._met.get(batch.queue_id) == batch.generation
+
+    def forget(self, batch: PublishBatch) -> None:
+        """It went well."""
+        self._met.pop(batch.queue_id, None)
+
+    def begin(self, batches: list[PublishBatch]) -> None:
+        """Publish these, unless others are under way or were not taken yet."""
+        if self.busy or self._batches or not batches:
+            return
+        self._batches, self._failed = batches, None
+
+        def publish(publisher: Publisher) -> None:
+            self._failed = publisher.publish_apart([named(batch) for batch in batches])
+
+        self.start(publish)
+
+    def take(self) -> tuple[list[PublishBatch], dict[str, QueueUnavailable]]:
+        """What was published and what failed since, once. Where RabbitMQ was away none of it was."""
+        if self.busy or not self._batches:
+            return [], {}
+        batches, self._batches = self._batches, []
+        return ([], {}) if self._failed is None else (batches, self._failed)
+
+
+def named(batch: PublishBatch) -> tuple[str, list[Pointer]]:
+    """The name of its queue in RabbitMQ, and what that is to get."""
+    return queue_name(batch.queue_id, batch.generation), [Pointer(seq, id_) for seq, id_ in batch.requests]
 
 
 class Deletion(Beside):

@@ -16,13 +16,13 @@ from django.db import Error as DatabaseError
 
 from processing import metrics
 from processing.broker.errors import BrokerUnavailable, QueueUnavailable
-from processing.broker.pointers import Pointer, queue_name
+from processing.broker.pointers import queue_name
 from processing.broker.rabbitmq import Publisher
 from processing.dispatch.backoff import Backoff
-from processing.dispatch.beside import Duties, Search
+from processing.dispatch.beside import Duties, Retries, Search, named
 from processing.dispatch.dead_leases import DeadLeases
 from processing.dispatch.reaper import Reaper
-from processing.dispatch.set_aside import SetAside
+from processing.dispatch.set_aside import Parts, SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
 from processing.dispatch.token_supply import TokenSupply
 from processing.dispatch.unmarked import Unmarked
@@ -71,6 +71,8 @@ class Dispatcher:
         self._woke = self._swept = 0.0
         self._backoff = Backoff()
         self._set_aside: SetAside[int] = SetAside()  # queues that RabbitMQ has no word of
+        self._retries = Retries()
+        self._parts = Parts()
         self._search = Search(shard)
         self._duties = Duties()
         self._reaper = Reaper(shard)
@@ -190,9 +192,9 @@ class Dispatcher:
         """Let those go on whose moment has come: scheduled requests into line, queues that wait for a time or a permit.
         Whether more have to.
         """
-        entered = outbox.enter_line(self.shard, SWEEPS_A_STEP)
-        more_called = self.calls.call()
-        woken = outbox.wake(self.shard, SWEEPS_A_STEP)
+        entered = self._parts.do("scheduled", lambda: outbox.enter_line(self.shard, SWEEPS_A_STEP), 0)
+        more_called = self._parts.do("permits", self.calls.call, False)
+        woken = self._parts.do("backoff", lambda: outbox.wake(self.shard, SWEEPS_A_STEP), [])
         if woken:
             log.debug("woken", queues=len(woken))
         self.tokens.send(woken)
@@ -201,6 +203,7 @@ class Dispatcher:
     def dispatch_next(self) -> bool:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         self.mark(self.unmarked.due())
+        self.mark(self._took(*self._retries.take()))
         each = min(REQUESTS_A_QUEUE, REQUESTS_A_STEP // self._width)
         batches = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
         self._behind = len(batches) == QUEUES_A_STEP or any(len(p.requests) == each for p in batches)
@@ -209,30 +212,34 @@ class Dispatcher:
             starts_over, self._after = self._after > 0, 0
             return starts_over
         due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
-        published = self._publish(due) if due else []
+        self._retries.begin([batch for batch in due if self._retries.has(batch)])
+        published = self._publish([batch for batch in due if not self._retries.has(batch)])
         self._after = batches[-1].queue_id
         self.mark(published)
         return self._behind or bool(published)
 
     def _publish(self, batches: list[PublishBatch]) -> list[PublishBatch]:
-        """Publish; those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
-        named = {queue_name(batch.queue_id, batch.generation): batch for batch in batches}
-        failed = self.publisher.publish(
-            (name, [Pointer(seq, id_) for seq, id_ in batch.requests]) for name, batch in named.items()
-        )
-        published = [batch for name, batch in named.items() if name not in failed]
+        """Publish; those that RabbitMQ has."""
+        return self._took(batches, self.publisher.publish(map(named, batches)) if batches else {})
+
+    def _took(self, batches: list[PublishBatch], failed: dict[str, QueueUnavailable]) -> list[PublishBatch]:
+        """Those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
+        names = {queue_name(batch.queue_id, batch.generation): batch for batch in batches}
+        published = [batch for name, batch in names.items() if name not in failed]
         count = sum(len(batch.requests) for batch in published)
         metrics.PUBLISHED.inc(count)
         log.debug("published", requests=count, queues=len(published))
         for batch in published:
             self._set_aside.forget(batch.queue_id)
+            self._retries.forget(batch)
         if failed:
-            self._rename({named[name]: why for name, why in failed.items()})
+            self._rename({names[name]: why for name, why in failed.items()})
         return published
 
     def _rename(self, failed: dict[PublishBatch, QueueUnavailable]) -> None:
         for batch, why in failed.items():
             self._set_aside.add(batch.queue_id)
+            self._retries.add(batch)
             log.warning("a queue is set aside", queue=batch.queue_id, generation=batch.generation, error=str(why))
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
         queues = [(p.queue_id, p.generation) for p, why in failed.items() if why.helps_to_rename]
@@ -263,11 +270,12 @@ class Dispatcher:
     def sweep(self) -> None:
         """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody."""
         self.publisher.keep_alive()
-        self.end_dead_leases()
+        self._parts.do("dead leases", self.end_dead_leases, None)
         # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
         count = DOUBTFUL_A_SWEEP if self.tokens.waiting() else SWEEPS_A_STEP
-        self.tokens.send(outbox.stale_ready(self.shard, STALE_SECONDS, count))
-        self._reaper.step()
+        stale = self._parts.do("lost tokens", lambda: outbox.stale_ready(self.shard, STALE_SECONDS, count), [])
+        self.tokens.send(stale)
+        self._parts.do("idle queues", self._reaper.step, None)
         self._set_aside.forget_old()
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
 

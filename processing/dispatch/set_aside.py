@@ -1,11 +1,19 @@
 """What cannot be had now is left out, and tried again later, alone and ever more seldom."""
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import Generic, TypeVar
 
+import structlog
+from django.db import DatabaseError, DataError, IntegrityError
+
+from queues.sql.statement import left_out
+
 Key = TypeVar("Key", bound=Hashable)
+Found = TypeVar("Found")
+
+log = structlog.get_logger()
 
 
 class SetAside(Generic[Key]):
@@ -44,3 +52,27 @@ class SetAside(Generic[Key]):
 
     def __len__(self) -> int:
         return len(self._until)
+
+
+class Parts:
+    """The parts of a round, by name. One that had to wait for somebody's lock is left out; the others go on."""
+
+    def __init__(self) -> None:
+        self._left_out: SetAside[str] = SetAside(first=0.25, longest=5.0)
+
+    def do(self, name: str, part: Callable[[], Found], otherwise: Found) -> Found:
+        """What comes of it; `otherwise` where it is left out. Raises what else it raises."""
+        if self._left_out.holds(name):
+            return otherwise
+        try:
+            found = part()
+        except (IntegrityError, DataError):
+            raise
+        except DatabaseError as error:
+            if not left_out(error):
+                raise
+            self._left_out.add(name)
+            log.warning("left out what is locked or too slow", part=name, error=str(error).strip())
+            return otherwise
+        self._left_out.forget(name)
+        return found

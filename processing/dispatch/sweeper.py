@@ -12,11 +12,11 @@ from django.db import Error as DatabaseError
 from accounts import retention
 from processing import metrics
 from processing.dispatch.backoff import Backoff
+from processing.dispatch.set_aside import Parts
 from queues.enqueue import idempotency
 from queues.lifecycle.expiry import expire
 from queues.lifecycle.outbox import Shard
 from queues.operations import retention as pruning
-from queues.sql.statement import left_out
 
 log = structlog.get_logger()
 
@@ -36,6 +36,7 @@ class Sweeper:
         self.defect: Exception | None = None
         self.looked = time.monotonic()  # it goes round its loop
         self._requests = pruning.Sweep()
+        self._parts = Parts()
         self._pruned = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
@@ -50,7 +51,9 @@ class Sweeper:
                 except (IntegrityError, DataError):
                     raise  # no server's fault
                 except DatabaseError as error:
-                    self._tell(error)
+                    connection.close()
+                    metrics.SERVERS_AWAY.labels("PostgreSQL").inc()
+                    log.warning("the sweep lost PostgreSQL", error=str(error).strip())
                     backoff.wait(stop)
                     continue
                 took = time.monotonic() - began
@@ -62,7 +65,7 @@ class Sweeper:
 
     def step(self) -> bool:
         """Do a part of what is to be done; whether there is more of it."""
-        expired = expire(self.shard, EXPIRE_A_STEP)
+        expired = self._parts.do("expiry", lambda: expire(self.shard, EXPIRE_A_STEP), 0)
         if expired:
             log.debug("expired", requests=expired)
         if time.monotonic() - self._pruned < PRUNE_SECONDS:
@@ -76,17 +79,8 @@ class Sweeper:
         """Delete a part of what was kept long enough. Whether there may be more. The first shard's leader does so."""
         if self.shard.number:
             return False
-        keys = idempotency.prune(PRUNE_A_STEP)
-        of_accounts = retention.prune(PRUNE_A_STEP)
-        actions = pruning.prune_actions(PRUNE_A_STEP)
-        requests = self._requests.step(PRUNE_A_STEP)
+        keys = self._parts.do("keys", lambda: idempotency.prune(PRUNE_A_STEP), 0)
+        of_accounts = self._parts.do("accounts", lambda: retention.prune(PRUNE_A_STEP), 0)
+        actions = self._parts.do("actions", lambda: pruning.prune_actions(PRUNE_A_STEP), 0)
+        requests = self._parts.do("requests", lambda: self._requests.step(PRUNE_A_STEP), False)
         return requests or max(keys, of_accounts, actions) >= PRUNE_A_STEP
-
-    def _tell(self, error: Exception) -> None:
-        """A row that could not be had in time is left for later; what else PostgreSQL says ends its connection."""
-        if left_out(error):
-            log.warning("the sweep left out what is locked", error=str(error).strip())
-        else:
-            connection.close()
-            metrics.SERVERS_AWAY.labels("PostgreSQL").inc()
-            log.warning("the sweep lost PostgreSQL", error=str(error).strip())

@@ -20,6 +20,7 @@ from project.telemetry import tracing
 from project.telemetry.multiprocess import VARIABLE
 from queues.metrics import begin_at_zero
 from queues.notify.changes import watched
+from queues.throughput import tally
 
 log = structlog.get_logger()
 
@@ -49,7 +50,7 @@ def run(threads: int, stop: threading.Event) -> None:
     log.info("stopping", grace_seconds=settings.ENV.stop_grace_seconds)
     if drain.watch.stop(settings.ENV.stop_grace_seconds):
         worker.stop(timeout=2000)
-        tracing.flush()
+        hand_in()
     log.info("stopped")
     os._exit(0)  # at once: a handler that outlived its grace must not go on beside the next worker of its queue
 
@@ -58,6 +59,12 @@ def resized(threads: int) -> None:
     """So many there are from now on."""
     drain.shares.set_threads(threads)
     metrics.THREADS.set(threads)
+
+
+def hand_in() -> None:
+    """What this process has counted and traced; `os._exit` calls nothing that waits for the end (atexit)."""
+    tally.flush()
+    tracing.flush()
 
 
 def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> None:
@@ -79,5 +86,5 @@ def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> 
     stop.wait()
     if drain.watch.stop(max(0.0, settings.ENV.stop_grace_seconds - LAST_WORDS_SECONDS)):
         thread.join(timeout=2)  # it may still send its token
-        tracing.flush()
+        hand_in()
     os._exit(0)

@@ -123,9 +123,9 @@ def pause(queue_id: int, operator: str = "") -> None:
         Q(paused=False) | Q(operator_paused=False) if operator else Q(paused=False), id=queue_id
     )
     by = operator[:500] or "its owner"
-    free.update(paused=True, operator_paused=bool(operator), paused_at=Now(), paused_by=by)
-    changed(queue_id)
-    event_log.intervened("paused", UserQueue.objects.get(id=queue_id))
+    if free.update(paused=True, operator_paused=bool(operator), paused_at=Now(), paused_by=by):
+        changed(queue_id)
+        event_log.intervened("paused", UserQueue.objects.get(id=queue_id))
 
 
 def resume(queue_id: int, *, operator: bool = False) -> None:
@@ -133,6 +133,8 @@ def resume(queue_id: int, *, operator: bool = False) -> None:
     with locked(queue_id) as queue:
         if queue.paused and queue.operator_paused and not operator:
             raise NotPossible("An operator paused your queue; only an operator can resume it.")
+        if not queue.paused:
+            return
         queue.paused, queue.operator_paused, queue.paused_at, queue.paused_by = False, False, None, ""
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone

@@ -122,10 +122,11 @@ CALL = Statement(f"""
         ORDER BY since, queue_id LIMIT %(count)s + %(count)s
     ), first AS MATERIALIZED (
         SELECT q.id, q.paused OR (SELECT most IS NULL AND rate_most IS NULL FROM kind) AS free
-        FROM front JOIN queues_userqueue q ON q.id = front.queue_id
-        WHERE q.id = ANY (ARRAY (SELECT queue_id FROM front)) -- bounds the scan, whatever join is planned
+        FROM front JOIN queues_userqueue q ON q.id = front.queue_id JOIN queues_permit p ON p.queue_id = front.queue_id
+        WHERE q.id = ANY (ARRAY (SELECT queue_id FROM front)) -- bounds the scans, whatever joins are planned
+          AND p.queue_id = ANY (ARRAY (SELECT queue_id FROM front)) AND p.seq = front.seq AND p.called_at IS NULL
           AND q.state = 'waiting' AND q.wake_at > %(held)s AND q.done_seq + 1 = front.seq
-        ORDER BY front.since, front.queue_id LIMIT (SELECT free FROM decided) FOR NO KEY UPDATE OF q SKIP LOCKED
+        ORDER BY front.since, front.queue_id LIMIT (SELECT free FROM decided) FOR NO KEY UPDATE OF q, p SKIP LOCKED
     ), woken AS (
         UPDATE queues_userqueue SET wake_at = now() WHERE id = ANY (ARRAY (SELECT id FROM first))
     ), called AS (
@@ -154,10 +155,11 @@ DROP_GONE = Statement("""
 # The same of one queue, whose head somebody gives up now.
 DROP = Statement("DELETE FROM queues_permit WHERE queue_id = %(queue)s AND seq <= %(done)s")
 
-# The same of some queues, whose heads have expired.
+# The same of some queues, whose heads have expired. What is locked is dropped later, as what is over or gone.
 DROP_OF = Statement("""
-    DELETE FROM queues_permit p USING queues_userqueue q
-    WHERE p.queue_id = ANY (%(queues)s::bigint[]) AND q.id = p.queue_id AND p.seq <= q.done_seq
+    DELETE FROM queues_permit WHERE queue_id IN (
+        SELECT p.queue_id FROM queues_permit p JOIN queues_userqueue q ON q.id = p.queue_id
+        WHERE p.queue_id = ANY (%(queues)s::bigint[]) AND p.seq <= q.done_seq FOR UPDATE OF p SKIP LOCKED)
 """)
 
 # Permits that are over. A row that is taken anew meanwhile has a newer fence or number than the queue has here.

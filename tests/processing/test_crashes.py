@@ -6,6 +6,7 @@ The times are printed (pytest -s). On a busy machine most of them is the start o
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from accounts.models import User
 from processing.broker import tokens
 from processing.broker.pointers import queue_name
+from queues import throughput
 from queues.limits import deployment
 from queues.models import Attempt
 from tests.processing.crew import (
@@ -50,6 +52,27 @@ def run_all(journal: Journal, users: list[User], count: int, ms: float) -> dict[
     for user in users:
         submit(user, *[journal.payload(ms)] * count, kind="test.journal")
     return {str(user.id): count for user in users}
+
+
+def succeeded_this_hour() -> int:
+    """Requests of the journal's kind, as the board counts them."""
+    hour = throughput.read()
+    assert hour is not None
+    return hour.by_kind.get("test.journal", Counter())["succeeded"]
+
+
+def test_sigterm_lets_a_running_handler_finish(service: Service, journal: Journal) -> None:
+    """The first one here: what it counts comes from no other."""
+    user = new_user()
+    submit(user, *[journal.payload(ms=400)] * 4, kind="test.journal")
+    before = succeeded_this_hour()
+    service.lead()
+    (begun,) = until(lambda: journal.begun(user), START_SECONDS)
+    os.kill(begun.pid, signal.SIGTERM)
+    until(all_done, START_SECONDS)
+    assert journal.violations({str(user.id): 4}) == [], "nothing ran twice"
+    assert not Attempt.objects.exists()
+    until(lambda: succeeded_this_hour() == before + 4, 10, "the process that ended handed in what it had counted")
 
 
 def test_a_worker_killed_in_the_middle_of_a_turn_loses_nothing(service: Service, journal: Journal) -> None:
@@ -178,17 +201,6 @@ def test_sigterm_gives_a_queue_back_and_counts_no_attempt(service: Service, jour
     assert (again.seq, again.attempt) == (1, 1), "no attempt was counted"
     assert not Attempt.objects.exists()
     assert not [e for e in journal.entries() if e.what == "end" and e.pid == begun.pid], "they ran side by side"
-
-
-def test_sigterm_lets_a_running_handler_finish(service: Service, journal: Journal) -> None:
-    user = new_user()
-    submit(user, *[journal.payload(ms=400)] * 4, kind="test.journal")
-    service.lead()
-    (begun,) = until(lambda: journal.begun(user), START_SECONDS)
-    os.kill(begun.pid, signal.SIGTERM)
-    until(all_done, START_SECONDS)
-    assert journal.violations({str(user.id): 4}) == [], "nothing ran twice"
-    assert not Attempt.objects.exists()
 
 
 def test_a_dispatcher_killed_between_publishing_and_marking_loses_nothing(service: Service, journal: Journal) -> None:

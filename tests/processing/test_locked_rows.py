@@ -197,21 +197,45 @@ def test_a_user_erased_while_their_requests_lapse_costs_nobody_anything(hand: Ha
 
 def test_a_statement_that_took_too_long_is_no_server_that_is_away(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-
-    def cut_off() -> bool:
-        tried.append(1)
-        with connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = '1ms'")
-            try:
-                cursor.execute("SELECT pg_sleep(1)")
-            finally:
-                cursor.execute("RESET statement_timeout")
-        return False
-
     with leading(hand.dispatcher):
-        monkeypatch.setattr(hand.dispatcher, "step", cut_off)
+        monkeypatch.setattr(hand.dispatcher, "step", lambda: tried.append(1) or cut_off())
         until(lambda: len(tried) > 2)
         assert hand.dispatcher.leading.is_set()
+
+
+def cut_off(*_: object) -> int:
+    """A statement that takes too long."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '1ms'")
+        try:
+            cursor.execute("SELECT pg_sleep(1)")
+        finally:
+            cursor.execute("RESET statement_timeout")
+    return 0
+
+
+@pytest.mark.parametrize("part", ["enter_line", "wake", "stale_ready"])
+def test_a_part_of_a_round_that_takes_too_long_holds_up_no_other(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    user = new_user()
+    monkeypatch.setattr(outbox, part, cut_off)
+    with leading(hand.dispatcher):
+        for number in range(1, 6):
+            submit(user, "note")
+            until(lambda number=number: published(user) == number, OTHERS_SECONDS)
+        assert hand.dispatcher.leading.is_set()
+
+
+def test_an_expiry_that_takes_too_long_holds_up_no_other_part_of_the_sweep(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned: list[int] = []
+    monkeypatch.setattr("processing.dispatch.sweeper.expire", cut_off)
+    monkeypatch.setattr("processing.dispatch.sweeper.retention.prune", cut_off)
+    monkeypatch.setattr("processing.dispatch.sweeper.pruning.prune_actions", lambda count: pruned.append(count) or 0)
+    with leading(hand.dispatcher):
+        until(lambda: pruned, OTHERS_SECONDS, "what comes behind it has its turn")
 
 
 def test_what_cannot_be_marked_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:

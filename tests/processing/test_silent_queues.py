@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from django.conf import settings
 
+from accounts.models import User
 from processing.broker import tokens
 from processing.broker.errors import BrokerUnavailable
 from processing.broker.pointers import queue_name
@@ -14,6 +15,7 @@ from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
 from processing.operations.rebuild import rebuild
 from queues.lifecycle import outbox
+from queues.lifecycle.lease import Lease
 from queues.lifecycle.outbox import Shard
 from tests.metrics import counted
 from tests.processing.conftest import Script
@@ -83,6 +85,36 @@ def test_a_silent_queue_holds_up_no_other_and_gets_another_name(
     assert queue_of(alice).generation > 0
     assert queue_of(bob).generation == 0
     assert sequences(ran, alice.id) == sequences(ran, bob.id) == [1, 2, 3]
+
+
+def test_a_silent_queue_that_keeps_its_name_is_tried_again_beside_the_others(
+    silence: SilentQueues, hand: Hand, ran: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has it, so it gets no other name."""
+    monkeypatch.setattr(hand.dispatcher, "sweep", lambda: None)  # the worker that has it is the test
+    alice, bob = new_user(), new_user()
+    submit(alice, "note")
+    hand.dispatcher.step()
+    assert Lease.take(queue_of(alice).id, 1)
+    silence.silent.add(queue_name(queue_of(alice).id))
+    submit(alice, "note")
+    until(lambda: [hand.dispatcher.step()] and len(hand.dispatcher._set_aside), 15, "the first time both clocks run")
+    end, slowest = time.monotonic() + 6, 0.0
+    while time.monotonic() < end:
+        began = time.monotonic()
+        submit(bob, "note")
+        until(lambda: not hand.dispatcher.step() and published(bob), 10)
+        slowest = max(slowest, time.monotonic() - began)
+    print(f"the slowest of the others was published after {slowest:.2f} s")
+    assert slowest < 2
+    assert (published(alice), queue_of(alice).generation) == (False, 0)
+    silence.silent.clear()
+    until(lambda: not hand.dispatcher.step() and published(alice), 40)
+
+
+def published(user: User) -> bool:
+    queue = queue_of(user)
+    return bool(queue.published_seq == queue.last_seq)
 
 
 def test_a_worker_that_meets_a_silent_queue_counts_no_attempt(

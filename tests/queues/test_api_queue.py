@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from queues import event_log
 from queues.lifecycle import control
 from queues.models import Request, UserQueue
 from queues.sql.statement import Statement
@@ -111,6 +112,18 @@ def test_an_operators_pause_takes_the_place_of_the_owners_and_the_next_operators
     queue.refresh_from_db()
     assert (queue.operator_paused, queue.paused_by) == (True, "ada: ticket 4711")
     assert alice.post("queue/resume").status == 409
+
+
+def test_a_pause_that_changes_nothing_is_no_line_in_the_log(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice.submit()
+    told: list[str] = []
+    monkeypatch.setattr(event_log, "intervened", lambda event, *_: told.append(event))
+    for _ in range(2):
+        assert alice.post("queue/pause").status == 200
+    assert told == ["paused"]
+    for _ in range(2):
+        assert alice.post("queue/resume").status == 200
+    assert told == ["paused", "resumed"]
 
 
 def test_an_owners_pause_is_lifted_by_its_owner_or_an_operator(alice: Caller) -> None:

@@ -19,14 +19,17 @@ from queues.kinds import Rate
 from queues.lifecycle import control, permits
 from queues.lifecycle.permits import HELD_SECONDS, take
 from queues.limits import deployment
-from queues.models import KindLimit, Permit, UserQueue
+from queues.models import KindLimit, Permit, Request, UserQueue
 from queues.sql.permits import TAKE
 from queues.states import QueueState
 from tests.processing.conftest import Script
 from tests.processing.crew import Crew, Hand, all_done, new_user, queue_of, requests_of, statuses_of, submit
+from tests.processing.frozen import frozen
 from tests.processing.kind_limits.conftest import FEW, FREE, TWO, Counted, asks, held, lease_user, leased
 from tests.queues.threads import at_once, holding, in_thread
 from tests.waiting import until
+
+PERMITS = "SELECT FROM queues_permit WHERE queue_id = ANY (%s) FOR UPDATE"
 
 
 def test_a_paused_kind_accepts_and_begins_nothing_until_it_is_resumed(hand: Hand, counted: Counted) -> None:
@@ -69,6 +72,22 @@ def test_what_is_held_back_can_be_given_up(hand: Hand, counted: Counted, how: st
     hand.settle()
     given_up = {"cancel": "cancelled", "expire": "expired", "purge": "cancelled", "owner pauses": "succeeded"}[how]
     assert statuses_of(user) == [given_up, "cancelled" if how == "purge" else "succeeded"]
+
+
+def test_whose_permit_is_locked_keeps_nobody_else_waiting(hand: Hand, counted: Counted) -> None:
+    counted.go_on.set()
+    stuck, expires, other = held(hand), held(hand), held(hand)
+    Request.objects.filter(queue=queue_of(expires)).update(expires_at=timezone.now())
+    with frozen(PERMITS, [queue_of(user).id for user in (stuck, expires)]):
+        hand.dispatcher.sweeper.step()
+        assert statuses_of(expires) == ["expired"]
+        deployment.resume(TWO)
+        until(lambda: [hand.dispatch(), hand.work()] and statuses_of(other) == ["succeeded"], 2)
+        assert statuses_of(stuck) == ["queued"]
+    hand.settle()
+    assert statuses_of(stuck) == ["succeeded"]
+    hand.dispatcher.calls._dropped = 0.0
+    until(lambda: hand.dispatcher.calls.call() or not Permit.objects.filter(fence=None).exists(), 10)
 
 
 def test_a_cancel_while_its_queue_is_set_aside_is_not_forgotten(hand: Hand, counted: Counted) -> None:
