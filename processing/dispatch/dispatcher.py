@@ -192,9 +192,9 @@ class Dispatcher:
         """Let those go on whose moment has come: scheduled requests into line, queues that wait for a time or a permit.
         Whether more have to.
         """
-        entered = self._parts.do("scheduled", lambda: outbox.enter_line(self.shard, SWEEPS_A_STEP), 0)
-        more_called = self._parts.do("permits", self.calls.call, False)
-        woken = self._parts.do("backoff", lambda: outbox.wake(self.shard, SWEEPS_A_STEP), [])
+        entered = self._parts.do("scheduled", lambda: outbox.enter_line(self.shard, SWEEPS_A_STEP), int)
+        more_called = self._parts.do("permits", self.calls.call, bool)
+        woken = self._parts.do("backoff", lambda: outbox.wake(self.shard, SWEEPS_A_STEP), list[int])
         if woken:
             log.debug("woken", queues=len(woken))
         self.tokens.send(woken)
@@ -270,12 +270,12 @@ class Dispatcher:
     def sweep(self) -> None:
         """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody."""
         self.publisher.keep_alive()
-        self._parts.do("dead leases", self.end_dead_leases, None)
+        self._parts.do("dead leases", self.end_dead_leases, lambda: None)
         # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
         count = DOUBTFUL_A_SWEEP if self.tokens.waiting() else SWEEPS_A_STEP
-        stale = self._parts.do("lost tokens", lambda: outbox.stale_ready(self.shard, STALE_SECONDS, count), [])
+        stale = self._parts.do("lost tokens", lambda: outbox.stale_ready(self.shard, STALE_SECONDS, count), list[int])
         self.tokens.send(stale)
-        self._parts.do("idle queues", self._reaper.step, None)
+        self._parts.do("idle queues", self._reaper.step, lambda: None)
         self._set_aside.forget_old()
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
 

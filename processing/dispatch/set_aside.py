@@ -60,10 +60,10 @@ class Parts:
     def __init__(self) -> None:
         self._left_out: SetAside[str] = SetAside(first=0.25, longest=5.0)
 
-    def do(self, name: str, part: Callable[[], Found], otherwise: Found) -> Found:
-        """What comes of it; `otherwise` where it is left out. Raises what else it raises."""
+    def do(self, name: str, part: Callable[[], Found], otherwise: Callable[[], Found]) -> Found:
+        """What comes of it; `otherwise()` where it is left out. Raises what else it raises."""
         if self._left_out.holds(name):
-            return otherwise
+            return otherwise()
         try:
             found = part()
         except (IntegrityError, DataError):
@@ -73,6 +73,6 @@ class Parts:
                 raise
             self._left_out.add(name)
             log.warning("left out what is locked or too slow", part=name, error=str(error).strip())
-            return otherwise
+            return otherwise()
         self._left_out.forget(name)
         return found

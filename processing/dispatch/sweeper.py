@@ -65,7 +65,7 @@ class Sweeper:
 
     def step(self) -> bool:
         """Do a part of what is to be done; whether there is more of it."""
-        expired = self._parts.do("expiry", lambda: expire(self.shard, EXPIRE_A_STEP), 0)
+        expired = self._parts.do("expiry", lambda: expire(self.shard, EXPIRE_A_STEP), int)
         if expired:
             log.debug("expired", requests=expired)
         if time.monotonic() - self._pruned < PRUNE_SECONDS:
@@ -79,8 +79,8 @@ class Sweeper:
         """Delete a part of what was kept long enough. Whether there may be more. The first shard's leader does so."""
         if self.shard.number:
             return False
-        keys = self._parts.do("keys", lambda: idempotency.prune(PRUNE_A_STEP), 0)
-        of_accounts = self._parts.do("accounts", lambda: retention.prune(PRUNE_A_STEP), 0)
-        actions = self._parts.do("actions", lambda: pruning.prune_actions(PRUNE_A_STEP), 0)
-        requests = self._parts.do("requests", lambda: self._requests.step(PRUNE_A_STEP), False)
+        keys = self._parts.do("keys", lambda: idempotency.prune(PRUNE_A_STEP), int)
+        of_accounts = self._parts.do("accounts", lambda: retention.prune(PRUNE_A_STEP), int)
+        actions = self._parts.do("actions", lambda: pruning.prune_actions(PRUNE_A_STEP), int)
+        requests = self._parts.do("requests", lambda: self._requests.step(PRUNE_A_STEP), bool)
         return requests or max(keys, of_accounts, actions) >= PRUNE_A_STEP

@@ -33,6 +33,11 @@ def play(role: Role) -> None:
     _playing = role
 
 
+def role() -> Role:
+    """What this process is."""
+    return _playing
+
+
 def of_role() -> Limits:
     """The limits of this process's own statements."""
     return _limits(_playing)

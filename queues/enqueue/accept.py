@@ -17,6 +17,7 @@ from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.notify.changes import changed
 from queues.sql.accept import ACCEPT, ACCEPT_MESSAGES, ACCEPT_TOGETHER, OPEN_QUEUE
+from queues.sql.locks import patient, wait_briefly
 from queues.sql.statement import Statement
 from queues.values import Accepted, Submission, SubmissionCall
 
@@ -62,7 +63,11 @@ def _accept(
         **_most_bytes(),
         "requests": orjson.dumps(told).decode(),
     }
-    rows = (in_line == len(submissions) and ACCEPT.rows(**values)) or _accept_alone(user_id, session_id, values)
+    rows = []
+    if in_line == len(submissions):
+        with patient() as long:
+            rows = ACCEPT.rows(**values) if long else []
+    rows = rows or _accept_alone(user_id, session_id, values)
     transaction.on_commit(partial(_tell, user_id, submissions, rows, trace, traceparent))
     found = {row.id: row for row in rows}
     return [_accepted(submission, found[submission.id]) for submission in submissions]
@@ -119,11 +124,14 @@ def _accept_alone(user_id: UUID, session_id: UUID | None, values: dict[str, Any]
     Makes the queue if the user had none. Raises what `accept` does.
     """
     mine = UserQueue.objects.select_for_update(no_key=True).filter(user=user_id)
-    queue = mine.first()
-    if queue is None:
-        _check_session(user_id, session_id)
-        OPEN_QUEUE.rows(user=user_id)
-        queue = mine.get()
+    with patient() as long:
+        if not long:
+            wait_briefly()
+        queue = mine.first()
+        if queue is None:
+            _check_session(user_id, session_id)
+            OPEN_QUEUE.rows(user=user_id)
+            queue = mine.get()
     rows = ACCEPT.rows(**values)
     if rows:
         return rows

@@ -3,31 +3,27 @@
 The key is taken in the transaction that accepts. So who comes second waits for that row until the first is committed
 and reads its answer, or takes the key itself because the first was refused: only what was accepted is kept.
 
-The first may be frozen. So nobody waits for longer than PATIENCE_MS, for a thread of the API does nothing else
-meanwhile; and where half of them do so already, no longer than BRIEFLY_MS.
+The first may be frozen. So nobody waits for longer than PATIENCE_SECONDS, for a thread of the API does nothing else
+meanwhile; and where half of them do so already, no longer than BRIEFLY_SECONDS.
 """
 
 import hashlib
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.conf import settings
 from django.db import OperationalError, transaction
 
 from queues.exceptions import KeyInUse, KeyReused, SessionOver
 from queues.sql.idempotency import DELETE_OLD_KEYS, KEEP_ANSWER, KEPT_ANSWER, TAKE_KEY
+from queues.sql.locks import BRIEFLY_SECONDS, patient
 from queues.sql.statement import left_out
 
 VISIBLE = re.compile(r"[!-~]{1,255}")
 
-PATIENCE_MS, BRIEFLY_MS = 2_000, 250
+PATIENCE_SECONDS = 2.0
 RETRY_SECONDS = 2
-
-
-_patient = threading.Semaphore(max(1, settings.ENV.api_threads // 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +59,14 @@ def once(user_id: UUID, session_id: UUID | None, key: str, asked: bytes, do: Cal
 
 def _take(user_id: UUID, key: str, digest: bytes) -> bool:
     """Whether the key is this transaction's. Raises KeyInUse."""
-    patient = _patient.acquire(blocking=False)
-    milliseconds = str(PATIENCE_MS if patient else BRIEFLY_MS)
     try:
-        return TAKE_KEY.row(user=user_id, key=key, digest=digest, milliseconds=milliseconds) is not None
+        with patient() as long:
+            milliseconds = str(round(1000 * (PATIENCE_SECONDS if long else BRIEFLY_SECONDS)))
+            return TAKE_KEY.row(user=user_id, key=key, digest=digest, milliseconds=milliseconds) is not None
     except OperationalError as failure:
         if left_out(failure):
             raise KeyInUse from None
         raise
-    finally:
-        if patient:
-            _patient.release()
 
 
 def prune(count: int) -> int:

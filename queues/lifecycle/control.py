@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, TextField
+from django.db.models import F, QuerySet, TextField
 from django.db.models.functions import Cast, Now
 
 from queues import event_log, kinds
@@ -20,7 +20,7 @@ from queues.lifecycle import permits
 from queues.lifecycle.locking import locked
 from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
-from queues.notify.changes import changed, finished
+from queues.notify.changes import finished
 from queues.notify.hints import work_waits
 from queues.states import FINAL, QueueState, Status
 from queues.values import Accepted, Submission
@@ -118,14 +118,12 @@ def pause(queue_id: int, operator: str = "") -> None:
 
     `operator` says who does it, and why; empty: its owner does. An operator's pause takes the place of its owner's.
     """
-    # Otherwise, whoever paused it first did.
-    free = UserQueue.objects.filter(
-        Q(paused=False) | Q(operator_paused=False) if operator else Q(paused=False), id=queue_id
-    )
-    by = operator[:500] or "its owner"
-    if free.update(paused=True, operator_paused=bool(operator), paused_at=Now(), paused_by=by):
-        changed(queue_id)
-        event_log.intervened("paused", UserQueue.objects.get(id=queue_id))
+    with locked(queue_id) as queue:
+        if queue.paused and (queue.operator_paused or not operator):
+            return  # whoever paused it first did
+        queue.paused, queue.operator_paused = True, bool(operator)
+        queue.paused_at, queue.paused_by = queue.now, operator[:500] or "its owner"
+        event_log.intervened("paused", queue)
 
 
 def resume(queue_id: int, *, operator: bool = False) -> None:

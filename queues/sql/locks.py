@@ -1,10 +1,25 @@
 """How long a transaction waits for locks, and locks that stand for no row."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+
+from project.postgresql import limits
 from queues.sql.statement import Statement
+
+BRIEFLY_SECONDS = 0.25
 
 # The caller's own limit, and ours in its place until the transaction ends or has its own again.
 LOCK_TIMEOUT = Statement("""
     SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', %(limit)s, true)
+""")
+
+# The same where ours is shorter.
+LOWER_LOCK_TIMEOUT = Statement("""
+    SELECT set_config('lock_timeout', %(limit)s, true)
+    WHERE current_setting('lock_timeout') = '0' OR current_setting('lock_timeout')::interval > %(limit)s::interval
 """)
 
 # A lock that the session holds until it gives it back or ends: who dies with it blocks nobody.
@@ -16,6 +31,31 @@ TRY_LOCK_NUMBER = Statement("SELECT pg_try_advisory_lock(%(lock_class)s::int, %(
 
 # Until the transaction ends nobody claims anything: every claim reads which kinds are limited.
 LOCK_LIMITS = Statement("LOCK TABLE queues_kindlimit IN ACCESS EXCLUSIVE MODE")
+
+
+_patient = threading.Semaphore(max(1, settings.ENV.api_threads // 2))
+
+
+@contextmanager
+def patient() -> Iterator[bool]:
+    """Whether a thread may wait for a row here for as long as its process does: half of the API's threads may at once.
+
+    The others wait BRIEFLY_SECONDS. So whoever has one user's row for long takes no more than half of the threads.
+    """
+    if limits.role() != "api":
+        yield True
+        return
+    long = _patient.acquire(blocking=False)
+    try:
+        yield long
+    finally:
+        if long:
+            _patient.release()
+
+
+def wait_briefly() -> None:
+    """Until this transaction ends its statements wait for each lock for BRIEFLY_SECONDS at most."""
+    LOWER_LOCK_TIMEOUT.row(limit=f"{round(BRIEFLY_SECONDS * 1000)}ms")
 
 
 def wait_at_most(seconds: float) -> str:

@@ -10,11 +10,13 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
+from project.postgresql import limits
 from queues.enqueue import idempotency
 from queues.models import IdempotencyKey, Request, UserQueue
+from queues.sql import locks
 from queues.values import Accepted
 from tests.queues.api import Caller
-from tests.queues.threads import at_once, holding, in_thread, wait_for_a_lock
+from tests.queues.threads import Places, at_once, holding, in_thread, wait_for_a_lock
 
 BODY = {"kind": "demo.echo", "payload": {"n": 1.0}}
 
@@ -228,26 +230,6 @@ def test_many_retries_at_once_under_one_key_make_one_request() -> None:
     assert Request.objects.filter(retry_of=mine).count() == 1
 
 
-class Places(threading.Semaphore):
-    """Counts who waits at the same time."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(count)
-        self.taken: list[threading.Thread] = []
-        self.most = 0
-
-    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        got = super().acquire(blocking, timeout)
-        if got:
-            self.taken.append(threading.current_thread())
-            self.most = max(self.most, len(self.taken))
-        return got
-
-    def release(self, n: int = 1) -> None:
-        self.taken.remove(threading.current_thread())
-        super().release(n)
-
-
 @pytest.mark.django_db(transaction=True)
 def test_retries_of_a_frozen_call_are_answered_soon_and_hold_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first holds its key for ever. Half of the API's threads may wait for it, the others hardly do."""
@@ -255,7 +237,8 @@ def test_retries_of_a_frozen_call_are_answered_soon_and_hold_up_nobody_else(monk
     bob.submit()
     frozen = "INSERT INTO queues_idempotencykey (user_id, key, digest, answer, location) VALUES (%s, 'key', '', '', '')"
     places = Places(settings.ENV.api_threads // 2)
-    monkeypatch.setattr(idempotency, "_patient", places)
+    monkeypatch.setattr(locks, "_patient", places)
+    limits.play("api")
 
     def retried(_: int) -> tuple[float, Any]:
         began = time.monotonic()

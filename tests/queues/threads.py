@@ -68,3 +68,23 @@ def at_once(count: int, do: Any) -> list[Any]:
 
     running = [in_thread(lambda number=number: begin(number)) for number in range(count)]
     return [join() for join in running]
+
+
+class Places(threading.Semaphore):
+    """Counts who waits at the same time."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.taken: list[threading.Thread] = []
+        self.most = 0
+
+    def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
+        got = super().acquire(blocking, timeout)
+        if got:
+            self.taken.append(threading.current_thread())
+            self.most = max(self.most, len(self.taken))
+        return got
+
+    def release(self, n: int = 1) -> None:
+        self.taken.remove(threading.current_thread())
+        super().release(n)
