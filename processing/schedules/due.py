@@ -75,12 +75,12 @@ def submit_next() -> bool:
 
 def _submit(schedule: Any, now: datetime) -> None:
     """Submit for the due time whose turn it is, by the policy for missed ones; then the next one is."""
-    due_times = schedule.timing.between(schedule.next_at, now, MOST_MISSED)
-    newest = due_times[-1] if due_times else schedule.next_at
-    if schedule.missed == Missed.SKIP and now - newest > FRESH:
-        _go_on(schedule, newest)
+    due_times = schedule.timing.between(schedule.next_at, now, MOST_MISSED) or [schedule.next_at]
+    missed = [due for due in due_times if now - due > FRESH]
+    if missed and schedule.missed == Missed.SKIP:
+        _go_on(schedule, missed[-1])
         return
-    due = due_times[0] if schedule.missed == Missed.ALL and due_times else newest
+    due = missed[-1] if missed and schedule.missed == Missed.ONE else due_times[0]
     if schedule.missed == Missed.ALL and due > schedule.next_at:
         log.warning("a schedule missed too much", schedule=str(schedule.id), submitted=MOST_MISSED)
     accepted = _accept(schedule)

@@ -15,7 +15,7 @@ from processing.dispatch import duties
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.duties import Duty
 from processing.schedules import due, writing
-from processing.schedules.models import Schedule
+from processing.schedules.models import Missed, Schedule
 from project.rest.problems import ServiceUnavailable
 from queues import kinds
 from queues.lifecycle.outbox import Shard
@@ -104,15 +104,24 @@ def test_a_dispatcher_that_dies_in_the_middle_has_submitted_nothing(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("missed", "late", "count"),
-    [("skip", 30, 1), ("skip", 250, 0), ("one", 250, 1), ("all", 250, 3), ("all", 100 * 1000 + 50, 100)],
+    ("missed", "late", "every", "count"),
+    [
+        ("skip", 30, 100, 1),
+        ("skip", 250, 1000, 0),
+        ("one", 250, 1000, 1),
+        ("all", 100 * 1000 + 50, 100, 100),
+        *((missed, 35, 10, 4) for missed in Missed.values),  # four fresh due times: none is missed
+        ("skip", 95, 10, 6),  # four were missed, and six are fresh
+        ("one", 95, 10, 1 + 6),
+        ("all", 95, 10, 4 + 6),
+    ],
 )
-def test_missed_due_times_are_submitted_by_their_policy(missed: str, late: float, count: int) -> None:
+def test_missed_due_times_are_submitted_by_their_policy_and_fresh_ones_each(
+    missed: str, late: float, every: int, count: int
+) -> None:
     user = new_user()
     UserQueue.objects.create(user=user, waiting_limit=2000)
-    one = scheduled(user, late=late, every=100, missed=missed)
-    if missed == "skip" and late > 100:  # its newest due time is no longer fresh
-        Schedule.objects.filter(id=one.id).update(every_seconds=1000)
+    one = scheduled(user, late=late, every=every, missed=missed)
     all_due()
     assert submitted(user) == count
     moved = fresh(one)
