@@ -95,6 +95,21 @@ def test_a_card_is_charged_once_although_the_gateway_loses_its_answers(
     assert list(charged.values()) == [{"order": "7", "cents": 1999}]
 
 
+@pytest.mark.parametrize("status", [408, 409, 429])
+def test_a_charge_is_no_refusal_while_the_gateway_says_come_again(
+    status: int, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([(500, {}, None), (status, {}, None), (200, {}, {"id": "the first charge"})])
+    sooner(monkeypatch)
+    user = new_user()
+    with serving(lambda *_: next(answers)) as address:
+        monkeypatch.setenv("PAYMENTS_GATEWAY", address)
+        queues.submit(user, "payments.charge", {"order": "7", "cents": 1999})
+        hand.settle()
+    (request,) = requests_of(user)
+    assert (request.status, request.result) == ("succeeded", {"order": "7", "charge": "the first charge"})
+
+
 def test_a_card_that_is_refused_stops_its_users_queue(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     user = new_user()
     with serving(lambda *_: (402, {}, None)) as address:
