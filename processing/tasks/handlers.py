@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from accounts.models import User
 from processing.coroutines import wait_for
-from processing.handlers import HandlerRequest, Reject, handler
+from processing.handlers import HandlerRequest, handler
 from processing.tasks import results
 from processing.tasks.policy import OF_KIND, kind_of, ours
 from queues import kinds
@@ -30,12 +30,9 @@ def nobody(user: User) -> bool:
 
 
 def run(request: HandlerRequest, payload: TaskPayload) -> Any:
-    """Call the task's function; what it returns, or raises, is the request's result or error."""
+    """Call the task's function; what it returns, or raises, is the request's result or error. Raises NoSuchTask."""
     alias = request.kind.removeprefix(kind_of(""))
-    try:
-        task = results.task_at(payload.task, alias, request.user_id)
-    except results.NoSuchTask as missing:
-        raise Reject(str(missing)) from None
+    task = results.task_at(payload.task, alias, request.user_id)
     result = results.running(task, request, payload.arguments, payload.keywords)
     backend = type(task.get_backend())
     task_started.send(sender=backend, task_result=result)

@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 from django_tasks.base import Task, TaskError, TaskResult, TaskResultStatus
 from django_tasks.utils import get_exception_traceback, get_module_path
 
-from processing.handlers import HandlerRequest
+from processing.handlers import HandlerRequest, NoHandler
 from queues.models import Attempt, Request
 from queues.states import AttemptOutcome, Status
 
@@ -26,16 +26,16 @@ STATUS = {
 FINE = (AttemptOutcome.SUCCEEDED,)
 
 
-class NoSuchTask(LookupError):
-    """The code has no task at that path any more."""
+class NoSuchTask(NoHandler):
+    """This code has no task at that path, or cannot import it: a deployment may be under way. The request waits."""
 
 
 def task_at(path: str, alias: str, user_id: UUID, run_after: datetime | None = None) -> Any:
     """The task whose function is at that path. Raises NoSuchTask."""
     try:
         found = import_string(path)
-    except ImportError:
-        raise NoSuchTask(f"There is no task {path!r}.") from None
+    except ImportError as why:
+        raise NoSuchTask(f"There is no task {path!r} here: {why}") from why
     if not isinstance(found, Task):
         raise NoSuchTask(f"{path!r} is not a task.")
     return found.using(backend=alias, user=user_id, run_after=run_after)  # type: ignore[call-arg]  # OrderedTask's

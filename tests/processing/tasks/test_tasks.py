@@ -4,11 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
-from importlib import import_module
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -17,59 +15,24 @@ from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
 from django_tasks import TaskResultStatus, default_task_backend, task_backends
-from django_tasks.exceptions import InvalidTaskError, TaskResultDoesNotExist, TaskResultMismatch
-from django_tasks.signals import task_enqueued, task_finished, task_started
+from django_tasks.exceptions import InvalidTaskError
+from django_tasks.signals import task_enqueued
 
 import queues
 from accounts.models import User
 from processing.tasks.backend import OrderedBackend, OrderedTask
 from queues.models import Request
 from scripts.place import ROOT
-from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of
-from tests.processing.kinds import kept
+from tests.processing.crew import Hand, queue_of, requests_of, statuses_of
 from tests.processing.tasks import functions
+from tests.processing.tasks.conftest import OURS, refreshed
 from tests.queues.api import Caller
-
-OURS = "processing.tasks.backend.OrderedBackend"
-QUICK = {"default": {"BACKEND": OURS, "OPTIONS": {"backoff": 0.02, "backoff_cap": 0.05, "time_limit": 2}}}
-
-
-@pytest.fixture(autouse=True)
-def _tasks() -> Iterator[None]:
-    functions.CALLS.clear()
-    with override_settings(TASKS=QUICK), kept():
-        sys.modules.pop("processing.tasks.handlers", None)
-        import_module("processing.tasks.handlers")
-        yield
-
-
-@pytest.fixture
-def user(transactional_db: None) -> User:
-    return new_user()
-
-
-def refreshed(result: Any) -> Any:
-    result.refresh()
-    return result
 
 
 def test_the_back_end_is_ours_and_finds_nothing_wrong() -> None:
     assert isinstance(task_backends["default"], OrderedBackend)
     assert list(default_task_backend.check()) == []
     assert isinstance(functions.note, OrderedTask)
-
-
-def test_an_enqueued_task_is_ready_and_can_be_found(user: User) -> None:
-    result = functions.note.using(user=user).enqueue(1, two=3)
-    assert (result.status, result.is_finished, result.attempts) == (TaskResultStatus.READY, False, 0)
-    assert (result.args, result.kwargs, result.started_at, result.finished_at) == ([1], {"two": 3}, None, None)
-    assert result.task == functions.note.using(user=user)
-    with pytest.raises(ValueError, match="has not finished"):
-        _ = result.return_value
-    assert default_task_backend.get_result(result.id) == result
-    assert functions.note.get_result(result.id) == result
-    with pytest.raises(TaskResultMismatch):
-        functions.fail.get_result(result.id)
 
 
 def test_tasks_run_in_their_users_order_and_give_results(hand: Hand, user: User) -> None:
@@ -112,38 +75,6 @@ def shorter(find: Any) -> Any:
     return lambda name, version=None: replace(find(name, version), time_limit=0.05)
 
 
-def test_a_task_is_retried_and_its_context_counts(hand: Hand, user: User) -> None:
-    result = functions.fail_twice.using(user=user).enqueue()
-    hand.settle()
-    done = refreshed(result)
-    assert (done.return_value, done.attempts) == ([3, result.id], 3)
-    assert [error.exception_class for error in done.errors] == [functions.Broken] * 2
-
-
-@pytest.mark.parametrize(
-    ("name", "exception"), [("fail", functions.Broken), ("fail_with_a_value", ValueError), ("leave", SystemExit)]
-)
-def test_a_task_that_fails_tells_why(name: str, exception: type[BaseException], hand: Hand, user: User) -> None:
-    result = getattr(functions, name).using(user=user).enqueue()
-    hand.settle()
-    failed = refreshed(result)
-    assert (failed.status, failed.is_finished, failed.attempts) == (TaskResultStatus.FAILED, True, 3)
-    with pytest.raises(ValueError, match="Task failed"):
-        _ = failed.return_value
-    assert failed.errors[0].exception_class is exception
-    assert "as asked for" in failed.errors[0].traceback
-    assert f"in {name}" in failed.errors[0].traceback
-
-
-def test_what_cannot_be_stored_is_no_result_and_no_argument(hand: Hand, user: User) -> None:
-    result = functions.return_a_function.using(user=user).enqueue()
-    hand.settle()
-    assert refreshed(result).errors[0].exception_class is TypeError
-    with pytest.raises(TypeError, match="Unsupported type"):
-        functions.note.using(user=user).enqueue(datetime(2026, 1, 1))  # noqa: DTZ001
-    assert len(requests_of(user)) == 1
-
-
 def test_run_after_is_when_it_may_begin(user: User) -> None:
     later = timezone.now() + timedelta(hours=1)
     result = functions.note.using(user=user, run_after=later).enqueue()
@@ -175,35 +106,6 @@ def test_it_is_enqueued_in_the_callers_transaction_and_once_for_a_key(user: User
     assert len(requests_of(user)) == 1
 
 
-def test_signals_are_sent_when_it_starts_and_ends(hand: Hand, user: User) -> None:
-    told: list[tuple[str, TaskResultStatus, int]] = []
-
-    def receive(signal: Any, task_result: Any, **_: Any) -> None:
-        told.append(("started" if signal is task_started else "finished", task_result.status, task_result.attempts))
-
-    for signal in (task_started, task_finished):
-        signal.connect(receive)
-    try:
-        functions.fail.using(user=user).enqueue()
-        hand.settle()
-    finally:
-        for signal in (task_started, task_finished):
-            signal.disconnect(receive)
-    running, failed = TaskResultStatus.RUNNING, TaskResultStatus.FAILED
-    assert told == [*(("started", running, number) for number in (1, 2, 3)), ("finished", failed, 3)]
-
-
-@pytest.mark.django_db
-def test_a_result_that_is_not_there_is_told() -> None:
-    for id_ in (str(uuid4()), "123", None):
-        with pytest.raises(TaskResultDoesNotExist):
-            default_task_backend.get_result(id_)  # type: ignore[arg-type]
-    user = new_user()
-    other = queues.submit(user, "demo.echo", 1)
-    with pytest.raises(TaskResultDoesNotExist):
-        default_task_backend.get_result(str(other.id))
-
-
 @pytest.mark.django_db
 def test_it_must_be_said_whose_a_task_is() -> None:
     with pytest.raises(InvalidTaskError, match=r"say in whose order it runs: using\(user=\.\.\)"):
@@ -231,14 +133,29 @@ def test_nobody_names_a_function_over_the_api() -> None:
     assert "task.default" not in {kind["kind"] for kind in caller.get("kinds").json}
 
 
-def test_what_is_no_task_is_never_called(hand: Hand, user: User) -> None:
-    for path in ("tests.processing.tasks.functions.no_task", "tests.nothing.there"):
-        payload = {"task": path, "arguments": [], "keywords": {}}
-        queues.submit(user, "task.default", payload, check_permission=False)
-    hand.settle()
-    assert statuses_of(user) == ["failed", "failed"]
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("tests.processing.tasks.functions.no_task", "is not a task"),
+        ("tests.processing.tasks.functions.of_the_next_release", 'does not define a "of_the_next_release" attribute'),
+        ("incomplete.note", "No module named 'a_dependency'"),
+    ],
+)
+def test_what_this_code_has_no_task_for_waits_as_what_has_no_handler(
+    path: str, why: str, hand: Hand, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "incomplete.py").write_text("import a_dependency\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    queues.submit(user, "task.default", {"task": path, "arguments": [], "keywords": {}}, check_permission=False)
+    hand.dispatch()
+    hand.work()
+    (request,), queue = requests_of(user), queue_of(user)
+    assert (queue.state, request.error["type"]) == ("waiting", "NoSuchTask")
+    assert path in request.error["message"]
+    assert why in request.error["message"]
+    assert queue.wake_at is not None
+    assert queue.wake_at - timezone.now() > timedelta(seconds=20)
     assert functions.CALLS == []
-    assert [request.attempt for request in requests_of(user)] == [1, 1], "no attempt would help"
 
 
 def test_the_async_interface_is_there(user: User) -> None:
