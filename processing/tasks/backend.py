@@ -66,7 +66,10 @@ class OrderedBackend(BaseTaskBackend):
         self.kind = kind_of(alias)
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> "TaskResult[Any]":
-        """Submit it, in the caller's transaction. Raises InvalidTaskError, and what `queues.submit` raises."""
+        """Submit it, in the caller's transaction. A repetition, by its key, returns the first one as it is now.
+
+        Raises InvalidTaskError, what `queues.submit` raises, and TaskResultDoesNotExist: the first one is deleted.
+        """
         self.validate_task(task)
         user_id = self._user(task)
         payload = {"task": task.module_path, "arguments": normalize_json(args), "keywords": normalize_json(kwargs)}
@@ -78,6 +81,8 @@ class OrderedBackend(BaseTaskBackend):
             idempotency_key=task.idempotency_key,
             check_permission=False,
         )
+        if submitted.replayed:
+            return self.get_result(str(submitted.id))
         result = results.enqueued(
             task.using(user=user_id), submitted.id, submitted.created_at, payload["arguments"], payload["keywords"]
         )
@@ -85,7 +90,7 @@ class OrderedBackend(BaseTaskBackend):
         return result
 
     def get_result(self, result_id: str) -> "TaskResult[Any]":
-        """The request of that id as it is now. Raises TaskResultDoesNotExist."""
+        """The request of that id as it is now. Raises TaskResultDoesNotExist: there is none, or its task is gone."""
         try:
             id_ = UUID(result_id)
         except (ValueError, AttributeError, TypeError):
@@ -93,7 +98,10 @@ class OrderedBackend(BaseTaskBackend):
         found = Request.objects.select_related("queue").filter(id=id_, kind=self.kind).first()
         if found is None:
             raise TaskResultDoesNotExist(result_id)
-        return results.stored(found, self.alias)
+        try:
+            return results.stored(found, self.alias)
+        except results.NoSuchTask as gone:
+            raise TaskResultDoesNotExist(f"{result_id}: {gone}") from gone
 
     def _user(self, task: Any) -> UUID:
         """In whose order it runs. Raises InvalidTaskError."""

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import orjson
 from django_tasks.base import TaskContext
 from django_tasks.signals import task_finished, task_started
 from django_tasks.utils import normalize_json
@@ -10,7 +11,8 @@ from pydantic import BaseModel
 
 from accounts.models import User
 from processing.coroutines import wait_for
-from processing.handlers import HandlerRequest, handler
+from processing.handlers import HandlerRequest, Reject, handler
+from processing.results import InvalidResult, as_json
 from processing.tasks import results
 from processing.tasks.policy import OF_KIND, kind_of, ours
 from queues import kinds
@@ -29,6 +31,14 @@ def nobody(user: User) -> bool:
     return False
 
 
+def plain(returned: Any) -> Any:
+    """What a task returned, as it is stored. Raises InvalidResult."""
+    try:
+        return orjson.loads(as_json(normalize_json(returned)))
+    except (TypeError, ValueError, RecursionError) as why:
+        raise InvalidResult((), str(why)) from why
+
+
 def run(request: HandlerRequest, payload: TaskPayload) -> Any:
     """Call the task's function; what it returns, or raises, is the request's result or error. Raises NoSuchTask."""
     alias = request.kind.removeprefix(kind_of(""))
@@ -39,9 +49,10 @@ def run(request: HandlerRequest, payload: TaskPayload) -> Any:
     context = [TaskContext(task_result=result)] if task.takes_context else []
     try:
         called = task.func(*context, *payload.arguments, **payload.keywords)
-        value = normalize_json(wait_for(called) if inspect.iscoroutine(called) else called)
+        value = plain(wait_for(called) if inspect.iscoroutine(called) else called)
     except BaseException as error:
-        if request.attempt >= kinds.find(request.kind, request.version).max_attempts:
+        most = kinds.find(request.kind, request.version).max_attempts
+        if isinstance(error, Reject | InvalidResult) or request.attempt >= most:
             results.fail(result, error)
             task_finished.send(sender=backend, task_result=result)
         raise

@@ -5,6 +5,8 @@ from typing import Any
 
 from django_tasks import TaskContext, task
 
+from processing.handlers import Reject
+
 
 class Broken(Exception):
     pass
@@ -43,6 +45,25 @@ def leave() -> None:
 @task
 def return_a_function() -> Any:
     return lambda: True
+
+
+@task
+def return_nan() -> float:
+    CALLS.append(("returned",))
+    return float("nan")
+
+
+@task
+def refuse() -> None:
+    raise Reject("as asked for")
+
+
+@task(takes_context=True)
+def tell_times(context: TaskContext) -> list[str]:
+    if context.attempt < 2:
+        raise Broken
+    result = context.task_result
+    return [str(at.timestamp()) for at in (result.enqueued_at, result.started_at, result.last_attempted_at) if at]
 
 
 @task(takes_context=True)

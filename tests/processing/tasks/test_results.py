@@ -11,6 +11,7 @@ from django_tasks.signals import task_finished, task_started
 
 import queues
 from accounts.models import User
+from processing.results import InvalidResult
 from tests.processing.crew import Hand, new_user, requests_of
 from tests.processing.tasks import functions
 from tests.processing.tasks.conftest import refreshed
@@ -53,12 +54,15 @@ def test_a_task_that_fails_tells_why(name: str, exception: type[BaseException], 
 
 
 def test_what_cannot_be_stored_is_no_result_and_no_argument(hand: Hand, user: User) -> None:
-    result = functions.return_a_function.using(user=user).enqueue()
+    results = [each.using(user=user).enqueue() for each in (functions.return_a_function, functions.return_nan)]
     hand.settle()
-    assert refreshed(result).errors[0].exception_class is TypeError
+    for result in results:
+        failed = refreshed(result)
+        assert ([error.exception_class for error in failed.errors], failed.attempts) == ([InvalidResult], 1)
+    assert functions.CALLS == [("returned",)], "another attempt would only repeat what it did"
     with pytest.raises(TypeError, match="Unsupported type"):
         functions.note.using(user=user).enqueue(datetime(2026, 1, 1))  # noqa: DTZ001
-    assert len(requests_of(user)) == 1
+    assert len(requests_of(user)) == 2
 
 
 def test_signals_are_sent_when_it_starts_and_ends(hand: Hand, user: User) -> None:
@@ -70,13 +74,29 @@ def test_signals_are_sent_when_it_starts_and_ends(hand: Hand, user: User) -> Non
     for signal in (task_started, task_finished):
         signal.connect(receive)
     try:
-        functions.fail.using(user=user).enqueue()
-        hand.settle()
+        for each in (functions.fail, functions.refuse, functions.return_nan):
+            each.using(user=user).enqueue()
+            hand.settle()
     finally:
         for signal in (task_started, task_finished):
             signal.disconnect(receive)
     running, failed = TaskResultStatus.RUNNING, TaskResultStatus.FAILED
-    assert told == [*(("started", running, number) for number in (1, 2, 3)), ("finished", failed, 3)]
+    no_other_attempt = [("started", running, 1), ("finished", failed, 1)]
+    assert told == [
+        *(("started", running, number) for number in (1, 2, 3)),
+        ("finished", failed, 3),
+        *no_other_attempt,
+        *no_other_attempt,
+    ]
+
+
+def test_a_context_tells_when_it_was_enqueued_and_began(hand: Hand, user: User) -> None:
+    result = functions.tell_times.using(user=user).enqueue()
+    hand.settle()
+    done = refreshed(result)
+    enqueued, began, again = map(float, done.return_value)
+    assert (enqueued, began) == (done.enqueued_at.timestamp(), done.started_at.timestamp())
+    assert again > began
 
 
 @pytest.mark.django_db
@@ -85,6 +105,10 @@ def test_a_result_that_is_not_there_is_told() -> None:
         with pytest.raises(TaskResultDoesNotExist):
             default_task_backend.get_result(id_)  # type: ignore[arg-type]
     user = new_user()
-    other = queues.submit(user, "demo.echo", 1)
-    with pytest.raises(TaskResultDoesNotExist):
-        default_task_backend.get_result(str(other.id))
+    gone = {"task": "tests.nothing.there", "arguments": [], "keywords": {}}
+    for other in (
+        queues.submit(user, "demo.echo", 1),
+        queues.submit(user, "task.default", gone, check_permission=False),
+    ):
+        with pytest.raises(TaskResultDoesNotExist):
+            default_task_backend.get_result(str(other.id))

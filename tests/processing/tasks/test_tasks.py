@@ -86,7 +86,7 @@ def test_run_after_is_when_it_may_begin(user: User) -> None:
         functions.note.using(user=user, run_after=later + timedelta(days=800)).enqueue()
 
 
-def test_it_is_enqueued_in_the_callers_transaction_and_once_for_a_key(user: User) -> None:
+def test_it_is_enqueued_in_the_callers_transaction_and_once_for_a_key(hand: Hand, user: User) -> None:
     enqueued: list[str] = []
 
     def receive(task_result: Any, **_: Any) -> None:
@@ -100,10 +100,14 @@ def test_it_is_enqueued_in_the_callers_transaction_and_once_for_a_key(user: User
         assert (requests_of(user), enqueued) == ([], [])
         once = functions.note.using(user=user, idempotency_key="order-7")
         first, again = once.enqueue(1), once.enqueue(1)
+        hand.settle()
+        finished = once.enqueue(1)
     finally:
         task_enqueued.disconnect(receive)
     assert first.id == again.id == str(requests_of(user)[0].id)
     assert len(requests_of(user)) == 1
+    assert enqueued == [first.id]
+    assert (again.status, finished.id, finished.return_value) == (TaskResultStatus.READY, first.id, [[1], {}])
 
 
 @pytest.mark.django_db
