@@ -1,11 +1,9 @@
 """What a user of this project writes: functions that do the work, each declared with `@handler`."""
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from pydantic import BaseModel
 
+from processing import declarations
 from processing.coroutines import wait_for
 from processing.results import as_json
 from project.rest.problems import FieldError, Invalid
@@ -173,9 +172,13 @@ def handler(
         raise WrongHandler(f'{place_of(name)}: Write @handler("name.of.the.kind") instead of @handler.')
 
     def declare(function: Function) -> Function:
-        wrong = _wrong_about(name, version, schema, max_attempts, on_failure) or _wrong_with(function, atomic)
-        wrong = wrong or _wrong_seconds(name, time_limit, backoff, backoff_cap) or _wrong_permission(name, permission)
-        wrong = wrong or kinds.wrong_limits(name, max_concurrency, rate)
+        wrong = (
+            declarations.wrong_about(name, version, schema, max_attempts, on_failure, atomic, description)
+            or declarations.wrong_with(function, atomic)
+            or declarations.wrong_seconds(name, time_limit, backoff, backoff_cap)
+            or declarations.wrong_permission(name, permission)
+            or kinds.wrong_limits(name, max_concurrency, rate)
+        )
         if not wrong and (name, version) in _functions:
             other = place_of(_functions[name, version])
             wrong = f"{name!r} version {version} has a handler already, at {other}. Give one another name or version."
@@ -203,60 +206,6 @@ def declared_by(app: str) -> bool:
     """Whether a handler is written in that app."""
     modules = [str(getattr(inspect.unwrap(function), "__module__", "")) for function in _functions.values()]
     return any(module == app or module.startswith(f"{app}.") for module in modules)
-
-
-def _wrong_about(name: Any, version: Any, schema: Any, max_attempts: Any, on_failure: Any) -> str | None:
-    """What does not fit of its arguments, as a sentence."""
-    if not isinstance(name, str) or not re.fullmatch(r"[!-~]{1,100}", name):
-        return f"{name!r} is no name: write up to 100 letters, digits, dots, as in 'report.build'."
-    for what, number in (("version", version), ("max_attempts", max_attempts)):
-        if type(number) is not int or not 1 <= number < 2**31:
-            return f"{name!r} has {what}={number!r}: write a whole number from 1."
-    if schema is not None and not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-        return f"{name!r} has schema={schema!r}: write a class made from pydantic.BaseModel."
-    if on_failure not in OnFailure.values:
-        return f"{name!r} has on_failure={on_failure!r}: write {' or '.join(map(repr, OnFailure.values))}."
-    return None
-
-
-def _wrong_seconds(name: str, time_limit: Any, backoff: Any, backoff_cap: Any) -> str | None:
-    given = {"time_limit": time_limit, "backoff": backoff, "backoff_cap": backoff_cap}
-    for what, seconds in given.items():
-        if type(seconds) not in (int, float) or not isfinite(seconds):
-            return f"{name!r} has {what}={seconds!r}: write a number of seconds."
-    if time_limit <= 0 or not 0 <= backoff <= backoff_cap:
-        told = ", ".join(f"{what}={seconds!r}" for what, seconds in given.items())
-        return f"{name!r} has {told}: time_limit is above 0, and 0 <= backoff <= backoff_cap."
-    return None
-
-
-def _wrong_permission(name: str, permission: Any) -> str | None:
-    if permission is None or (isinstance(permission, str) and re.fullmatch(r"\w+\.\w+", permission)):
-        return None
-    try:
-        inspect.signature(permission).bind(None)
-    except (TypeError, ValueError):
-        told = "write a permission such as 'reports.add_report', or a function that takes the user."
-        return f"{name!r} has permission={permission!r}: {told}"
-    return None
-
-
-def _wrong_with(function: Any, atomic: bool) -> str | None:
-    """What does not fit of the function, as a sentence."""
-    if not callable(function):
-        return f"{function!r} is no function."
-    written = inspect.unwrap(function)
-    called = f"{getattr(written, '__name__', written)!s}"
-    if inspect.isgeneratorfunction(written) or inspect.isasyncgenfunction(written):
-        return f"{called} yields. A handler is no generator: return its result."
-    if atomic and any(map(inspect.iscoroutinefunction, (written, type(written).__call__))):
-        return f"{called} is async and atomic: no transaction spans an await. Write def, or leave atomic out."
-    try:
-        inspect.signature(function).bind(None, None)
-    except TypeError:
-        taken = f"{called}{inspect.signature(function)}"
-        return f"{taken} cannot be called with (request, payload), which every handler is given."
-    return None
 
 
 class NoHandler(LookupError):

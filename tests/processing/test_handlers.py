@@ -83,6 +83,17 @@ def at(function: Callable[..., Any]) -> str:
             )
             for rate in ("x/y", "0/m", "-1/m", 100, "100", "1/0s", "200000/s", "1/w")
         ),
+        ({"atomic": "no"}, build, "'test.new' has atomic='no': write True or False."),
+        ({"description": 7}, build, "'test.new' has description=7: write a text."),
+        *(
+            (
+                {"permission": permission},
+                build,
+                f"'test.new' has permission={permission!r}: no model of an installed app has it. Write one that there "
+                "is, or a function that takes the user.",
+            )
+            for permission in ("queues.view_reqeust", "queue.view_request", "reports.add_report")
+        ),
         ({"schema": dict}, build, "'test.new' has schema=<class 'dict'>: write a class made from pydantic.BaseModel."),
         ({"time_limit": "60"}, build, "'test.new' has time_limit='60': write a number of seconds."),
         (
@@ -100,6 +111,12 @@ def test_what_does_not_fit_is_refused_with_file_and_line(
     with pytest.raises(WrongHandler) as refused:
         handler(**{"name": "test.new", **arguments})(function)
     assert str(refused.value) == f"{at(function)}: {sentence}"
+
+
+@pytest.mark.parametrize("permission", ["queues.view_request", "schedules.operate_schedule", "auth.change_group"])
+def test_a_permission_of_any_installed_model_fits(permission: str) -> None:
+    with _kinds.kept():
+        handler("test.new", permission=permission)(build)
 
 
 def test_a_bare_handler_is_refused_with_file_and_line() -> None:

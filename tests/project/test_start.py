@@ -157,8 +157,28 @@ def test_a_pattern_of_kinds_that_fits_none_is_refused_with_those_that_there_are(
     assert start(tmp_path, *DJANGO, "check", KINDS="yours.*", DEBUG="1").returncode == 0
 
 
-def test_a_permission_that_cannot_be_asked_is_refused(tmp_path: Path) -> None:
-    wrong = FINE.replace('"yours.build"', '"yours.build", permission="staff"')
-    refused = start(app(tmp_path, wrong), *DJANGO, "check")
-    told = "'yours.build' has permission='staff': write a permission such as 'reports.add_report', or a function that"
-    assert told in refused.stderr
+MODELS = """\
+from django.db import models
+
+class Report(models.Model):
+    class Meta:
+        permissions = [("send_report", "Can send reports")]
+"""
+
+
+@pytest.mark.parametrize(
+    ("permission", "told"),
+    [
+        ("staff", "write a permission such as 'reports.add_report', or a function that takes the user."),
+        ("yours.add_reports", "no model of an installed app has it. Write one that there is, or a function that takes"),
+        ("yours.add_report", ""),
+        ("yours.send_report", ""),
+    ],
+)
+def test_a_permission_that_nobody_can_have_is_refused(tmp_path: Path, permission: str, told: str) -> None:
+    handlers = FINE.replace('"yours.build"', f'"yours.build", permission="{permission}"')
+    (app(tmp_path, handlers) / "yours" / "models.py").write_text(MODELS)
+    ran = start(tmp_path, *DJANGO, "check")
+    place = f"{tmp_path}/yours/handlers.py:3: 'yours.build' has permission={permission!r}: "
+    assert ran.stderr.startswith(place + told if told else "")
+    assert ran.returncode == (1 if told else 0), ran.stderr
