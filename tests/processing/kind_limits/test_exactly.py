@@ -1,13 +1,17 @@
 """Limits of a kind hold across all workers and users, exactly; who waited longest goes first."""
 
+from typing import Any
+
 import pytest
 from django.db import connection
 
+from project import redis
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import Lease
 from queues.lifecycle.permits import HELD_SECONDS
 from queues.models import Permit, UserQueue
 from queues.states import QueueState
+from scripts.place import free_port
 from tests.processing.crew import (
     Crew,
     Hand,
@@ -54,6 +58,27 @@ def test_never_more_begin_in_any_window_than_the_rate_says(hand: Hand, counted: 
     assert all(later - earlier >= 1 for earlier, later in zip(given, given[3:], strict=False))
     assert began[-1] - began[0] >= 2.9, "ten at three a second"
     assert began[-1] - began[0] < 8, "and not much later"
+
+
+def test_without_redis_limits_hold_and_who_waits_is_woken(
+    hand: Hand, counted: Counted, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.ENV, "redis_url", f"redis://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(redis, "_connection", redis._Connection())
+    monkeypatch.setattr(redis, "_breaker", redis._Breaker())
+    with pytest.raises(redis.RedisUnavailable):
+        redis.check_redis()
+    users = [new_user() for _ in range(6)]
+    for user in users:
+        submit(user, 1, 2, kind=TWO)
+    with Crew(workers=4, dispatchers=2):
+        until(lambda: counted.running == 2 and sum(queue_of(user).held_back for user in users) == 4)
+        counted.go_on.set()
+        until(all_done, 30, "nobody wakes those who wait")
+    assert counted.most == 2
+    for user in users:
+        assert [seq for who, seq, _ in counted.began if who == user.id] == [1, 2]
+        assert {request.attempt for request in requests_of(user)} == {1}
 
 
 def test_of_many_who_ask_at_the_same_moment_as_many_are_let_in_as_may(hand: Hand, counted: Counted) -> None:
