@@ -39,8 +39,8 @@ class Server:
 
 
 @contextmanager
-def serving(**environment: str) -> Iterator[Server]:
-    port = free_port()
+def serving(port: int = 0, **environment: str) -> Iterator[Server]:
+    port = port or free_port()
     command = [sys.executable, "-m", "granian", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
     command += ["--interface", "asgi", "project.asgi:application"]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ | LIMITS | environment)

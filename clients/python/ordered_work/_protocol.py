@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from ordered_work.errors import BY_STATUS, ApiError, OrderedWorkError
+from ordered_work.errors import BY_STATUS, ApiError, OrderedWorkError, Unreachable
 from ordered_work.models import Event, Queue, Request, Submission
 
 RETRIED = frozenset({429, 502, 503, 504})
@@ -57,7 +58,11 @@ class Patience:
         """Before the attempt after this one; None: there is none, or it would have to wait for too long."""
         if attempt >= self.attempts or (retry_after or 0) > self.longest:
             return None
-        doubled = min(self.longest, self.first * 2.0 ** (attempt - 1))
+        return self.backoff(attempt, retry_after)
+
+    def backoff(self, attempt: int, retry_after: float | None = None) -> float:
+        """The same, however many there were."""
+        doubled = min(self.longest, self.first * 2.0 ** min(attempt - 1, 50))  # beyond 1,023 it would overflow
         return max(doubled * random.uniform(0.5, 1.0), retry_after or 0)  # noqa: S311  (no secret)
 
 
@@ -122,14 +127,16 @@ def error_of(response: httpx.Response) -> ApiError:
 
 
 class EventReader:
-    """Makes events out of the lines of a stream, and keeps the id to go on from."""
+    """Makes events out of the lines of a stream, and keeps the id to go on from, and when something last came."""
 
     def __init__(self, last_id: str = "") -> None:
         self.last_id = last_id
+        self.heard_at = time.monotonic()
         self._fields: dict[str, str] = {}
 
     def feed(self, line: str) -> Event | None:
         """The event that ends with this line, if one does."""
+        self.heard_at = time.monotonic()
         if line:
             name, _, value = line.partition(":")
             if name:
@@ -149,6 +156,21 @@ class EventReader:
         self._fields = {}
         headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": self.last_id} if self.last_id else {})
         return "/api/v1/queue/events", headers
+
+
+def reconnect_after(
+    failures: int, error: Exception, patience: Patience, heard_at: float, give_up_after: float | None
+) -> float:
+    """Seconds before the next try of a stream that failed so many times. Raises what the error means, if it does not
+    heal by itself, or nothing would have been heard for longer than `give_up_after`.
+    """
+    refused = error if isinstance(error, ApiError) else None
+    pause = patience.backoff(failures, refused.retry_after if refused else None)
+    if refused and refused.status not in RETRIED:
+        raise refused
+    if give_up_after is not None and time.monotonic() + pause - heard_at > give_up_after:
+        raise error if isinstance(error, OrderedWorkError) else Unreachable(str(error)) from error
+    return pause
 
 
 def submissions(asked: Iterable[Submission | tuple[str, Any]]) -> list[Submission]:

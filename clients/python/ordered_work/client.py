@@ -10,7 +10,7 @@ import httpx
 from ordered_work import _protocol as protocol
 from ordered_work._base import BaseClient
 from ordered_work._protocol import Call, EventReader
-from ordered_work.errors import NotAuthenticated, StillRunning, Unavailable, Unreachable
+from ordered_work.errors import ApiError, NotAuthenticated, StillRunning, Unreachable
 from ordered_work.models import Event, Queue, Request, Submission
 
 
@@ -81,23 +81,24 @@ class Client(BaseClient[httpx.Client]):
             if cursor is None:
                 return
 
-    def follow(self, last_id: str = "") -> Iterator[Event]:
+    def follow(self, last_id: str = "", *, give_up_after: float | None = None) -> Iterator[Event]:
         """Events of one's queue as they happen, for ever; after `last_id`, if one is given.
 
-        A lost connection is opened again and goes on where it was: nothing is missed, some may come twice.
+        A lost connection is opened again and goes on where it was: nothing is missed, some may come twice. While the
+        service is away it is tried again and again. With `give_up_after` it raises Unreachable, Unavailable or TooMany
+        when nothing was heard for so many seconds. What does not heal is raised at once: NotAuthenticated, for example.
         """
         reader, failures = EventReader(last_id), 0
         while True:
+            error: Exception = Unreachable("The stream ended.")
             try:
                 for event in self._stream(reader):
                     failures = 0
                     yield event
-            except (httpx.TransportError, Unavailable) as error:
-                failures += 1
-                self._sleep(failures, error)
-            else:
-                failures += 1  # one that ends at once is not opened again at once
-                time.sleep(min(self.patience.longest, self.patience.first * failures))
+            except (httpx.TransportError, Unreachable, ApiError) as met:
+                error = met
+            failures += 1
+            time.sleep(protocol.reconnect_after(failures, error, self.patience, reader.heard_at, give_up_after))
 
     def cancel(self, request_id: str) -> Request:
         return Request.read(self._call(protocol.verb(f"requests/{request_id}/cancel")))

@@ -1,7 +1,7 @@
 // The verbs. `clients/python` has the same.
 
 import { Connection, newKey, type Operations, type Options, sleep, type Tokens } from "./connection.js";
-import { ApiError, OrderedWorkError, StillRunning, Unavailable } from "./errors.js";
+import { OrderedWorkError, StillRunning, Unreachable } from "./errors.js";
 import { EventReader, type Queue, type QueueEvent, type WorkRequest } from "./events.js";
 
 const LONGEST_POLL_MS = 30_000; // what the service holds ?wait=
@@ -36,6 +36,8 @@ export interface WaitOptions extends Abortable {
 }
 export interface FollowOptions extends Abortable {
   lastId?: string;
+  /** In milliseconds without a sign of the service; without one it goes on for ever. */
+  giveUpAfter?: number;
 }
 export type Filters = Omit<Operations["requests"]["query"], "cursor"> & Abortable;
 
@@ -129,12 +131,15 @@ export class Client<S extends { kind: string; payload?: unknown } = AnySubmissio
   /**
    * Events of one's queue as they happen, for ever; after `lastId`, if one is given.
    *
-   * A lost connection is opened again and goes on where it was: nothing is missed, some may come twice.
+   * A lost connection is opened again and goes on where it was: nothing is missed, some may come twice. While the
+   * service is away it is tried again and again. With `giveUpAfter` it throws Unreachable, Unavailable or TooMany when
+   * nothing was heard for so many milliseconds. What does not heal is thrown at once: NotAuthenticated, for example.
    */
-  async *follow({ lastId = "", signal }: FollowOptions = {}): AsyncGenerator<QueueEvent, void, undefined> {
+  async *follow(options: FollowOptions = {}): AsyncGenerator<QueueEvent, void, undefined> {
+    const { lastId = "", giveUpAfter = Infinity, signal } = options;
     const reader = new EventReader(lastId);
-    const { patience } = this.#connection;
     for (let failures = 1; ; failures++) {
+      let error: unknown = new Unreachable("The stream ended.");
       try {
         reader.begin();
         for await (const bytes of this.#connection.stream(reader.lastId, signal)) {
@@ -143,14 +148,11 @@ export class Client<S extends { kind: string; payload?: unknown } = AnySubmissio
             yield event;
           }
         }
-      } catch (error) {
+      } catch (met) {
         signal?.throwIfAborted();
-        if (error instanceof ApiError && !(error instanceof Unavailable)) throw error;
-        await this.#connection.pause(Math.max(1, failures), error, signal);
-        continue;
+        error = met;
       }
-      // One that ends at once is not opened again at once.
-      await sleep(Math.min(patience.longest, patience.first * Math.max(1, failures)), signal);
+      await this.#connection.reconnect(Math.max(1, failures), error, reader.heardAt + giveUpAfter, signal);
     }
   }
 

@@ -1,6 +1,6 @@
 // Calls of the service: sent again where that is safe, with an access token that is renewed by itself.
 
-import { ApiError, errorOf, NotAuthenticated, Unreachable } from "./errors.js";
+import { ApiError, errorOf, NotAuthenticated, OrderedWorkError, Unreachable } from "./errors.js";
 import type { components } from "./schema.js";
 
 export type Operations = components["schemas"]["Operations"];
@@ -139,12 +139,26 @@ export class Connection {
 
   /** Waits before the attempt after this one. Throws what `error` means when there is none. */
   async pause(attempt: number, error: unknown, signal?: AbortSignal): Promise<void> {
-    const refused = error instanceof ApiError ? error : undefined;
-    const asked = 1000 * (refused?.retryAfter ?? 0);
-    const { attempts, first, longest } = this.patience;
-    if (attempt >= attempts || asked > longest) throw refused ?? noAnswer(error);
-    const doubled = Math.min(longest, first * 2 ** (attempt - 1));
-    await sleep(Math.max(asked, doubled * (0.5 + Math.random() / 2)), signal);
+    const { attempts, longest } = this.patience;
+    if (attempt >= attempts || askedFor(error) > longest) throw meant(error);
+    await sleep(this.#backoff(attempt, error), signal);
+  }
+
+  /**
+   * Waits before the next try of a stream that failed so many times. Throws what `error` means, if it does not heal by
+   * itself, or the next try would begin after `deadline`.
+   */
+  async reconnect(failures: number, error: unknown, deadline: number, signal?: AbortSignal): Promise<void> {
+    const pause = this.#backoff(failures, error);
+    const heals = !(error instanceof ApiError) || RETRIED.has(error.status);
+    if (!heals || performance.now() + pause > deadline) throw meant(error);
+    await sleep(pause, signal);
+  }
+
+  #backoff(attempt: number, error: unknown): number {
+    const { first, longest } = this.patience;
+    const doubled = Math.min(longest, first * 2 ** Math.min(attempt - 1, 50));
+    return Math.max(askedFor(error), doubled * (0.5 + Math.random() / 2));
   }
 
   async #send<Id extends keyof Operations>(name: Id, call: Call<Id>): Promise<[Response, string]> {
@@ -186,6 +200,15 @@ export class Connection {
       });
     await unlessAborted(this.#renewing, signal);
   }
+}
+
+/** The milliseconds of Retry-After. */
+function askedFor(error: unknown): number {
+  return error instanceof ApiError ? 1000 * (error.retryAfter ?? 0) : 0;
+}
+
+function meant(error: unknown): OrderedWorkError {
+  return error instanceof OrderedWorkError ? error : noAnswer(error);
 }
 
 function noAnswer(cause: unknown): Unreachable {

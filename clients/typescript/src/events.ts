@@ -10,8 +10,9 @@ export type QueueEvent =
   | { readonly id: string; readonly type: "request"; readonly request: WorkRequest }
   | { readonly id: string; readonly type: "queue"; readonly queue: Queue };
 
-/** Makes events out of what came, and keeps the id to go on from. */
+/** Makes events out of what came, and keeps the id to go on from, and when something last came. */
 export class EventReader {
+  heardAt = performance.now();
   #decoder = new TextDecoder();
   #rest = "";
   #fields = new Map<string, string>();
@@ -27,6 +28,7 @@ export class EventReader {
 
   /** The events that end with these bytes. */
   *feed(bytes: Uint8Array): Generator<QueueEvent, void, undefined> {
+    this.heardAt = performance.now();
     const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split("\n");
     this.#rest = lines.pop() ?? "";
     for (const line of lines) {

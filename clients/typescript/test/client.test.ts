@@ -179,6 +179,30 @@ test("following ends when its reader has enough, and with its signal", async () 
   assert.deepEqual(signals.map((signal) => signal.aborted), [true, true]);
 });
 
+test("following goes on while the service is away, and ends for what does not heal", async () => {
+  const tokens = (await login()).tokens;
+  const quick = { attempts: 2, first: 1, longest: 5 };
+  let lost = { stream: 20, refresh: 5 };
+  const flaky: typeof fetch = async (address, sent) => {
+    const what = String(address).endsWith("/refresh") ? "refresh" : "stream";
+    if (lost[what] > 0) {
+      lost = { ...lost, [what]: lost[what] - 1 };
+      throw new TypeError("fetch failed");
+    }
+    return fetch(address, sent);
+  };
+  const client = new Client(url, { ...tokens, access: "old" }, { fetch: flaky, patience: quick });
+  for await (const event of client.follow()) {
+    assert.equal(event.type, "queue");
+    break;
+  }
+  assert.deepEqual(lost, { stream: 0, refresh: 0 });
+  const nobody = new Client("http://127.0.0.1:9", { access: "a" }, { patience: quick });
+  await assert.rejects(nobody.follow({ giveUpAfter: 50 }).next(), Unreachable);
+  await assert.rejects(new Client(`${url}/elsewhere`, client.tokens).follow().next(), NotFound);
+  await assert.rejects(new Client(url, { ...tokens, access: "old" }).follow().next(), NotAuthenticated); // it is spent
+});
+
 test("what cannot be reached is said after so many attempts", async () => {
   let calls = 0;
   const away: typeof fetch = async () => {
@@ -192,9 +216,6 @@ test("what cannot be reached is said after so many attempts", async () => {
   assert.equal(calls, 3);
   await assert.rejects(client.pause(), Unavailable);
   assert.equal(calls, 4); // not by itself: nobody knows whether it was done
-  const events = client.follow();
-  await assert.rejects(events.next(), Unavailable);
-  assert.equal(calls, 7);
   const nobody = new Client("http://127.0.0.1:9", { access: "a" }, { patience: { attempts: 2, first: 1 } });
   await assert.rejects(nobody.queue(), Unreachable);
 });

@@ -14,17 +14,19 @@ import pytest
 from accounts.models import Session, User
 from queues.lifecycle import control
 from queues.models import Request as Row
-from scripts.place import ROOT
+from scripts.place import ROOT, free_port
 from tests.processing.clients.conftest import PASSWORD
 from tests.processing.clients.lossy_proxy import lossy_proxy
-from tests.processing.crew import queue_of
-from tests.processing.streaming import Server
+from tests.processing.crew import queue_of, submit
+from tests.processing.streaming import Server, serving
+from tests.waiting import until
 
 sys.path.insert(0, str(ROOT / "clients" / "python"))
 from ordered_work import (
     AsyncClient,
     Client,
     Conflict,
+    Event,
     Invalid,
     NotAuthenticated,
     NotFound,
@@ -190,6 +192,69 @@ def test_a_stream_that_breaks_goes_on_where_it_was(url: str, user: User, server:
                 break
     assert told[-1] == 2
     assert 1 in told
+
+
+def followed(client: Client | AsyncClient, **how: Any) -> Iterator[Event]:
+    """What `follow` gives, of either client."""
+    if isinstance(client, Client):
+        yield from client.follow(**how)
+        return
+    with asyncio.Runner() as runner:
+        events = client.follow(**how)
+        while True:
+            yield runner.run(anext(events))  # type: ignore[arg-type]  # it has all that a coroutine has
+
+
+@pytest.mark.parametrize("which", [Client, AsyncClient])
+def test_following_outlasts_a_restart_of_the_service(user: User, which: type[Client] | type[AsyncClient]) -> None:
+    """Nor do renewals end it that nobody answers."""
+    port, unanswered = free_port(), ["renewal"] * 5
+    tried: list[str] = []
+    client = which(
+        f"http://127.0.0.1:{port}", "old", Session.open(user).refresh, patience=Patience(2, first=0.01, longest=0.1)
+    )
+
+    def lose(request: httpx.Request) -> None:
+        tried.append(request.url.path)
+        if unanswered and request.url.path.endswith("/refresh"):
+            raise httpx.ConnectError(f"no {unanswered.pop()}", request=request)
+
+    async def lose_too(request: httpx.Request) -> None:
+        lose(request)
+
+    client._http.event_hooks = {"request": [lose if which is Client else lose_too]}
+    told: list[Event] = []
+
+    def follow() -> None:
+        for event in followed(client):
+            told.append(event)
+            if event.request is not None:
+                return
+
+    following = threading.Thread(target=follow, daemon=True)
+    with serving(port) as server:
+        until(server.answers, 90, "the API answers")
+        following.start()
+        until(lambda: told, 30, "it follows")
+    before = len(tried)
+    until(lambda: len(tried) > before + 10, 30, "it is tried more often than other calls are")
+    submit(user, 1, kind="demo.echo")
+    with serving(port):
+        following.join(90)
+    assert told[-1].request is not None
+    assert not unanswered
+
+
+@pytest.mark.parametrize("which", [Client, AsyncClient])
+def test_following_ends_for_what_does_not_heal(url: str, user: User, which: type[Client] | type[AsyncClient]) -> None:
+    session = Session.open(user)
+    with pytest.raises(NotFound):
+        next(followed(which(f"{url}/elsewhere", session.access)))
+    Session.objects.update(ended_at=datetime.now(UTC))
+    with pytest.raises(NotAuthenticated):
+        next(followed(which(url, "old", session.refresh)))
+    with pytest.raises(Unreachable):
+        next(followed(which("http://127.0.0.1:9", "token", patience=Patience(first=0.01)), give_up_after=0.1))
 
 
 def test_what_is_sent_twice_is_done_once(url: str, user: User, server: Server) -> None:
