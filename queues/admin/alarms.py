@@ -7,7 +7,7 @@ from django.conf import settings
 from django.urls import reverse
 
 from queues.admin.ages import lasting
-from queues.operations.backlog import STUCK_SECONDS, Backlog
+from queues.operations.backlog import Backlog
 from queues.states import QueueState
 
 LATE_SECONDS = 60.0
@@ -63,12 +63,11 @@ def _processes(standing: Backlog) -> list[Light]:
 
 
 def _moving(standing: Backlog) -> Light:
-    stuck = standing.stuck_for
     return Light(
         "Queues",
-        f"work waits for {lasting(stuck)}" if stuck >= STUCK_SECONDS else "moving",
-        stuck < STUCK_SECONDS,
-        "Requests could begin, and none runs: are dispatchers and workers alive, do handlers hang?",
+        f"work waits for {lasting(standing.stuck_for)}" if standing.stuck else "moving",
+        not standing.stuck,
+        "Requests could begin, and none does: are dispatchers and workers alive, do slow handlers hold all threads?",
         queues_by(state=QueueState.READY.value),
     )
 
@@ -87,7 +86,7 @@ def _blocked(standing: Backlog) -> Light:
 def late(standing: Backlog) -> list[Light]:
     """What waits long although work goes on: somebody's queue is deep, or there are too few workers."""
     oldest = standing.ages["moving"]
-    if oldest < LATE_SECONDS or standing.stuck_for >= STUCK_SECONDS:
+    if oldest < LATE_SECONDS or standing.stuck:
         return []
     means = "The oldest request that may run has waited so long. Sort the queues by what waits longest."
     return [Light("Late", lasting(oldest), False, means, queues_by(o="4"), serious=False)]

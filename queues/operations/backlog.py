@@ -14,7 +14,8 @@ from queues.sql.figures import BY_STATE, CLUSTER_STATUS
 from queues.states import QueueState
 
 SILENT_SECONDS = 10.0  # a worker process that gave no sign for so long is not counted
-STUCK_SECONDS = 10.0  # work that could begin has waited for so long, and nothing runs
+STUCK_SECONDS = 10.0  # work that could begin has waited for so long, nothing began meanwhile, and nothing runs
+STUCK_BUSY_SECONDS = 60.0  # the same while handlers run: slow ones may hold all threads for a while
 CACHED_SECONDS = 2.0
 CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: looking costs at most a twentieth
 
@@ -22,7 +23,8 @@ CACHED_TIMES = 20  # a look that takes long is kept for so many times as long: l
 @dataclass(frozen=True, slots=True)
 class Group:
     """The queues of one state, paused or not, held back by a kind or not: how many, and of their requests without a
-    final status how many, the most in one queue, and the age of the oldest that waits (seconds; None: none waits).
+    final status how many, the most in one queue, the age of the oldest that waits (seconds; None: none waits), and how
+    long ago the last one began (None: none did).
     """
 
     state: QueueState
@@ -32,6 +34,7 @@ class Group:
     deepest: int
     oldest_waiting: float | None
     held_back: bool = False
+    last_began: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,23 @@ class Backlog:
 
     @property
     def stuck_for(self) -> float:
-        """Seconds for which work that could begin has waited while no queue is drained; 0 where one is."""
-        if self.queues(QueueState.DRAINING):
-            return 0.0
+        """Seconds for which work that could begin has waited and nothing has begun anywhere.
+
+        What waits behind its own user's running request could not. Where something ends, the next one begins at once.
+        """
         could = (QueueState.IDLE, QueueState.READY)
-        return self.oldest_waiting(lambda group: not group.paused and group.state in could)
+        waits = self.oldest_waiting(lambda group: not group.paused and group.state in could)
+        return min([waits, *(group.last_began for group in self.groups if group.last_began is not None)])
+
+    @property
+    def stuck(self) -> bool:
+        """Whether that is too long for what runs."""
+        return self.stuck_for >= (STUCK_BUSY_SECONDS if self.queues(QueueState.DRAINING) else STUCK_SECONDS)
 
     @property
     def moves(self) -> bool:
         """Whether no queue is blocked and what waits goes on."""
-        return self.stuck_for < STUCK_SECONDS and not self.queues(QueueState.BLOCKED)
+        return not self.stuck and not self.queues(QueueState.BLOCKED)
 
     @property
     def ages(self) -> dict[str, float]:
@@ -104,7 +114,9 @@ def measure() -> Backlog:
     owed = max((row.oldest_unpublished or 0.0 for row in rows), default=0.0)
     return Backlog(
         [
-            Group(QueueState(r.state), r.paused, r.queues, r.depth, r.deepest, r.oldest_waiting, r.held_back)
+            Group(
+                QueueState(r.state), r.paused, r.queues, r.depth, r.deepest, r.oldest_waiting, r.held_back, r.last_began
+            )
             for r in rows
         ],
         around.paused,

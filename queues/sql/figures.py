@@ -8,14 +8,16 @@ from queues.sql.statement import Statement
 BY_STATE = Statement(f"""
     WITH queue AS MATERIALIZED (
         SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH} AS depth,
+               CASE WHEN state = 'draining' THEN coalesce(claimed_at, state_since) ELSE claimed_at END AS began_at,
                coalesce(wake_at > '2999-01-01', false) AS held_back
         FROM queues_userqueue q WHERE active
         UNION ALL
-        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}, false
+        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}, claimed_at, false
         FROM queues_userqueue q WHERE unpublished AND NOT active
     )
     SELECT q.state, q.paused, q.held_back, count(*) AS queues, sum(q.depth)::bigint AS depth,
            max(q.depth) AS deepest, sum(q.last_seq - q.published_seq)::bigint AS unpublished,
+           extract(epoch FROM clock_timestamp() - max(q.began_at))::float8 AS last_began,
            extract(epoch FROM clock_timestamp() - min(waiting.since))::float8 AS oldest_waiting,
            extract(epoch FROM clock_timestamp() - min(owed.since))::float8 AS oldest_unpublished
     FROM queue q

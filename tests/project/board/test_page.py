@@ -46,12 +46,19 @@ def test_it_is_red_when_a_queue_is_blocked_or_work_waits_and_nothing_moves(opera
         backlog.recent._until = 0.0
         return {light.name: light.state for light in operator.get(BOARD).context["board"].wrong}
 
+    runs = queue_of(User.objects.create_user("runs"))
     waiting = queue_of(User.objects.create_user("waiting"), last_seq=1, published_seq=1, state=QueueState.READY)
     request_in(waiting, 1, Status.QUEUED, timezone.now() - timedelta(minutes=3))
     assert wrong()["Queues"] == "work waits for 3 min"
     assert "Blocked" not in wrong()
-    queue_of(waiting.user, state=QueueState.DRAINING, claimed=1)
+    for ago, is_wrong in ((5, False), (50, False), (150, True)):  # one other user's request runs for so long
+        since = timezone.now() - timedelta(seconds=ago)
+        queue_of(runs.user, last_seq=1, published_seq=1, state=QueueState.DRAINING, claimed=1, claimed_at=since)
+        assert ("Queues" in wrong()) is is_wrong
+    queue_of(waiting.user, state=QueueState.WAITING, wake_at="3000-01-01T00:00:00Z")  # held back by its kind
     assert "Queues" not in wrong()
+    queue_of(waiting.user, state=QueueState.DRAINING, claimed=1, claimed_at=since, wake_at=None)
+    assert "Queues" not in wrong(), "it waits behind its own user's request"
     queue_of(waiting.user, state=QueueState.BLOCKED)
     assert wrong()["Blocked"] == "1 queue"
     assert "Queues" not in wrong()
