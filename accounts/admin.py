@@ -25,7 +25,7 @@ MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their
 
 @admin.register(User)
 class UserAdmin(FastAdmin, DjangoUserAdmin):
-    list_display = ("username", "email", "is_active", "is_staff", "created_at")
+    list_display = ("username", "email", "state", "role", "created_at")
     list_filter = ("is_active", "is_staff", "is_superuser")
     search_fields = ("username",)  # shows the field; `get_search_results` searches
     search_help_text = "An id, an e-mail address, a name or its beginning."
@@ -56,6 +56,14 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
         term = search_term.strip().replace("\0", "")
         return (queryset.filter(id__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
+
+    @admin.display(ordering="is_active")
+    def state(self, user: User) -> str:
+        return "active" if user.is_active else "deactivated"
+
+    @admin.display(ordering="is_staff")
+    def role(self, user: User) -> str:
+        return "superuser" if user.is_superuser else "staff" if user.is_staff else "-"
 
     @admin.action(description="End all sessions of the selected users", permissions=["change"])
     def end_sessions(self, request: Any, queryset: Any) -> None:

@@ -21,7 +21,7 @@ MOST_RUN = 100
 
 @admin.register(Schedule)
 class ScheduleAdmin(ReadOnlyAdmin):
-    list_display = ("name", "user", "kind", "when", "enabled", "next_at", "last_error", "last_due_at")
+    list_display = ("name", "user", "kind", "when", "state", "next_at", "last_error", "last_due_at")
     list_select_related = ("user",)
     list_filter = ("enabled",)
     search_fields = ("user__username",)  # shows the field; `get_search_results` searches
@@ -46,6 +46,10 @@ class ScheduleAdmin(ReadOnlyAdmin):
         if schedule.every_seconds is not None:
             return f"every {schedule.every_seconds} s"
         return f"{schedule.cron} {schedule.time_zone}"
+
+    @admin.display(ordering="enabled")
+    def state(self, schedule: Schedule) -> str:
+        return "active" if schedule.enabled else "paused"
 
     @admin.action(description="Pause the selected schedules", permissions=["operate"])
     def pause(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

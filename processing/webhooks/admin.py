@@ -31,7 +31,7 @@ class OfUsers(ReadOnlyAdmin):
 @admin.register(Webhook)
 class WebhookAdmin(OfUsers):
     user_of = "queue__user"
-    list_display = ("url", "owner", "enabled", "last_error", "failing_since", "failures", "last_delivered_at")
+    list_display = ("url", "owner", "state", "last_error", "failing_since", "failures", "last_delivered_at")
     list_select_related = ("queue__user",)
     list_filter = ("enabled", ("failing_since", admin.EmptyFieldListFilter))
     search_fields = ("queue__user__username",)  # shows the field; `get_search_results` searches
@@ -44,6 +44,10 @@ class WebhookAdmin(OfUsers):
     @admin.display(description="user")
     def owner(self, webhook: Webhook) -> str:
         return webhook.queue.user.username
+
+    @admin.display(ordering="enabled")
+    def state(self, webhook: Webhook) -> str:
+        return "on" if webhook.enabled else "off"
 
 
 @admin.register(Delivery)

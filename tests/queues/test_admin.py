@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
 from django.db import connection
+from django.db.models import BooleanField
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -210,6 +212,26 @@ def test_a_list_says_ages_and_shows_no_cross_for_what_is_well(operator: Client, 
     page = operator.get(QUEUES).content.decode()
     assert re.search(r"<td[^>]*>4[45] s</td>", page)
     assert 'class="state ready"' in page
+    assert "icon-no" not in page
+
+
+def test_no_list_of_any_app_has_a_cross_for_what_is_normal(operator: Client, bob: User) -> None:
+    """Django draws one for each False: words stand there instead."""
+    for model, page in site._registry.items():
+        for name in page.list_display:
+            shown = getattr(page, str(name), None) or getattr(model, str(name))
+            field = getattr(shown, "field", None)
+            assert not getattr(shown, "boolean", isinstance(field, BooleanField)), f"{model.__name__}: {name}"
+    User.objects.create_user("gone", is_active=False)
+    page = operator.get("/admin/accounts/user/").content.decode()
+    assert re.findall(r'field-(?:state|role)">([^<]+)<', page) == [
+        "deactivated",
+        "-",
+        "active",
+        "-",
+        "active",
+        "superuser",
+    ]
     assert "icon-no" not in page
 
 
