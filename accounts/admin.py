@@ -19,6 +19,7 @@ from accounts.mail import outbox as mail
 from accounts.mail.outbox import Purpose
 from accounts.models import Invitation, Session, User
 from project.admin.base import FastAdmin, ReadOnlyAdmin
+from project.admin.confirming import confirmed
 
 MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their names, that a search may mean
 
@@ -65,13 +66,17 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     def role(self, user: User) -> str:
         return "superuser" if user.is_superuser else "staff" if user.is_staff else "-"
 
-    @admin.action(description="End all sessions of the selected users", permissions=["change"])
-    def end_sessions(self, request: Any, queryset: Any) -> None:
+    @confirmed(
+        "End all sessions of the selected users",
+        "They are logged out everywhere, at once, and have to log in again. Their requests go on.",
+        "change",
+    )
+    def end_sessions(self, request: Any, queryset: Any, reason: str) -> None:
         ended = 0
         for user in queryset:
             with transaction.atomic():
                 ended += user.end_sessions()
-                record(Event.LOGOUT_ALL, user.id)
+                record(Event.LOGOUT_ALL, user.id, detail=reason)
         self.message_user(request, f"{ended} sessions ended.")
 
 

@@ -31,7 +31,7 @@ class Event(models.TextChoices):
     LOGIN_LIMITED = "login_limited"  # too many failures; a few a minute from each address are written down
     REFRESH_REFUSED = "refresh_refused"  # a refresh token of an ended session (or spent: its session ended with that)
     LOGOUT = "logout"  # one session (or the admin's)
-    LOGOUT_ALL = "logout_all"  # every session of the user, by themselves or staff
+    LOGOUT_ALL = "logout_all"  # every session of the user, by themselves or staff (why)
     SESSION_ENDED = "session_ended"  # the user ended one of their sessions (its id)
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  (by the user; every other session ended)
     PASSWORD_REFUSED = "password_refused"  # noqa: S105  (the user's token came with a wrong current password)

@@ -18,10 +18,11 @@ from django.utils.html import format_html
 
 from accounts.models import User
 from project.admin.base import ReadOnlyAdmin
+from project.admin.confirming import Why
 from queues.admin import queue_detail, request_detail
 from queues.admin.actions import OF_QUEUES, OF_REQUESTS
 from queues.admin.ages import exact, since
-from queues.admin.bulk_actions import Limit, Steering, Why
+from queues.admin.bulk_actions import Limit, Steering
 from queues.admin.filters import CreatedFilter, KindFilter, PausedFilter, StateFilter, StatusFilter
 from queues.models import OperatorAction, Request, UserQueue
 from queues.operations.selectors import DEPTH, of_queues, with_oldest

@@ -17,10 +17,10 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core import signing
 from django.db.models import Case, F, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from project.admin.base import FastAdmin
+from project.admin.confirming import Why, confirmation
 from queues.models import BulkAction, Request, UserQueue
 from queues.operations.selectors import DEPTH, first_id
 from queues.sql.selectors import COUNT_BY_QUEUE, FREEZE, of_chosen
@@ -30,12 +30,6 @@ MOST = 100_000  # targets of one action
 PATIENCE_SECONDS = 1.5  # for what is small: longer than a dispatcher takes to look
 USERS_NAMED = 20
 TOKEN_SECONDS = 86_400
-
-
-class Why(forms.Form):
-    """What every action asks for."""
-
-    reason = forms.CharField(max_length=300, help_text="Kept in the log, with who does it and what.")
 
 
 class Paced(Why):
@@ -162,9 +156,10 @@ class Steering(FastAdmin):
             "left_out": len(whose) - len(first),
             "named": self._named(targets, what, total),
             "form": form,
+            "away": self._back(request),
             "confirmed": signing.dumps({"asked": time.time(), "once": uuid4().hex}, salt=salt),
         }
-        return self._page(request, what, "admin/queues/confirmation.html", context)
+        return confirmation(self, request, what, "admin/queues/confirmation.html", context)
 
     def _named(self, targets: QuerySet[Any], what: Intervention, total: int) -> list[Request]:
         """The requests that are touched, one by one, where they are few or each is somebody's blocking head."""
@@ -186,22 +181,6 @@ class Steering(FastAdmin):
             return {queue: (1, waiting) for queue, waiting in counters}
         rows = of_chosen(COUNT_BY_QUEUE, found.values_list("queue_id")[: MOST + 1])
         return {queue: (count, count) for queue, count in rows}
-
-    def _page(self, request: HttpRequest, what: Intervention, template: str, context: dict[str, Any]) -> HttpResponse:
-        shared = {
-            **self.admin_site.each_context(request),
-            "title": what.label,
-            "what": what,
-            "opts": self.opts,
-            "media": self.media,
-            "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
-            "checkbox": ACTION_CHECKBOX_NAME,
-            "select_across": request.POST.get("select_across") == "1",
-            "back": request.POST.get("back", ""),
-            "away": self._back(request),
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, template, {**shared, **context})
 
     def _back(self, request: HttpRequest) -> str:
         """To the page of the one row from which it was asked for, or to the list."""

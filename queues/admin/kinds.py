@@ -1,5 +1,6 @@
 """Kinds for operators: their limits here, what runs and waits, pause and resume, other limits than are declared."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -11,8 +12,8 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 
 from project.admin.base import FastAdmin
+from project.admin.confirming import Why, confirmed
 from queues.admin.ages import exact
-from queues.admin.bulk_actions import Why
 from queues.kinds import Rate
 from queues.limits import deployment
 from queues.models import KindLimit
@@ -90,21 +91,29 @@ class KindAdmin(FastAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return KindList
 
-    @admin.action(description="Pause the selected kinds: nothing of them begins", permissions=["operate"])
-    def pause(self, request: HttpRequest, chosen: QuerySet[KindLimit]) -> None:
-        for row in chosen:
-            deployment.pause(row.kind, request.user.get_username())
-        self._log(request, chosen, "paused")
+    @confirmed(
+        "Pause the selected kinds",
+        "Nothing of them begins, for any user, until they are resumed: a queue stands where its next request is of such"
+        " a kind. What runs ends; accepting goes on.",
+        "operate",
+    )
+    def pause(self, request: HttpRequest, chosen: QuerySet[KindLimit], reason: str) -> None:
+        by = f"{request.user.get_username()}: {reason}"
+        self._each(request, chosen, lambda kind: deployment.pause(kind, by), "paused", reason)
 
-    @admin.action(description="Resume the selected kinds: who waited longest goes first", permissions=["operate"])
-    def resume(self, request: HttpRequest, chosen: QuerySet[KindLimit]) -> None:
-        for row in chosen:
-            deployment.resume(row.kind)
-        self._log(request, chosen, "resumed")
+    @confirmed(
+        "Resume the selected kinds", "They begin again, for all users; who waited longest goes first.", "operate"
+    )
+    def resume(self, request: HttpRequest, chosen: QuerySet[KindLimit], reason: str) -> None:
+        self._each(request, chosen, deployment.resume, "resumed", reason)
 
-    def _log(self, request: HttpRequest, chosen: QuerySet[KindLimit], done: str) -> None:
+    def _each(
+        self, request: HttpRequest, chosen: QuerySet[KindLimit], verb: Callable[[str], None], done: str, reason: str
+    ) -> None:
+        for row in chosen:
+            verb(row.kind)
         assert request.user.pk is not None  # noqa: S101  (nobody else comes here)
-        LogEntry.objects.log_actions(request.user.pk, chosen, CHANGE, done)
+        LogEntry.objects.log_actions(request.user.pk, chosen, CHANGE, f"{done}: {reason}")
         self.message_user(request, f"{len(chosen)} {done}.")
 
     def save_model(self, request: HttpRequest, obj: KindLimit, form: Any, change: bool) -> None:

@@ -68,7 +68,10 @@ def test_no_list_counts_a_whole_table(operator: Client, monkeypatch: pytest.Monk
 def test_an_operator_ends_sessions_and_changes_users(operator: Client) -> None:
     api = Api.of(bob := make_user())
     data = {"action": "end_sessions", "_selected_action": [str(bob.id)]}
-    assert operator.post("/admin/accounts/user/", data).status_code == 302
+    for unconfirmed in (data, {**data, "confirmed": "yes", "reason": " "}):
+        assert "They are logged out everywhere" in operator.post("/admin/accounts/user/", unconfirmed).content.decode()
+        assert api.get("auth/me").status_code == 200
+    assert operator.post("/admin/accounts/user/", {**data, "confirmed": "yes", "reason": "lost"}).status_code == 302
     assert api.get("auth/me").status_code == 401
     for path in ("add/", f"{bob.id}/change/", f"{bob.id}/password/"):
         assert operator.get(f"/admin/accounts/user/{path}").status_code == 200

@@ -128,7 +128,7 @@ def test_what_staff_do_to_an_account_is_told_with_who_did_it(operator: Client) -
     boss, bob = User.objects.get(username="boss"), make_user(username="bob")
     Api.of(bob)
     page = f"/admin/accounts/user/{bob.id}/"
-    action = {"action": "end_sessions", "_selected_action": [str(bob.id)]}
+    action = {"action": "end_sessions", "_selected_action": [str(bob.id)], "confirmed": "yes", "reason": "lost"}
     assert operator.post("/admin/accounts/user/", action, REMOTE_ADDR="192.0.2.9").status_code == 302
     form = {"username": "bob", "email": "", "is_staff": "on"}
     assert operator.post(f"{page}change/", form).status_code == 302  # is_active is off
@@ -141,7 +141,7 @@ def test_what_staff_do_to_an_account_is_told_with_who_did_it(operator: Client) -
         "staff_action",
     ]  # fmt: skip
     assert {line.actor_id for line in lines} == {boss.id}
-    assert lines[0].address == "192.0.2.9"
+    assert (lines[0].address, lines[0].detail) == ("192.0.2.9", "lost")
     assert lines[2].detail == "staff"
     assert lines[3].detail.startswith(f"changed accounts.User {bob.id}: Changed")
     assert "bob" not in lines[3].detail

@@ -35,8 +35,9 @@ def of_group(name: str) -> Client:
     return client
 
 
-def act(client: Client, action: str, *kinds: str) -> int:
-    return client.post(KINDS, {"action": action, "_selected_action": kinds}).status_code
+def act(client: Client, action: str, *kinds: str, reason: str = "ticket 4711") -> int:
+    data = {"action": action, "_selected_action": kinds, "confirmed": "yes", "reason": reason}
+    return client.post(KINDS, data).status_code
 
 
 def held_back(kind: str, minutes: float) -> UserQueue:
@@ -79,6 +80,23 @@ def test_each_group_does_what_it_may(group: str, pauses: bool, limits: bool) -> 
         assert told == "limited: because (max_concurrency 4, rate 5/10s)"
         assert act(client, "resume", "demo.echo") == 302
         assert not KindLimit.objects.get(kind="demo.echo").paused
+
+
+def test_nothing_is_paused_before_it_is_confirmed_with_a_reason() -> None:
+    operator = of_group("operator")
+    chosen = {"action": "pause", "_selected_action": ["demo.echo", "demo.steps"]}
+    page = operator.post(KINDS, chosen)
+    assert "for any user" in page.content.decode()
+    assert page.context["named"] == ["demo.echo", "demo.steps"]
+    page = operator.post(KINDS, {**chosen, "confirmed": "yes", "reason": " "})
+    assert page.context["form"].errors == {"reason": ["This field is required."]}
+    assert not KindLimit.objects.filter(paused=True).exists()
+    assert not LogEntry.objects.exists()
+    assert act(operator, "pause", "demo.echo", "demo.steps") == 302
+    assert set(KindLimit.objects.filter(paused=True).values_list("kind", "paused_by")) == {
+        ("demo.echo", "operator: ticket 4711"), ("demo.steps", "operator: ticket 4711"),
+    }  # fmt: skip
+    assert {entry.get_change_message() for entry in LogEntry.objects.all()} == {"paused: ticket 4711"}
 
 
 @pytest.mark.parametrize(("field", "value"), [("rate_here", "x/y"), ("max_concurrency", "-1"), ("reason", "")])

@@ -1,0 +1,85 @@
+"""Actions of the admin that first say what they do and to what, and ask why."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, Protocol
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+
+from project.admin.base import FastAdmin
+
+NAMED = 20
+COUNTED = 10_000
+
+
+class Why(forms.Form):
+    """What every action asks for."""
+
+    reason = forms.CharField(max_length=300, help_text="Kept in the log, with who does it and what.")
+
+
+class What(Protocol):
+    """An action: its name, a label for it, and what it means."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def means(self) -> str: ...
+
+
+class Asked(NamedTuple):
+    name: str
+    label: str
+    means: str
+
+
+Verb = Callable[[Any, HttpRequest, QuerySet[Any], str], None]
+Action = Callable[[Any, HttpRequest, QuerySet[Any]], HttpResponse | None]
+
+
+def confirmed(label: str, means: str, permission: str) -> Callable[[Verb], Action]:
+    """An action as Django's admin wants it, of a method that is called with the reason once it is given."""
+
+    def action_of(verb: Verb) -> Action:
+        @admin.action(description=label, permissions=[permission])
+        @wraps(verb)
+        def action(page: Any, request: HttpRequest, chosen: QuerySet[Any]) -> HttpResponse | None:
+            form = Why(request.POST if "confirmed" in request.POST else None)
+            if form.is_valid():
+                verb(page, request, chosen, form.cleaned_data["reason"])
+                return None
+            named = [str(row) for row in chosen[:NAMED]]
+            left_out = chosen.order_by()[: COUNTED + 1].count() - len(named)
+            context = {"named": named, "left_out": left_out, "form": form, "confirmed": "yes"}
+            return confirmation(page, request, Asked(verb.__name__, label, means), "admin/confirmation.html", context)
+
+        return action
+
+    return action_of
+
+
+def confirmation(
+    page: FastAdmin, request: HttpRequest, what: What, template: str, context: dict[str, Any]
+) -> TemplateResponse:
+    """The page that asks, with what was chosen on the one before."""
+    shared = {
+        **page.admin_site.each_context(request),
+        "title": what.label,
+        "what": what,
+        "opts": page.opts,
+        "media": page.media,
+        "selected": request.POST.getlist(ACTION_CHECKBOX_NAME),
+        "checkbox": ACTION_CHECKBOX_NAME,
+        "select_across": request.POST.get("select_across") == "1",
+        "back": request.POST.get("back", ""),
+        "away": request.get_full_path(),
+    }
+    request.current_app = page.admin_site.name  # Django reads it
+    return TemplateResponse(request, template, {**shared, **context})
