@@ -1,4 +1,4 @@
-"""What is wrong, the worst first, each with what it means and a link to where something can be done."""
+"""What is wrong, the worst first, each with what it means, and a link to what it is about or what to type."""
 
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -14,9 +14,9 @@ LATE_SECONDS = 60.0
 FAILING = 0.2  # of a kind's requests in the last hour
 SERVERS = {"postgresql": "PostgreSQL", "rabbitmq": "RabbitMQ", "redis": "Redis", "migrations": "Schema"}
 MEANS = {
-    "postgresql": "Nothing is accepted, nothing runs.",
-    "rabbitmq": "Requests are accepted and kept; none is started.",
-    "redis": "Limits, progress and the rates below suffer; requests are accepted and run.",
+    "postgresql": "Nothing is accepted, nothing runs: manage.py doctor says why.",
+    "rabbitmq": "Requests are accepted and kept; none is started: manage.py doctor says why.",
+    "redis": "Limits, progress and the rates below suffer; requests are accepted and run: manage.py doctor says why.",
     "migrations": "The schema is not that of this release: manage.py migrate.",
 }
 

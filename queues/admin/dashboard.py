@@ -105,7 +105,7 @@ def board() -> Board:
     """How it all is, at most a few seconds ago."""
     standing = backlog.recent.latest()
     hour = throughput.read()
-    found = _kinds(hour)
+    found = _kinds(hour, standing)
     lights = alarms.lights(checks(), standing)
     wrong = [light for light in lights if light.works is False]
     return Board(
@@ -141,11 +141,12 @@ def _charts(hour: throughput.Throughput | None) -> list[charts.Chart]:
     return [charts.chart(hour.accepted, "accepted", top), charts.chart(hour.finished, "finished", top)]
 
 
-def _kinds(hour: throughput.Throughput | None) -> list[dict[str, Any]]:
+def _kinds(hour: throughput.Throughput | None, standing: Backlog) -> list[dict[str, Any]]:
     """Every kind with its limits, those that fail first: how often, of how many, with which error, in the last hour."""
     newest = {row["kind"]: row for row in newest_failures()}
     counted = hour.by_kind if hour else {}
     known = {kind.name: kind for kind in kinds.all_kinds()}
+    here = {kind.kind: kind for kind in standing.kinds}
     rows = []
     for name in known.keys() | newest.keys() | counted.keys():
         ended = counted.get(name)
@@ -153,6 +154,7 @@ def _kinds(hour: throughput.Throughput | None) -> list[dict[str, Any]]:
         finished = ended.total() if ended else 0
         share = round(100 * failed / finished, 1) if failed and finished else None
         unknown: dict[str, Any] = {"kind": name, "failures": 0, "error": "-", "errors": [], "last": None}
-        limits = {"known": known.get(name), "link": alarms.requests_by(status="failed", kind=name)}
-        rows.append(newest.get(name, unknown) | {"failed": failed, "finished": finished, "share": share} | limits)
+        row = newest.get(name, unknown) | {"failed": failed, "finished": finished, "share": share}
+        limits = {"known": known.get(name), "here": here.get(name)}
+        rows.append(row | limits | {"link": alarms.requests_by(status="failed", kind=name)})
     return sorted(rows, key=lambda row: (-(row["failed"] or 0), -row["failures"], row["kind"]))

@@ -12,6 +12,8 @@ from accounts.models import User
 from project.telemetry import health
 from queues import metrics, throughput
 from queues.admin import alarms, dashboard
+from queues.kinds import Rate
+from queues.limits import deployment
 from queues.models import Request
 from queues.operations import backlog
 from queues.states import QueueState, Status
@@ -79,6 +81,24 @@ def test_what_waits_long_while_work_goes_on_and_what_fails_often_is_said_with_a_
     assert operator.get(wrong["Late"].link).context["cl"].result_list[0].user.username == "late"
     assert wrong["Failing: demo.echo"].state == "1 of 1 in the last hour"
     assert operator.get(wrong["Failing: demo.echo"].link).status_code == 200
+
+
+def test_each_alarm_has_a_link_or_says_what_to_type(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dashboard, "checks", lambda: dict.fromkeys(alarms.SERVERS, "down"))
+    queue = queue_of(User.objects.create_user("blocked"), last_seq=1, published_seq=1, state=QueueState.BLOCKED)
+    request_in(queue, 1, Status.QUEUED)
+    wrong = operator.get(BOARD).context["board"].wrong
+    assert {light.name for light in wrong} >= {*alarms.SERVERS.values(), "Dispatchers", "Workers", "Blocked"}
+    for light in wrong:
+        assert light.link or "manage.py" in light.means, light
+
+
+def test_a_kind_is_shown_with_its_limits_here_and_by_whom_it_is_paused(operator: Client) -> None:
+    deployment.set_limits("demo.steps", max_concurrency=1200, rate=Rate(100, 60))
+    deployment.pause("demo.steps", "bob: ticket 4711")
+    page = operator.get(BOARD).content.decode()
+    assert page.count("1,200 at once, 100/m begin") == 1
+    assert page.count("by bob: ticket 4711") == 1
 
 
 def test_it_tells_what_each_worker_runs(operator: Client) -> None:
