@@ -1,5 +1,6 @@
 """Examples of the routes of requests and queues, for the documentation. All are of one user, Ada."""
 
+import json
 from typing import Any
 
 from project.rest.examples import Error, tell
@@ -115,7 +116,11 @@ tell(
     "Ask for several things, all or none",
     request={"requests": [{"kind": "demo.echo", "payload": "one"}, {"kind": "demo.echo", "payload": "two"}]},
     answers={202: {"requests": [{**WAITING, "payload": "one"}, {**AGAIN, "payload": "two", "retry_of": None}]}},
-    errors={**wrong("requests.1.payload", "required", "This field is required."), **KEYS},
+    errors={
+        **wrong("requests.1.payload", "required", "This field is required."),
+        413: (Error("body-too-large", "The body has 1200000 bytes; 1048576 are allowed."),),
+        **KEYS,
+    },
 )
 tell(
     "request",
@@ -153,7 +158,7 @@ tell(
     "events",
     FOLLOW,
     "Follow your queue as it moves",
-    answers={200: 'retry: 2000\n\nid: 5.41\nevent: queue\ndata: {"state": "draining", "depth": 3}\n\n'},
+    answers={200: f"retry: 2000\n\nevent: queue\nid: 38-41-1795167301500\ndata: {json.dumps(QUEUE)}\n\n"},
     errors={429: (Error("too-many-streams", "You have 10 event streams open; more are not served."),)},
 )
 tell(

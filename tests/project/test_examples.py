@@ -1,14 +1,19 @@
 """The documentation teaches: each route has a summary, a group and examples, and what they show can be sent and got."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from jsonschema import Draft202012Validator
 
 from project.rest.introduction import TAGS
 from project.rest.pages import MEANINGS
+from queues.api.events import OPENING
+from queues.live.change_feed import EventId, event
 from tests.accounts.people import Api
+from tests.queues.events import read
 from tests.queues.test_api_schema import document
 
 DOCUMENT = document()
@@ -60,6 +65,28 @@ def test_every_error_has_an_example_that_fits_it_and_leads_to_its_page(operation
             assert example["value"]["type"] == f"/problems/{name}"
             assert example["value"]["status"] == int(status) == MEANINGS[name].status
             assert name != "validation" or example["value"]["errors"]
+
+
+def test_the_stream_that_is_shown_is_one_that_could_come() -> None:
+    shown = Api().get("/api/schema").json()["paths"]["/api/v1/queue/events"]["get"]["responses"]["200"]
+    opening, text = shown["content"]["text/event-stream"]["example"].encode().split(b"\n\n", 1)
+    assert opening + b"\n\n" == OPENING
+    (one,) = read(text)
+    place = EventId.read(one.id)
+    assert place is not None
+    assert text.replace(b'": ', b'":').replace(b', "', b',"') == event("queue", place, one.data)
+    assert place.last - place.done == one.data["depth"]
+    refuse_what_does_not_fit({"$ref": "#/components/schemas/QueueShown"}, one.data)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_body_that_is_too_large_is_measured_by_its_routes_own_limit(operation: dict[str, Any]) -> None:
+    for status, _, content in answers_of(operation):
+        if status == "413":
+            limit = settings.BATCH_BODY_LIMIT if operation["operationId"] == "submit_batch" else settings.BODY_LIMIT
+            detail = content["examples"]["body-too-large"]["value"]["detail"]
+            sent, allowed = map(int, re.fullmatch(r"The body has (\d+) bytes; (\d+) are allowed.", detail).groups())  # type: ignore[union-attr]
+            assert sent > allowed == limit
 
 
 def test_an_example_that_does_not_fit_would_be_found() -> None:
