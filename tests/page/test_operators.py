@@ -14,6 +14,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.django_db  # for its tables
 
+USERS = "/admin/accounts/user/"
 DJANGOS = [".breadcrumbs", "#changelist-search"]  # parts of its own templates, which axe has something to say about
 CHOOSE = """document.querySelector('.action-select').click();
 document.querySelector('select[name=action]').value = arguments[0];
@@ -46,15 +47,15 @@ def test_axe_finds_nothing_on_any_page_of_operators_in_either_theme(page: Page, 
     paths = ["/admin/", queues, queue, requests, f"{requests}{stuck}/change/", "/admin/queues/kindlimit/"]
     paths += ["/admin/queues/kindlimit/page.stuck/change/", f"/admin/queues/bulkaction/{action}/change/"]
     paths += ["/admin/queues/bulkaction/", "/admin/webhooks/webhook/", "/admin/schedules/schedule/"]
+    asks = {f"{queues}?state=blocked": "skip", "/admin/queues/kindlimit/": "pause", USERS: "end_sessions"}
     wrong = {}
-    for path in [*paths, "a confirmation"]:
+    for path, action_asked in [*((path, "") for path in [*paths, USERS]), *asks.items()]:
         for size, dark in ((WIDE, False), (PHONE, True)):
             page.look(size, dark=dark)  # before the page: Django's links change their colour slowly
-            if path.startswith("/"):
-                page.open(path)
-            else:
-                page.open(f"{queues}?state=blocked").js(CHOOSE, "skip")
+            page.open(path)
+            if action_asked:
+                page.js(CHOOSE, action_asked)
                 page.until("document.querySelector('[name=confirmed]')")
-            wrong[f"{path} {size}"] = page.found_by_axe(but=DJANGOS)
+            wrong[f"{path} {action_asked} {size}"] = page.found_by_axe(but=DJANGOS)
     owner.post(f"requests/{stuck}/skip")
     assert {path: found for path, found in wrong.items() if found} == {}
