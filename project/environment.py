@@ -112,7 +112,7 @@ class Environment(BaseSettings):
         8, ge=1, description="Requests one API process serves at once, each on its own connection."
     )
     hashing_requests: int = Field(
-        3, ge=1, description="Logins and registrations that one API process hashes or has wait at once; others get 503."
+        3, ge=1, description="Logins and registrations that one API process takes at once; others get 503."
     )
     registration: Literal["open", "closed", "invite"] = Field(
         "open", description="Who may register: anybody, nobody, or who has an invitation (made in the admin)."
@@ -137,9 +137,9 @@ class Environment(BaseSettings):
     streams: int = Field(5000, ge=0, description="Event streams of one API process; and as many ?wait= may wait.")
     streams_per_user: int = Field(10, ge=1, description="Event streams of one user in one process.")
     long_polls_per_user: int = Field(100, ge=1, description="?wait= of one user in one process; more wait for nothing.")
-    cache_seconds: int = Field(600, ge=0, description="Answers about finished requests stay in Redis; 0: none do.")
+    cache_seconds: int = Field(600, ge=0, description="Answers about finished requests stay in Redis; 0: they don't.")
     json_depth: int = Field(32, ge=1, le=200, description="Levels of arrays and objects in a body.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least of what is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The lowest level logged.")
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Lines for machines or for readers; auto: for readers in DEBUG and on a terminal."
     )

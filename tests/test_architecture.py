@@ -1,5 +1,6 @@
 """Who may know whom. The directions are what keeps each part readable, and replaceable, by itself."""
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from functools import cache
@@ -60,9 +61,34 @@ def test_dramatiq_is_known_at_the_doorway_only() -> None:
 
 
 def test_what_a_request_over_http_runs_never_speaks_to_rabbitmq() -> None:
-    """Nothing in an HTTP request may wait for the broker: but for the health check, no module of it can reach it."""
+    """Nothing in an HTTP request may wait for the broker."""
     reach = who_imports("processing.broker.rabbitmq", "accounts", "queues", "project")
-    assert {path for path in reach if not path.startswith("scripts/")} <= {"project/telemetry/health.py"}
+    assert {path for path in reach if not path.startswith("scripts/")} == set()
+
+
+@pytest.mark.parametrize(
+    ("word", "place"),
+    [
+        ("rate limit", "project/web/rate_limit.py"),
+        ("throttle", "accounts/login_throttle.py"),
+        ("backpressure", "processing/broker/amqp.py"),
+        ("SSRF", "processing/http_call/ssrf.py"),
+        ("watchdog", "processing/worker/watchdog.py"),
+        ("heartbeat", "processing/worker/heartbeat.py"),
+        ("graceful", "processing/management/service.py"),
+        ("liveness", "project/telemetry/health.py"),
+        ("reconcile", "queues/lifecycle/reconcile.py"),
+        ("backlog", "queues/operations/backlog.py"),
+        ("throughput", "queues/throughput.py"),
+        ("retention", "queues/operations/retention.py"),
+        ("dead letter", "queues/operations/dead_letters.py"),
+    ],
+)
+def test_who_looks_for_a_word_of_the_field_finds_what_does_it(word: str, place: str) -> None:
+    pattern = word.replace(" ", "[ _]")
+    assert re.search(pattern, place, re.I) or re.search(pattern, (ROOT / place).read_text(), re.I)
+    found = [path for path in files(*APPS, "project") if re.search(pattern, path.read_text(), re.I)]
+    assert len(found) <= 25, "it is said of too much to lead anywhere"
 
 
 @cache

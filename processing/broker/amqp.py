@@ -1,6 +1,7 @@
 """A connection to RabbitMQ whose every call ends by our clock: of a queue on a dead node RabbitMQ may never answer.
 
 pika's blocking connection waits for ever. This one is its SelectConnection, moved on by the thread that waits.
+RabbitMQ's backpressure, an alarm that stops publishers, is `Blocked` here.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Which addresses may be connected to: public ones, and what an operator's setting names."""
+"""Against SSRF: which addresses may be connected to. Public ones, and what an operator's setting names."""
 
 from dataclasses import dataclass
 from functools import cache

@@ -1,4 +1,4 @@
-"""Commands that run until they are stopped: SIGTERM and SIGINT end them, and a port tells how they are."""
+"""Commands that run until they are stopped: graceful shutdown at SIGTERM or SIGINT, a port for liveness probes."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""A worker process: Dramatiq's threads around the drain, and the watch beside them."""
+"""A worker process: Dramatiq's threads around the drain, the watch beside them, and the graceful end of both."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Whether the service works: GET /health/live (this process answers) and /health/ready (all it needs does).
+"""Whether the service works: GET /health/live (liveness: this process answers), /health/ready (all it needs does).
 
 `status` is `ok`, `degraded` (200: Redis, RabbitMQ, a dispatcher or all workers are missing, work waits and nothing
 moves, or a queue is blocked; requests are accepted and kept) or `down` (503: PostgreSQL or its schema is missing).

@@ -16,10 +16,10 @@ IDEMPOTENCY = [
         "Idempotency-Key",
         {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]{1,255}$"},
         OpenApiParameter.HEADER,
-        description="The same key and body within 24 h get the first answer again, whatever became of it on the way.",
+        description="The same key and body get the first answer again within 24 h, also where it was lost on its way.",
     ),
     OpenApiParameter(
-        "Idempotent-Replayed", str, OpenApiParameter.HEADER, response=[202], description="`true` where it was."
+        "Idempotent-Replayed", str, OpenApiParameter.HEADER, response=[202], description="`true`: it is a repetition."
     ),
 ]
 LOCATION = OpenApiParameter(

@@ -146,7 +146,7 @@ class Streams:
                     try:
                         self._feel_pulse()
                     except Exception:  # all streams hang on this thread
-                        log.exception("the pulse of streams cannot be felt")
+                        log.exception("streams cannot be looked through for changes")
                 for stream in self._due():
                     self._look(stream)
                 self._sleep(next_pulse)
