@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.templatetags.static import static
@@ -29,7 +30,7 @@ POLICY = (
 @require_safe
 def live(request: HttpRequest) -> HttpResponse:
     """The live page; without scripts what this is, and where docs and admin are."""
-    response = render(request, "page/page.html", files())
+    response = render(request, "page/page.html", files() | {"registration": settings.ENV.registration})
     response["Content-Security-Policy"] = POLICY.format(map=files()["map_hash"])
     response["Cache-Control"] = "no-cache"
     return response

@@ -33,14 +33,14 @@ class Site:
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, name: str) -> Process:
+    def start(self, name: str, **settings: str) -> Process:
         commands = {
             "api": ["-m", *SERVER, "--port", str(self.port), "project.asgi:application"],
             "dispatch": ["manage.py", "dispatch"],
             "work": ["manage.py", "work", "--processes", "1", "--threads", "4"],
         }
         command = [sys.executable, *commands[name]]
-        return launch(command, environment=os.environ | SETTINGS, output=self.log, folder=ROOT)
+        return launch(command, environment=os.environ | SETTINGS | settings, output=self.log, folder=ROOT)
 
     def stop(self, *names: str) -> None:
         running = [self.processes.pop(name) for name in names or tuple(self.processes)]
@@ -49,8 +49,8 @@ class Site:
         for process in running:
             process.stop(20)
 
-    def restart(self, name: str) -> None:
-        self.processes[name] = self.start(name)
+    def restart(self, name: str, **settings: str) -> None:
+        self.processes[name] = self.start(name, **settings)
 
     def answers(self) -> bool:
         try:
