@@ -70,6 +70,23 @@ def test_the_line_is_shown_in_its_order_with_the_running_ones_progress_and_the_t
     signed_in.sees("in ", "#waiting .row:nth-child(2) .turn")  # its pace is known now
 
 
+def test_the_time_to_a_turn_counts_no_pause_between_attempts(page: Page) -> None:
+    """The head began an hour ago, failed, and does ten steps now. Others take 10 s."""
+    script = """
+        const store = new Store(), turns = [], now = Date.now();
+        store.queue = { eta_seconds: 20, depth: 2, state: "draining", paused: false };
+        for (const [attempt, current, seconds] of [[1, 5, 0], [2, 4, 0], [2, 6, 8], [3, 1, 9], [3, 2, 12]]) {
+            Date.now = () => now + seconds * 1000;
+            const head = { id: "x", sequence: 1, status: "running", attempt, progress: { current, total: 10 },
+                started_at: new Date(now - 3600000).toISOString() };
+            store.take(head);
+            turns.push(Math.round(store.turn(0, head)));
+        }
+        return turns;"""
+    found = page.open().later(f"import('/static/page/store.js').then(({{ Store }}) => {{ {script} }})")
+    assert found == [3600, 10, 16, 10, 24]
+
+
 def test_two_users_side_by_side_each_see_their_own(page: Page, site: Site) -> None:
     ann, bob = site.owner(f"ann-{site.port}"), site.owner(f"bob-{site.port}")
     hers = page.enter(ann)

@@ -11,12 +11,6 @@ const SEEN = 1000; // failed ones that are remembered as dealt with
 
 export const isFinal = (request) => FINAL.has(request.status);
 
-/** Seconds that the head still takes: by its own progress, else as long as others take. */
-function rest({ status, progress, started_at: began }, usual) {
-  if (status !== "running" || !progress?.total || !progress.current) return usual;
-  return (Date.now() - new Date(began)) / 1000 / progress.current * (progress.total - progress.current);
-}
-
 export class Store extends EventTarget {
   queue = null; // as the API shows it
   active = new Map(); // what is not final, by id
@@ -25,6 +19,7 @@ export class Store extends EventTarget {
   kinds = null;
   connection = { state: "connecting", until: null };
   problem = null; // why nothing can be shown
+  begun = {}; // the attempt that runs: since when its progress is known, and how far it was then
   asking = new Set(); // for each question to the API: what the stream told of since, by id; the queue has none
 
   start() {
@@ -75,6 +70,7 @@ export class Store extends EventTarget {
   /** A request as the API showed it. */
   take(request) {
     const before = this.active.get(request.id);
+    this.clock(request);
     if (!isFinal(request)) {
       if (!this.finished.has(request.id)) this.active.set(request.id, request);
     } else {
@@ -162,11 +158,27 @@ export class Store extends EventTarget {
     return { head, waiting: head ? inLine.slice(1) : inLine, scheduled };
   }
 
+  /** An attempt's beginning is told of the first alone. Another one is timed from where it was first seen. */
+  clock({ id, status, attempt, progress, started_at }) {
+    if (status !== "running" || !progress) return;
+    const { begun } = this;
+    if (begun.id === id && begun.attempt === attempt && begun.current <= progress.current) return;
+    const first = attempt === 1;
+    this.begun = { id, attempt, at: first ? new Date(started_at).getTime() : Date.now(), current: first ? 0 : progress.current };
+  }
+
+  /** Seconds that the head still takes: by its own progress, else as long as others take. */
+  rest({ id, status, attempt, progress }, usual) {
+    const { begun } = this;
+    if (status !== "running" || !progress?.total || begun.id !== id || begun.attempt !== attempt || progress.current <= begun.current) return usual;
+    return (Date.now() - begun.at) / 1000 / (progress.current - begun.current) * (progress.total - progress.current);
+  }
+
   /** Seconds until the request behind so many others starts; null while nobody can know. */
   turn(index, head) {
     const { eta_seconds: eta, depth, state, paused } = this.queue ?? {};
     if (!eta || !depth || paused || state === "blocked") return null;
-    return (head ? rest(head, eta / depth) : 0) + index * (eta / depth);
+    return (head ? this.rest(head, eta / depth) : 0) + index * (eta / depth);
   }
 
   changed() {
