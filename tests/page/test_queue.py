@@ -192,6 +192,24 @@ def test_what_failed_comes_into_an_inbox_until_it_is_dealt_with(signed_in: Page,
     signed_in.until("document.querySelectorAll('.row.over [data-status=failed]').length === 3")
 
 
+def test_putting_all_away_leads_to_what_failed_earlier(signed_in: Page, owner: Owner) -> None:
+    owner.submit(*[{"product": "tea", "amount": 1, "place": {"street": "gone"}}] * 430, kind="page.order")
+    signed_in.sees("Idle", "#state")
+    signed_in.go("failed")
+    signed_in.browser.refresh()
+    signed_in.sees("Failed (200)", "#places")
+    assert signed_in.js("return document.querySelectorAll('.letter').length") == 100
+    for left in (200, 30):
+        signed_in.click("main .titled > .button")
+        signed_in.sees(f"Failed ({left})", "#places")
+    signed_in.browser.refresh()
+    signed_in.sees("Failed (30)", "#places")
+    signed_in.click("main .titled > .button")
+    signed_in.sees("Nothing failed")
+    signed_in.browser.refresh()
+    signed_in.live().sees("Nothing failed")
+
+
 def test_history_goes_back_page_by_page(signed_in: Page, owner: Owner) -> None:
     owner.submit(*range(70))
     signed_in.sees("Idle", "#state")

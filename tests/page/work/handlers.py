@@ -26,6 +26,8 @@ class Order(BaseModel):
 
 @handler("page.order", schema=Order, description="Gives the order back.")
 def order(request: HandlerRequest, payload: Order) -> Any:
+    if payload.place.street == "gone":
+        raise Reject("nobody lives there")
     return payload.model_dump()
 
 

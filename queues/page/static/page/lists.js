@@ -1,9 +1,10 @@
 // Two lists of what is over: the inbox of failed ones, and the history by pages.
 
 import { ago, brief, button, h, keyed, plural, say, text } from "./dom.js";
-import { api } from "./session.js";
+import { api, pathOf } from "./session.js";
 import { buttons, name } from "./actions.js";
 import { failure, link } from "./parts.js";
+import { INBOX } from "./store.js";
 import { overRow, updateOver } from "./queue_view.js";
 
 export function failedView(store) {
@@ -15,11 +16,11 @@ export function failedView(store) {
   const element = h("section", { class: "stack narrow" }, h("div", { class: "titled" }, h("h1", { tabindex: "-1" }, "Failed"), all), count, loading, empty, list);
   return { element, title: "Failed", update() {
     const found = store.inbox();
-    loading.hidden = store.failed !== null;
-    empty.hidden = store.failed === null || found.length > 0;
+    loading.hidden = found.length > 0 || !store.looksBack();
+    empty.hidden = found.length > 0 || store.looksBack();
     all.hidden = found.length < 2;
     text(count, found.length ? `${plural(found.length, "request")} that nobody has dealt with. History keeps them all.` : "");
-    keyed(list, found.slice(0, 100), (item) => failedRow(store, item), (row, item) => text(row.when, ago(item.finished_at)));
+    keyed(list, found.slice(0, INBOX), (item) => failedRow(store, item), (row, item) => text(row.when, ago(item.finished_at)));
   } };
 }
 
@@ -58,7 +59,7 @@ export function historyView(store) {
       const { data } = await api("GET", next ?? `/api/v1/requests?order=desc&limit=50${status}`);
       if (mine !== turn) return;
       found.push(...data.results);
-      next = data.next && new URL(data.next, location.href).pathname + new URL(data.next, location.href).search;
+      next = data.next && pathOf(data.next);
       empty.hidden = found.length > 0;
     } catch (error) {
       if (mine === turn) wrong.replaceChildren(failure(error, page));

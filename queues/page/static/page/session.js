@@ -64,6 +64,12 @@ export async function api(method, path, options = {}) {
   return send(method, path, { ...options, token: await token() });
 }
 
+/** An address of ours as `api` takes it: what a page says is the next one. */
+export function pathOf(address) {
+  const { pathname, search } = new URL(address, location.href);
+  return pathname + search;
+}
+
 /** An access token that is good for a while. Raises as `api`. */
 export async function token() {
   if (!fresh()) await inTurn(refresh);

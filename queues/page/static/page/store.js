@@ -1,13 +1,15 @@
 // What is known of one's queue. Views read it; what changes it marks it, and it is drawn once a frame at most.
 
-import { api, read, write, whose } from "./session.js";
+import { api, pathOf, read, write, whose } from "./session.js";
 import { Stream } from "./stream.js";
 
 const FINAL = new Set(["succeeded", "failed", "cancelled", "expired"]);
 const RECENT = 30; // finished ones that are kept
 const LOOK = 5000; // ms between looks at the pace, which changes without an event
 const MISSED = 20; // requests that are asked for one by one; more: what is over lately, at once
-const SEEN = 1000; // failed ones that are remembered as dealt with
+const SEEN = 2000; // failed ones that are remembered as dealt with, and that are looked through for others
+const PAGE = 200; // of failed ones: as many as the API gives at once
+export const INBOX = 100; // failed ones that are shown at once
 
 export const isFinal = (request) => FINAL.has(request.status);
 
@@ -15,7 +17,8 @@ export class Store extends EventTarget {
   queue = null; // as the API shows it
   active = new Map(); // what is not final, by id
   finished = new Map(); // what ended lately, the newest last
-  failed = null; // the inbox: null until it is loaded
+  failed = null; // the inbox, and what is put away while one looks: null until it is loaded
+  older = null; // where the failed ones go on that are not here
   kinds = null;
   connection = { state: "connecting", until: null };
   problem = null; // why nothing can be shown
@@ -42,7 +45,7 @@ export class Store extends EventTarget {
       const [kinds, recent, failed, queue] = await Promise.all([
         api("GET", "/api/v1/kinds"),
         api("GET", `/api/v1/requests?order=desc&limit=${RECENT}`),
-        api("GET", "/api/v1/requests?status=failed&order=desc&limit=100"),
+        api("GET", `/api/v1/requests?status=failed&order=desc&limit=${PAGE}`),
         api("GET", "/api/v1/queue"),
       ]);
       this.kinds = kinds.data;
@@ -52,10 +55,33 @@ export class Store extends EventTarget {
       this.finished = new Map([...over.map((one) => [one.id, one]), ...this.finished]);
       const retried = recent.data.results.map((one) => one.retry_of);
       retried.filter(Boolean).forEach((id) => this.seen.add(id));
-      this.failed = new Map([...failed.data.results.map((one) => [one.id, one]), ...(this.failed ?? [])]);
+      this.passed = 0;
+      this.fail(failed.data);
+      this.lookBack();
     } catch (error) {
       this.problem = error;
     }
+    this.changed();
+  }
+
+  /** A page of failed ones, the newest first. */
+  fail({ results, next }) {
+    const open = results.filter((one) => !this.seen.has(one.id));
+    this.failed = new Map([...(this.failed ?? []), ...open.map((one) => [one.id, one])]);
+    this.passed += results.length;
+    this.older = next && this.passed < SEEN ? pathOf(next) : null;
+  }
+
+  /** Whether the inbox still has to be filled with older ones. */
+  looksBack() { return this.failed === null || (this.older !== null && this.inbox().length < INBOX); }
+
+  async lookBack() {
+    if (this.looking || !this.older) return;
+    this.looking = true;
+    try {
+      while (this.looksBack()) this.fail((await api("GET", this.older)).data);
+    } catch { /* the next look goes on from there */ }
+    this.looking = false;
     this.changed();
   }
 
@@ -100,7 +126,9 @@ export class Store extends EventTarget {
   }
 
   async look() {
-    if (document.hidden || !this.queue?.depth || this.connection.state === "offline") return;
+    if (document.hidden || this.connection.state === "offline") return;
+    this.lookBack();
+    if (!this.queue?.depth) return;
     try {
       await this.answer(() => api("GET", "/api/v1/queue"));
     } catch { /* the stream tells of what is wrong */ }
@@ -145,6 +173,7 @@ export class Store extends EventTarget {
     if (this.seen.has(id)) return;
     this.seen.add(id);
     write(`seen:${whose()}`, JSON.stringify([...this.seen].slice(-SEEN)));
+    this.lookBack();
     this.changed();
   }
 
