@@ -223,46 +223,6 @@ def test_history_goes_back_page_by_page(signed_in: Page, owner: Owner) -> None:
     signed_in.sees("There is nothing here.")
 
 
-def test_a_refused_form_names_the_field_and_keeps_what_was_typed(signed_in: Page, owner: Owner) -> None:
-    signed_in.choose("Kind", "demo.steps")
-    signed_in.fill("Steps", "0")
-    signed_in.click(".new [type=submit]")
-    signed_in.until("document.activeElement.getAttribute('aria-invalid') === 'true'")
-    described = signed_in.js(
-        "const field = document.activeElement;"
-        "return [field.labels[0].innerText, field.value, field.getAttribute('aria-describedby').split(' ')"
-        ".map((id) => document.getElementById(id).innerText).join(' ')]"
-    )
-    assert described[:2] == ["Steps", "0"]
-    assert "greater than or equal to 1" in described[2]
-    signed_in.fill("Steps", "3")
-    signed_in.click(".new [type=submit]")
-    signed_in.sees("[1,2,3]", ".row.over")
-    assert signed_in.js("return document.querySelectorAll('[aria-invalid]').length") == 0
-    assert owner.get("queue")["depth"] == 0
-
-
-def test_every_sort_of_field_of_a_schema_is_sent_as_it_is_meant(signed_in: Page, owner: Owner) -> None:
-    signed_in.choose("Kind", "page.order")
-    signed_in.choose("Product", "tea")
-    signed_in.fill("Amount", "2")
-    signed_in.fill("Price", "1.5")
-    signed_in.labelled("Gift").click()
-    signed_in.fill("Lines", "first\nsecond")
-    signed_in.fill("Street", "Long Lane")
-    signed_in.fill("Extra", "{broken")
-    signed_in.click(".new [type=submit]")
-    signed_in.sees("This is no JSON", ".new .error:not([hidden])")
-    signed_in.fill("Extra", '{"deep": [1, {"a": null}]}')
-    signed_in.click(".new [type=submit]")
-    signed_in.sees("page.order", ".row.over")
-    (sent,) = owner.get("requests")["results"]
-    assert sent["payload"] == {
-        "product": "tea", "amount": 2, "price": 1.5, "gift": True, "lines": ["first", "second"],
-        "place": {"street": "Long Lane"}, "extra": {"deep": [1, {"a": None}]},
-    }  # fmt: skip
-
-
 def test_all_of_it_by_keyboard(page: Page, owner: Owner) -> None:
     page.open()
     page.tab_to("[name=username]")

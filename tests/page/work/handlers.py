@@ -1,4 +1,4 @@
-"""A kind that blocks its queue, and one with every sort of field, for the page's tests."""
+"""A kind that blocks its queue, and two that have every sort of field, for the page's tests."""
 
 from typing import Any, Literal
 
@@ -28,6 +28,20 @@ class Order(BaseModel):
 def order(request: HandlerRequest, payload: Order) -> Any:
     if payload.place.street == "gone":
         raise Reject("nobody lives there")
+    return payload.model_dump()
+
+
+class Choices(BaseModel):
+    asked: bool | None = None
+    needed: bool | None
+    single: Literal["only"] | None = None
+    level: Literal[1, 2] | None = 2
+    exact: int = 0
+    anything: Any = 5
+
+
+@handler("page.choices", schema=Choices, description="Gives back what was chosen.")
+def choices(request: HandlerRequest, payload: Choices) -> Any:
     return payload.model_dump()
 
 

@@ -43,8 +43,8 @@ export function newRequest(store) {
     let body;
     try {
       body = { kind: chosen.kind, version: chosen.version, payload: payload.value() ?? null, ...moment("not_before", start), ...moment("expires_at", end) };
-    } catch (broken) {
-      refuse(fields, { errors: [{ field: broken.path, detail: `This is no JSON: ${broken.message}.` }] }, summary);
+    } catch (unsendable) {
+      refuse(fields, { errors: [{ field: unsendable.path, detail: unsendable.message }] }, summary);
       return;
     }
     sending = true;

@@ -5,7 +5,12 @@ import { Field } from "./fields.js";
 
 const DEEPEST = 3; // objects in objects; below, JSON
 
-/** `{ element, fields, value() }` of a payload. `value` raises SyntaxError with the field's path for broken JSON. */
+/** What was typed cannot be sent as it is meant; `path` is the field. */
+export class Unsendable extends Error {
+  constructor(path, detail) { super(detail); this.path = path; }
+}
+
+/** `{ element, fields, value() }` of a payload. `value` raises Unsendable for what JSON or a browser cannot hold. */
 export function schemaForm(schema) {
   const top = resolve(schema, schema);
   if (top.type === "object" && top.properties) return objectForm(top, "payload", schema, 1);
@@ -42,7 +47,7 @@ function resolve(schema, root) {
   }
   const either = found.anyOf ?? found.oneOf;
   const real = either?.filter((one) => one.type !== "null");
-  if (real?.length === 1) return { ...resolve(real[0], root), ...without(found, "anyOf", "oneOf"), nullable: true };
+  if (real?.length === 1) return { ...resolve(real[0], root), ...without(found, "anyOf", "oneOf"), nullable: real.length < either.length };
   if (found.allOf?.length === 1) return { ...resolve(found.allOf[0], root), ...without(found, "allOf") };
   return found;
 }
@@ -53,29 +58,46 @@ const title = (name, schema) => schema.title && schema.title.toLowerCase() !== n
   ? schema.title : name.replaceAll("_", " ").replace(/^./, (first) => first.toUpperCase());
 
 function anyField(schema, path, label, required, root) {
-  const kind = sort(schema, root);
-  const { control, read, inline } = MAKE[kind](schema);
+  const free = schema.nullable || (!required && schema.default === undefined); // it may be left empty
+  const kind = sort(schema, root, free);
+  const { control, read, inline } = MAKE[kind](schema, free);
   const hint = [schema.description, limits(schema, kind)].filter(Boolean).join(" ");
-  const field = new Field(path, label, control, { hint, required, inline });
-  field.read = () => read(path);
+  const field = new Field(path, label, control, { hint, required: required && !free, inline });
+  const empty = schema.nullable && (required || schema.default != null) ? null : undefined; // left out, it is the default
+  field.read = () => {
+    const value = read(path);
+    return value === undefined ? empty : value;
+  };
   return field;
 }
 
-function sort(schema, root) {
+function sort(schema, root, free) {
   if (schema.enum || schema.const !== undefined) return "choice";
-  if (schema.type === "boolean") return "switch";
+  if (schema.type === "boolean") return free ? "choice" : "switch"; // a switch has no third state
   if (schema.type === "integer" || schema.type === "number") return "number";
   if (schema.type === "string") return (schema.maxLength ?? 0) > 200 && !schema.format ? "long" : "text";
   if (schema.type === "array" && resolve(schema.items, root).type === "string") return "lines";
   return "json";
 }
 
+const WORDS = new Map([[true, "Yes"], [false, "No"]]);
+
+const TEXT = /"(?:[^"\\]|\\.)*"/g, NUMBER = /-?\d[\d.eE+-]*/g; // of JSON
+
+/** The number that was written; where a browser's numbers would make another one of it, it is refused. */
+function exact(written, path) {
+  const number = Number(written);
+  if (!Number.isFinite(number) || (/^-?\d+$/.test(written) && !Number.isSafeInteger(number)))
+    throw new Unsendable(path, `A browser cannot send ${written} exactly. Send it by the API.`);
+  return number;
+}
+
 const MAKE = {
-  choice(schema) {
-    const values = schema.enum ?? [schema.const];
-    const chosen = schema.default ?? (values.length === 1 ? values[0] : undefined);
-    const control = h("select", {}, chosen === undefined ? h("option", { value: "" }, "Choose …") : null,
-      values.map((value, n) => h("option", { value: n, selected: value === chosen }, String(value))));
+  choice(schema, free) {
+    const values = schema.enum ?? (schema.const === undefined ? [true, false] : [schema.const]);
+    const chosen = schema.default ?? (values.length === 1 && !free ? values[0] : undefined);
+    const control = h("select", {}, free || chosen === undefined ? h("option", { value: "" }, free ? "None" : "Choose …") : null,
+      values.map((value, n) => h("option", { value: n, selected: value === chosen }, WORDS.get(value) ?? String(value))));
     return { control, read: () => control.value === "" ? undefined : values[Number(control.value)] };
   },
   switch(schema) {
@@ -85,7 +107,7 @@ const MAKE = {
   number(schema) {
     const control = h("input", { type: "number", step: schema.type === "integer" ? 1 : "any", value: schema.default,
       min: schema.minimum, max: schema.maximum, inputmode: schema.type === "integer" ? "numeric" : "decimal" });
-    return { control, read: () => control.value === "" ? undefined : Number(control.value) };
+    return { control, read: (path) => control.value === "" ? undefined : exact(control.value, path) };
   },
   text(schema) {
     const type = { uri: "url", email: "email", date: "date" }[schema.format] ?? "text";
@@ -105,7 +127,10 @@ const MAKE = {
     const control = h("textarea", { rows: 4, class: "code", spellcheck: "false", autocapitalize: "off" }, start);
     return { control, read: (path) => {
       if (!control.value.trim()) return undefined;
-      try { return JSON.parse(control.value); } catch (broken) { throw Object.assign(broken, { path }); }
+      let value;
+      try { value = JSON.parse(control.value); } catch (broken) { throw new Unsendable(path, `This is no JSON: ${broken.message}.`); }
+      control.value.replaceAll(TEXT, "").match(NUMBER)?.forEach((number) => exact(number, path));
+      return value;
     } };
   },
 };
