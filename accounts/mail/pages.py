@@ -67,7 +67,10 @@ def with_headers(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpR
 
 
 def verify(request: HttpRequest, asked: dict[str, Any]) -> str:
-    user = recovery.verify_email(request, asked.get("token", ""))
+    if "email" in asked:
+        recovery.ask(request, Purpose.VERIFY, asked["email"])
+        return "If an account has this address and it is not confirmed yet, a mail with a link is on its way to it."
+    user = recovery.verify_email(request, asked["token"])
     return f"The address {user.email} is confirmed."
 
 

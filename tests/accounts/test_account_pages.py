@@ -9,7 +9,7 @@ from accounts.mail.links import RESET, VERIFY
 from accounts.models import User
 from project.web import rate_limit
 from project.web.rate_limit import Limit
-from tests.accounts.mails import delivered
+from tests.accounts.mails import delivered, mailed_tokens
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.client import Client
 
@@ -48,6 +48,17 @@ def test_an_address_is_confirmed_by_the_button(ada: User) -> None:
     assert "is confirmed" in post("verify-email", token=hidden(page))
     assert User.objects.get(id=ada.id).email_verified
     assert "was used, has expired" in post("verify-email", token=hidden(page))
+
+
+def test_another_link_is_mailed_until_the_address_is_confirmed(ada: User) -> None:
+    assert 'href="/account/verify-email"' in post("verify-email", token="spent")
+    assert 'name="email"' in Client().get("/account/verify-email").content.decode()
+    assert 'name="email"' in post("verify-email", email="no address")
+    assert "on its way" in post("verify-email", email="ada@example.com")
+    (token,) = mailed_tokens()
+    assert "is confirmed" in post("verify-email", token=token)
+    assert "on its way" in post("verify-email", email="ada@example.com")
+    assert delivered() == []
 
 
 def test_a_password_is_asked_for_and_set(ada: User) -> None:

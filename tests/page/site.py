@@ -72,9 +72,9 @@ class Site:
         finally:
             connection.close()
 
-    def owner(self, name: str) -> "Owner":
+    def owner(self, name: str, email: str = "") -> "Owner":
         """A new user, committed: a transaction of the test's own would show them to nobody else."""
-        return at_once(1, lambda _: Owner(self, make_user(username=name)))[0]  # type: ignore[no-any-return]
+        return at_once(1, lambda _: Owner(self, make_user(username=name, email=email)))[0]  # type: ignore[no-any-return]
 
 
 class Owner:

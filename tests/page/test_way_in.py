@@ -1,13 +1,15 @@
-"""Who may sign up on the page, and how somebody without their password gets back in."""
+"""Who may sign up on the page, how one gets back in without a password, and how an address is confirmed."""
 
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from accounts.audit import Event, SecurityEvent
 from accounts.invitations import Invitation
 from tests.accounts.people import PASSWORD, at_once
 from tests.page.eyes import Page
 from tests.page.site import Site
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db  # for its tables
 
@@ -54,3 +56,20 @@ def test_who_forgot_their_password_is_led_to_the_form_that_mails_a_link(page: Pa
     assert page.js("return document.querySelector('[name=invitation]')") is None
     page.click(".way-in a")
     page.sees("A link to set a new password is mailed there.")
+
+
+def test_another_link_to_confirm_an_address_is_mailed_from_the_account(page: Page, site: Site) -> None:
+    owner = site.owner(f"unconfirmed-{site.port}", "unconfirmed@example.com")
+    page.enter(owner).go("account")
+    page.sees("E-mail address", "main")
+    assert page.found_by_axe() == []
+    page.click("main section.titled .button")
+    page.sees("If unconfirmed@example.com is not confirmed yet, a mail with a link is on its way.")
+    mailed = SecurityEvent.objects.filter(user_id=owner.id, event=Event.VERIFICATION_MAILED)
+    until(mailed.exists, 20, "the link is mailed")
+
+
+def test_who_gave_no_address_is_asked_to_confirm_none(signed_in: Page) -> None:
+    signed_in.go("account")
+    signed_in.sees("this one", "main")
+    assert "E-mail address" not in signed_in.text()

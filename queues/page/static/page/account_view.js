@@ -11,10 +11,11 @@ export function account(section, leave) {
   const who = h("p", {}, "Loading …");
   const name = h("input", { autocomplete: "username", hidden: true });
   const sessions = h("ul", { class: "rows", role: "list" });
+  const confirming = h("section", { class: "card titled", hidden: true });
   const wrong = h("div"), hooks = h("div"), own = h("div", { class: "stack" });
   const out = button("Sign out", () => attempt(async () => { await signOut(); leave(); }), { class: "button quiet" });
   const everywhere = button("Sign out everywhere", () => attempt(async () => { await signOut(true); leave("You are signed out everywhere."); }), { class: "button danger" });
-  section.append(h("div", { class: "card titled" }, who, out), wrong, passwordForm(name),
+  section.append(h("div", { class: "card titled" }, who, out), wrong, confirming, passwordForm(name),
     h("section", { class: "card" }, h("h2", { tabindex: "-1" }, "Sessions"), h("p", { class: "quiet" }, "Where you are signed in. End what you do not know, and change your password."), sessions,
       h("div", { class: "actions" }, everywhere)), hooks, own);
 
@@ -24,6 +25,8 @@ export function account(section, leave) {
       const [me, live] = await Promise.all([api("GET", "/api/v1/auth/me"), api("GET", "/api/v1/auth/sessions")]);
       name.value = me.data.username;
       who.replaceChildren(h("b", {}, me.data.username), me.data.email ? ` · ${me.data.email}` : "");
+      if (me.data.email) confirming.replaceChildren(...confirmation(me.data.email));
+      confirming.hidden = !me.data.email;
       draw(live.data);
     } catch (error) {
       wrong.replaceChildren(failure(error, load));
@@ -50,6 +53,15 @@ export function account(section, leave) {
   load();
   more().catch(() => own.replaceChildren(failure(new Error("Your data and webhooks could not be loaded."), () => location.reload())));
   return () => {};
+}
+
+/** Another mail with a link. The API does not tell whether the address is confirmed: it mails only where it is not. */
+function confirmation(email) {
+  const ask = button("Mail me a link", () => attempt(async () => {
+    await api("POST", "/api/v1/auth/verify-email", { body: { email } });
+    say(`If ${email} is not confirmed yet, a mail with a link is on its way.`);
+  }), { class: "button quiet" });
+  return [h("div", {}, h("h2", {}, "E-mail address"), h("p", { class: "quiet" }, "It is confirmed by the link in our mail. If that got lost or expired, have another one mailed.")), ask];
 }
 
 /** `name`: the hidden field that tells password managers whose password it is. */
