@@ -130,7 +130,7 @@ def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.Mon
     def away(*_: Any, **__: Any) -> None:
         raise OperationalError("the connection was lost")
 
-    verbs = [partial(control.resume, queue.id), partial(control.purge, queue.id)]
+    verbs = [partial(control.pause, queue.id), partial(control.purge, queue.id)]
     verbs += [partial(control.republish, queue.id), partial(control.cancel, request.id)]
     with monkeypatch.context() as patched:
         patched.setattr(locking.WRITE_LOCKED, "rows", away)
@@ -141,7 +141,7 @@ def test_what_is_not_committed_is_not_told(lines: Lines, monkeypatch: pytest.Mon
     for verb in verbs:
         with suppress(NotPossible):  # purged, it cannot be cancelled
             verb()
-    assert events(lines, user) == ["accepted", "resumed", "purged", "republished"]
+    assert events(lines, user) == ["accepted", "paused", "purged", "republished"]
 
 
 def test_a_scheduled_request_is_told_when_it_has_its_place(hand: Hand, lines: Lines) -> None:

@@ -28,6 +28,8 @@ def copy(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("run", "manage.py", "pyproject.toml", "requirements.txt"):
         shutil.copy(ROOT / name, folder / name)
+    (folder / "bench").mkdir()
+    shutil.copy(ROOT / "bench" / "requirements.txt", folder / "bench")  # the environment may have what it names
     leave_out = shutil.ignore_patterns("__pycache__", "node_modules")
     for name in ("accounts", "queues", "processing", "project", "scripts", "tests", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=leave_out)
