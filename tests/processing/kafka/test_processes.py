@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -205,7 +204,7 @@ def test_a_broker_that_is_silent_for_a_while_is_read_on(
     until(lambda: '"kafka":"ok"' in str(answers("health/ready")["body"]).replace(" ", ""), 20, "it is ready")
     assert "ordered_work_kafka_messages_total" in str(answers("metrics")["body"])
     broker.process.send_signal(signal.SIGSTOP)
-    time.sleep(8)  # longer than a session: the group forgets its member
+    until(lambda: ingesters.count("kafka_revoked"), 60, "its session is over")
     assert answers("health/live")["status"] == 200
     broker.process.send_signal(signal.SIGCONT)
     send(broker, topic, users, range(500, 1_000))
