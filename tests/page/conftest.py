@@ -38,7 +38,7 @@ def owner(site: Site, db: None) -> Owner:
 def page(browser: "WebDriver", site: Site) -> Iterator[Page]:
     """The first tab; the others are closed afterwards, and what the browser kept is forgotten."""
     page = Page(browser, site.origin)
-    page.look()
+    page.emulate()
     browser.set_script_timeout(30)
     browser.get_log("browser")  # what earlier tests left there
     yield page

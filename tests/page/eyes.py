@@ -1,6 +1,5 @@
 """A person at the page: what they see, click and type."""
 
-import time
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.accounts.people import PASSWORD
 from tests.page.site import Owner
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
@@ -48,11 +48,7 @@ class Page:
 
     def until(self, expression: str, seconds: float = 30) -> Any:
         """Waits for a JavaScript expression to be true; what it gave."""
-        deadline = time.monotonic() + seconds
-        while not (found := self.js(f"return {expression}")):
-            assert time.monotonic() < deadline, f"not within {seconds} s: {expression}\n{self.text()}"
-            time.sleep(0.03)
-        return found
+        return until(lambda: self.js(f"return {expression}"), seconds, lambda: f"{expression}\n{self.text()}")
 
     def sees(self, text: str, within: str = "body", seconds: float = 30) -> None:
         self.until(f"document.querySelector({within!r})?.innerText.includes({text!r})", seconds)
@@ -126,7 +122,7 @@ class Page:
     def focus(self) -> str:
         return str(self.js("return document.activeElement.tagName"))
 
-    def look(self, size: tuple[int, int] = WIDE, *, dark: bool = False) -> None:
+    def emulate(self, size: tuple[int, int] = WIDE, *, dark: bool = False) -> None:
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size is PHONE}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

@@ -19,7 +19,7 @@ SIZES = pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_axe_finds_nothing_on_the_way_in(page: Page, size: tuple[int, int]) -> None:
     found = {}
     for dark in (False, True):
-        page.look(size, dark=dark)
+        page.emulate(size, dark=dark)
         page.open().until("document.querySelector('.way-in')")
         page.click(".way-in .link")
         page.click(".way-in [type=submit]")
@@ -41,7 +41,7 @@ def test_axe_finds_nothing_on_any_place_in_either_theme(signed_in: Page, owner: 
         signed_in.js("location.hash = arguments[0]", place)
         signed_in.until("!document.querySelector('main .skeleton')?.checkVisibility()")
         for dark in (False, True):
-            signed_in.look(size, dark=dark)
+            signed_in.emulate(size, dark=dark)
             wrong[f"{place} {dark}"] = signed_in.found_by_axe()
             assert signed_in.js("return document.documentElement.scrollWidth <= innerWidth"), f"{place} is too wide"
     signed_in.js("location.hash = '#/'")
@@ -60,7 +60,7 @@ def test_axe_finds_nothing_on_any_place_in_either_theme(signed_in: Page, owner: 
 def test_each_theme_has_its_own_colours(page: Page) -> None:
     colours = []
     for dark in (False, True):
-        page.look(dark=dark)
+        page.emulate(dark=dark)
         page.open().until("document.querySelector('.way-in')")
         colours.append(page.js("return getComputedStyle(document.body).backgroundColor"))
     assert colours == ["rgb(244, 246, 248)", "rgb(15, 20, 24)"]

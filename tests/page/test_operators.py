@@ -51,7 +51,7 @@ def test_axe_finds_nothing_on_any_page_of_operators_in_either_theme(page: Page, 
     wrong = {}
     for path, action_asked in [*((path, "") for path in [*paths, USERS]), *asks.items()]:
         for size, dark in ((WIDE, False), (PHONE, True)):
-            page.look(size, dark=dark)  # before the page: Django's links change their colour slowly
+            page.emulate(size, dark=dark)  # before the page: Django's links change their colour slowly
             page.open(path)
             if action_asked:
                 page.js(CHOOSE, action_asked)

@@ -84,7 +84,7 @@ def test_axe_finds_nothing_on_webhooks_and_their_deliveries(
         signed_in.js("location.hash = arguments[0]", f"#/{place}")
         signed_in.sees(sees, "main")
         for dark in (False, True):
-            signed_in.look(size, dark=dark)
+            signed_in.emulate(size, dark=dark)
             wrong[f"{place} {dark}"] = signed_in.found_by_axe()
             assert signed_in.js("return document.documentElement.scrollWidth <= innerWidth"), f"{place} is too wide"
     assert {place: found for place, found in wrong.items() if found} == {}

@@ -102,11 +102,11 @@ class Client:
         self.connection.close()
 
     @property
-    def told(self) -> list[tuple[Any, ...]]:
-        return [event.told for event in self.events if event.name == "request"]
+    def summaries(self) -> list[tuple[Any, ...]]:
+        return [event.summary for event in self.events if event.name == "request"]
 
     def knows(self, *told: Any) -> bool:
-        return told in self.told
+        return told in self.summaries
 
 
 def opening(server: Server, token: str, full: bool = False, last_id: str = "") -> Client:

@@ -68,8 +68,8 @@ def test_who_streams_sees_each_step_as_it_happens(connect: Callable[..., Client]
     until(lambda: client.knows(1, "queued", None), 60, "it is told to be accepted")
     hand.settle(60)
     until(lambda: client.knows(1, "succeeded", None), 60, "its end is told")
-    assert [status for _, status, _ in client.told] == sorted(
-        (status for _, status, _ in client.told), key=["queued", "running", "succeeded"].index
+    assert [status for _, status, _ in client.summaries] == sorted(
+        (status for _, status, _ in client.summaries), key=["queued", "running", "succeeded"].index
     )
     assert {event.data["sequence"] for event in client.events if event.name == "request"} == {1}
     last = [event for event in client.events if event.name == "request"][-1]

@@ -58,11 +58,11 @@ def process(hand: Hand, sizes: list[int], kept: list[Any], monkeypatch: pytest.M
         release=release,
     )
 
-    def look() -> None:
+    def fit_on() -> None:
         while not over.wait(0.05):
             process.fit()
 
-    looking = threading.Thread(target=look)
+    looking = threading.Thread(target=fit_on)
     with Crew(workers=0):
         process.start()
         looking.start()

@@ -34,7 +34,7 @@ logging.getLogger("_granian").info("Spawning worker-1")
 """
 
 
-def said(level: str = "INFO", style: str = "json") -> str:
+def logged(level: str = "INFO", style: str = "json") -> str:
     # The secret comes from outside: a traceback may quote the program itself (Python 3.13 does for -c, too).
     command = [sys.executable, "-c", SAYING, level, style, "secret-password"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -44,7 +44,7 @@ def said(level: str = "INFO", style: str = "json") -> str:
 
 
 def test_every_line_is_json_whoever_says_it() -> None:
-    lines = [json.loads(line) for line in said().splitlines()]
+    lines = [json.loads(line) for line in logged().splitlines()]
     assert [line["event"] for line in lines] == [
         "said",
         "crashed",
@@ -61,7 +61,7 @@ def test_every_line_is_json_whoever_says_it() -> None:
 
 
 def test_a_reader_gets_plain_lines_and_a_plain_traceback() -> None:
-    text = said(style="console")
+    text = logged(style="console")
     assert "said" in text
     assert "queue=5" in text
     assert "Traceback (most recent call last)" in text
@@ -69,10 +69,10 @@ def test_a_reader_gets_plain_lines_and_a_plain_traceback() -> None:
 
 
 def test_debug_shows_what_is_usually_kept_quiet() -> None:
-    events = [json.loads(line)["event"] for line in said("DEBUG").splitlines()]
+    events = [json.loads(line)["event"] for line in logged("DEBUG").splitlines()]
     assert "quiet" in events
     assert "AMQPConnectionWorkflow failed" in events
-    assert "said" not in said("WARNING")
+    assert "said" not in logged("WARNING")
 
 
 def test_what_postgresql_says_of_a_row_is_cut_off() -> None:

@@ -153,19 +153,19 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_and_found_again(
 def test_limits_are_kept_by_postgresql_too_and_follow_who_asks(connect: Callable[..., DatabaseWrapper]) -> None:
     wrapper = connect()
 
-    def shown(name: str) -> str:
+    def setting(name: str) -> str:
         with wrapper.cursor() as cursor:
             cursor.execute(f"SHOW {name}")
             return str(cursor.fetchone()[0])
 
-    assert [shown(n) for n in ("statement_timeout", "lock_timeout", "jit")] == ["1s", "500ms", "off"]
+    assert [setting(n) for n in ("statement_timeout", "lock_timeout", "jit")] == ["1s", "500ms", "off"]
     wrapper.wanted = Limits(30.0, 30.0, 40.0)
-    assert [shown(n) for n in ("statement_timeout", "lock_timeout")] == ["30s", "30s"]
-    assert shown("idle_in_transaction_session_timeout") == "40s"
+    assert [setting(n) for n in ("statement_timeout", "lock_timeout")] == ["30s", "30s"]
+    assert setting("idle_in_transaction_session_timeout") == "40s"
     with wrapper.cursor() as cursor:
         cursor.execute("SELECT pg_sleep(1.6)")  # longer than the service's own statements may take
     wrapper.wanted = SHORT
-    assert shown("statement_timeout") == "1s"
+    assert setting("statement_timeout") == "1s"
 
 
 def test_limits_never_change_inside_a_transaction(connect: Callable[..., DatabaseWrapper]) -> None:

@@ -11,7 +11,7 @@ class Event(NamedTuple):
     data: Any
 
     @property
-    def told(self) -> tuple[Any, ...]:
+    def summary(self) -> tuple[Any, ...]:
         """What a request's event is about: its place, status and progress."""
         progress = self.data["progress"]
         return self.data["sequence"], self.data["status"], progress and progress["current"]

@@ -1,4 +1,4 @@
-"""What a stream has to tell at each look, and steps that change it."""
+"""What a stream has to tell each time it is polled, and steps that change it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def follower(caller: Caller, last_id: str = "") -> Follower:
     return Follower(read_access(caller.token), last_id)
 
 
-def look(one: Follower) -> list[Event]:
+def poll(one: Follower) -> list[Event]:
     """All that is new by now."""
     told = read(one.next_events())
     while one.more:
@@ -24,7 +24,7 @@ def look(one: Follower) -> list[Event]:
 
 
 def requests(told: list[Event]) -> list[tuple[Any, ...]]:
-    return [event.told[:2] for event in told if event.name == "request"]
+    return [event.summary[:2] for event in told if event.name == "request"]
 
 
 def move(caller: Caller, **changes: Any) -> None:

@@ -12,7 +12,7 @@ from queues.lifecycle import control
 from queues.models import Request
 from tests.queues.api import Caller
 from tests.queues.events import read
-from tests.queues.looks import begin, end, follower, look, move, postpone, requests
+from tests.queues.polls import begin, end, follower, move, poll, postpone, requests
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +23,7 @@ def test_who_begins_is_told_the_queue_and_what_is_not_final(alice: Caller) -> No
     alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())
     end(alice, 1)
     control.cancel(Request.objects.get(seq=3).id)
-    told = look(follower(alice))
+    told = poll(follower(alice))
     assert told[0].name == "queue"
     assert told[0].data == alice.get("queue").json
     assert requests(told) == [(2, "queued"), (4, "queued"), (None, "scheduled")]
@@ -32,14 +32,14 @@ def test_who_begins_is_told_the_queue_and_what_is_not_final(alice: Caller) -> No
 
 def test_who_never_asked_for_anything_is_told_of_the_first(alice: Caller) -> None:
     one = follower(alice)
-    assert [(event.name, event.data["state"], event.data["depth"]) for event in look(one)] == [("queue", "idle", 0)]
+    assert [(event.name, event.data["state"], event.data["depth"]) for event in poll(one)] == [("queue", "idle", 0)]
     alice.submit()
-    assert requests(look(one)) == [(1, "queued")]
+    assert requests(poll(one)) == [(1, "queued")]
 
 
 def test_each_change_is_told_once(alice: Caller) -> None:
     one = follower(alice)
-    look(one)
+    poll(one)
     alice.submit()
     steps = [
         lambda: None,
@@ -50,75 +50,75 @@ def test_each_change_is_told_once(alice: Caller) -> None:
     ]
     for step, status in zip(steps, ["queued", "running", "retrying", "running", "succeeded"], strict=True):
         step()
-        told = look(one)
+        told = poll(one)
         assert requests(told) == [(1, status)]
         assert [event.name for event in told] == ["queue", "request"]
-        assert look(one) == []
+        assert poll(one) == []
 
 
 def test_what_happened_between_two_looks_is_told_as_it_is_now(alice: Caller) -> None:
     one = follower(alice)
-    look(one)
+    poll(one)
     for _ in range(3):
         alice.submit()
     end(alice, 2)
     Request.objects.filter(seq=1).update(status="failed", finished_at=Now())
     begin(alice, 3)
-    assert requests(look(one)) == [(1, "failed"), (2, "succeeded"), (3, "running")]
+    assert requests(poll(one)) == [(1, "failed"), (2, "succeeded"), (3, "running")]
 
 
 def test_what_is_given_up_amid_the_line_is_told_once(alice: Caller) -> None:
     ids = [alice.submit()["id"] for _ in range(4)]
     one = follower(alice)
-    look(one)
+    poll(one)
     alice.post(f"requests/{ids[2]}/cancel")
-    assert requests(look(one)) == [(3, "cancelled")]
-    assert look(one) == []
+    assert requests(poll(one)) == [(3, "cancelled")]
+    assert poll(one) == []
     end(alice, 1)
-    assert requests(look(one)) == [(1, "succeeded")]
+    assert requests(poll(one)) == [(1, "succeeded")]
     Request.objects.filter(seq=2).update(status="succeeded", finished_at=Now())
     end(alice, 4)
-    assert requests(look(one)) == [(2, "succeeded"), (4, "succeeded")]
+    assert requests(poll(one)) == [(2, "succeeded"), (4, "succeeded")]
 
 
 def test_what_is_scheduled_is_told_until_it_ends_or_is_in_line(alice: Caller) -> None:
     one = follower(alice)
-    look(one)
+    poll(one)
     tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
     given_up, due = (alice.submit(not_before=tomorrow)["id"] for _ in range(2))
-    assert requests(look(one)) == [(None, "scheduled")] * 2
+    assert requests(poll(one)) == [(None, "scheduled")] * 2
     alice.post(f"requests/{given_up}/cancel")
-    assert requests(look(one)) == [(None, "cancelled")]
+    assert requests(poll(one)) == [(None, "cancelled")]
     move(alice, last_seq=1)
     Request.objects.filter(id=due).update(seq=1, status="queued")
-    assert requests(look(one)) == [(1, "queued")]
-    assert look(one) == []
+    assert requests(poll(one)) == [(1, "queued")]
+    assert poll(one) == []
 
 
 def test_an_event_of_the_queue_comes_when_more_than_its_pace_is_new(alice: Caller) -> None:
     one = follower(alice)
-    look(one)
+    poll(one)
     for verb, paused in (("pause", True), ("resume", False)):
         alice.post(f"queue/{verb}")
-        assert [(event.name, event.data["paused"]) for event in look(one)] == [("queue", paused)]
+        assert [(event.name, event.data["paused"]) for event in poll(one)] == [("queue", paused)]
     move(alice, avg_service_seconds=5.0)
-    assert look(one) == []
+    assert poll(one) == []
 
 
 def test_json_with_line_breaks_stays_one_event(alice: Caller) -> None:
     alice.post("requests", b'{"kind": "demo.echo", "payload": {"a":\r\n [1,\n\n 2],\r"b": "\\n"}}')
-    told = look(follower(alice))[-1]
+    told = poll(follower(alice))[-1]
     assert told.data["payload"] == {"a": [1, 2], "b": "\n"}
 
 
 def test_progress_is_told_without_asking_postgresql_and_only_of_what_runs(alice: Caller) -> None:
     mine = alice.submit()["id"]
     one = follower(alice)
-    look(one)
+    poll(one)
     progress = b'{"current":1,"total":3,"note":""}'
     assert one.progress(mine, progress) is None  # the client does not know that it runs: look
     begin(alice, 1)
-    look(one)
+    poll(one)
     assert one.progress(str(UUID(int=1)), progress) is None
     (told,) = read(one.progress(mine, progress) or b"")
     assert (told.data["status"], told.data["progress"]["current"]) == ("running", 1)
@@ -127,15 +127,15 @@ def test_progress_is_told_without_asking_postgresql_and_only_of_what_runs(alice:
 def test_others_requests_are_never_told(alice: Caller) -> None:
     bob = Caller()
     bob.submit()
-    last = look(follower(bob))[-1].id
-    assert requests(look(follower(alice))) == []
-    assert requests(look(follower(alice, last))) == []
+    last = poll(follower(bob))[-1].id
+    assert requests(poll(follower(alice))) == []
+    assert requests(poll(follower(alice, last))) == []
 
 
 @pytest.mark.parametrize("how", ["session", "inactive", "erased"])
 def test_whose_session_is_over_is_told_nothing(alice: Caller, how: str) -> None:
     one = follower(alice)
-    look(one)
+    poll(one)
     if how == "session":
         alice.user.end_sessions()
     elif how == "inactive":

@@ -13,14 +13,14 @@ from queues.live.change_feed import EventId
 from queues.models import Request
 from tests.queues.api import Caller
 from tests.queues.events import Event, read
-from tests.queues.looks import begin, end, follower, look, postpone, requests
+from tests.queues.polls import begin, end, follower, poll, postpone, requests
 
 pytestmark = pytest.mark.django_db
 
 
 def test_whoever_comes_back_has_missed_nothing_wherever_they_were(alice: Caller) -> None:
     one = follower(alice)
-    story = look(one)
+    story = poll(one)
     tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
     for act in (
         alice.submit,
@@ -38,11 +38,11 @@ def test_whoever_comes_back_has_missed_nothing_wherever_they_were(alice: Caller)
         lambda: begin(alice, 2),
     ):
         act()
-        story += look(one)
+        story += poll(one)
     truth = {str(request.id): request.status_now.value for request in Request.objects.select_related("queue")}
     for at, last in enumerate(story):
         known = {event.data["id"]: event.data["status"] for event in story[: at + 1] if event.name == "request"}
-        back = look(follower(alice, last.id))
+        back = poll(follower(alice, last.id))
         known |= {event.data["id"]: event.data["status"] for event in back if event.name == "request"}
         assert known == truth, f"after {last.id}"
         assert back[0].name == "queue"
@@ -51,18 +51,18 @@ def test_whoever_comes_back_has_missed_nothing_wherever_they_were(alice: Caller)
 def test_who_was_away_while_it_was_given_up_is_told(alice: Caller) -> None:
     waiting = [alice.submit()["id"] for _ in range(3)]
     scheduled = alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())["id"]
-    before = look(follower(alice))[-1].id
+    before = poll(follower(alice))[-1].id
     for one in (waiting[1], scheduled):
         alice.post(f"requests/{one}/cancel")
-    told = [event.data["id"] for event in look(follower(alice, before)) if event.data.get("status") == "cancelled"]
+    told = [event.data["id"] for event in poll(follower(alice, before)) if event.data.get("status") == "cancelled"]
     assert sorted(told) == sorted([waiting[1], scheduled])
 
 
 def test_who_comes_back_with_nothing_missed_is_told_the_queue_alone(alice: Caller) -> None:
     alice.submit()
     end(alice, 1)
-    last = look(follower(alice))[-1].id
-    assert [event.name for event in look(follower(alice, last))] == ["queue"]
+    last = poll(follower(alice))[-1].id
+    assert [event.name for event in poll(follower(alice, last))] == ["queue"]
 
 
 @pytest.mark.parametrize(
@@ -72,24 +72,24 @@ def test_an_id_that_cannot_be_ours_begins_anew(alice: Caller, last_id: str) -> N
     alice.submit()
     alice.submit()
     end(alice, 1)
-    assert requests(look(follower(alice, last_id))) == [(2, "queued")]
+    assert requests(poll(follower(alice, last_id))) == [(2, "queued")]
 
 
 def test_who_was_away_for_too_long_begins_anew(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    last = look(follower(alice))[-1].id
+    last = poll(follower(alice))[-1].id
     for _ in range(3):
         alice.submit()
     end(alice, 2)
     Request.objects.filter(seq=1).update(status="succeeded", finished_at=Now())
-    assert requests(look(follower(alice, last))) == [(1, "succeeded"), (2, "succeeded"), (3, "queued")]
+    assert requests(poll(follower(alice, last))) == [(1, "succeeded"), (2, "succeeded"), (3, "queued")]
     monkeypatch.setattr(change_feed, "MOST_MISSED", 2)
-    assert requests(look(follower(alice, last))) == [(3, "queued")]
+    assert requests(poll(follower(alice, last))) == [(3, "queued")]
     for _ in range(2):
         request = alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())
         alice.post(f"requests/{request['id']}/cancel")
     monkeypatch.setattr(change_feed, "MOST_MISSED", 5000)
     monkeypatch.setattr(change_feed, "MOST_BESIDE", 1)
-    assert requests(look(follower(alice, last))) == [(3, "queued")]
+    assert requests(poll(follower(alice, last))) == [(3, "queued")]
 
 
 def test_however_much_there_is_it_comes_in_bounded_parts(alice: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_who_breaks_off_amid_the_beginning_goes_on_there(alice: Caller) -> None:
     one = follower(alice)
     told = read(one.next_events())
     assert one.more
-    told += look(follower(alice, told[-1].id))
+    told += poll(follower(alice, told[-1].id))
     assert {event.data["sequence"] for event in told if event.name == "request"} == set(range(1, 101))
 
 
@@ -137,7 +137,7 @@ def test_a_cancellation_amid_the_beginning_is_told(alice: Caller) -> None:
     told = read(one.next_events())
     control.cancel(Request.objects.get(seq=2).id)
     control.cancel(Request.objects.get(seq=90).id)
-    told += look(one)
+    told += poll(one)
     assert (2, "cancelled") in requests(told)
     assert (90, "queued") not in requests(told)
 

@@ -51,7 +51,7 @@ def held_back(kind: str, minutes: float) -> UserQueue:
     return queue
 
 
-def shown() -> list[Any]:
+def exposed() -> list[Any]:
     return [sample for metric in figures() for sample in metric.samples]
 
 
@@ -120,7 +120,7 @@ def test_what_a_kind_keeps_waiting_for_long_is_on_the_board_and_in_the_metrics()
     )  # fmt: skip
     assert standing.ages["moving"] == 0
     assert 1195 < standing.ages["held_back"] < 1300
-    samples = {(one.name.removeprefix("ordered_work_kind_"), *one.labels.values()): one.value for one in shown()}
+    samples = {(one.name.removeprefix("ordered_work_kind_"), *one.labels.values()): one.value for one in exposed()}
     assert samples["held_back", "demo.echo"] == samples["held_back", "demo.steps"] == 1
     assert 1195 < samples["held_back_seconds", "demo.echo", "paused"] < 1300
     assert 295 < samples["held_back_seconds", "demo.steps", "limit"] < 400
