@@ -17,7 +17,7 @@ from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.notify.changes import changed
 from queues.sql.accept import ACCEPT, ACCEPT_MESSAGES, ACCEPT_TOGETHER, OPEN_QUEUE
-from queues.sql.locks import patient, wait_briefly
+from queues.sql.locks import with_patience
 from queues.sql.statement import Statement
 from queues.values import Accepted, Submission, SubmissionCall
 
@@ -65,8 +65,8 @@ def _accept(
     }
     rows = []
     if in_line == len(submissions):
-        with patient() as long:
-            rows = ACCEPT.rows(**values) if long else []
+        with with_patience():
+            rows = ACCEPT.rows(**values)
     rows = rows or _accept_alone(user_id, session_id, values)
     transaction.on_commit(partial(_tell, user_id, submissions, rows, trace, traceparent))
     found = {row.id: row for row in rows}
@@ -124,9 +124,7 @@ def _accept_alone(user_id: UUID, session_id: UUID | None, values: dict[str, Any]
     Makes the queue if the user had none. Raises what `accept` does.
     """
     mine = UserQueue.objects.select_for_update(no_key=True).filter(user=user_id)
-    with patient() as long:
-        if not long:
-            wait_briefly()
+    with with_patience():
         queue = mine.first()
         if queue is None:
             _check_session(user_id, session_id)
@@ -173,7 +171,8 @@ def _tell_together(taken: Sequence[SubmissionCall], rows: dict[UUID, Any]) -> No
 
 def open_queue(user_id: UUID) -> int:
     """The id of the user's queue, which is made if they never asked for anything."""
-    OPEN_QUEUE.rows(user=user_id)
+    with with_patience():
+        OPEN_QUEUE.rows(user=user_id)
     return UserQueue.objects.values_list("id", flat=True).get(user=user_id)
 
 

@@ -22,6 +22,7 @@ from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
 from queues.notify.changes import finished
 from queues.notify.hints import work_waits
+from queues.sql.locks import with_patience
 from queues.states import FINAL, QueueState, Status
 from queues.values import Accepted, Submission
 
@@ -34,7 +35,8 @@ def cancel(request_id: UUID) -> None:
 def give_up(request_id: UUID, status: Status) -> None:
     """End a request that has not begun, as cancelled or expired; one that a worker has is asked to stop."""
     scheduled = Request.objects.filter(id=request_id, status=Status.SCHEDULED)
-    ended = scheduled.update(status=status, finished_at=Now())
+    with with_patience():
+        ended = scheduled.update(status=status, finished_at=Now())
     request = Request.objects.select_related("queue").defer("payload", "result").get(id=request_id)
     if ended:
         transaction.on_commit(partial(count_given_up, {request.kind: 1}, status))
@@ -159,7 +161,8 @@ def purge(queue_id: int) -> int:
     """Cancel all that waits, scheduled requests too; the one that runs goes on. Returns how many."""
     # Scheduled ones first: entering the line locks them before the queue, too.
     scheduled = Request.objects.filter(queue=queue_id, status=Status.SCHEDULED)
-    count = end(scheduled, Status.CANCELLED)
+    with with_patience():
+        count = end(scheduled, Status.CANCELLED)
     with locked(queue_id) as queue:
         waiting = queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None)
         count += _end_ahead(queue, waiting, Status.CANCELLED)

@@ -16,7 +16,7 @@ from queues.models import UserQueue
 from queues.notify.changes import finished
 from queues.notify.hints import work_waits
 from queues.sql.control import WRITE_LOCKED, WRITTEN
-from queues.sql.locks import patient, wait_briefly
+from queues.sql.locks import with_patience
 
 
 @contextmanager
@@ -37,9 +37,7 @@ def lock(queue_id: int, **guard: Any) -> Any | None:
 
     None: there is none that meets the guard.
     """
-    with patient() as long:
-        if not long:
-            wait_briefly()
+    with with_patience():
         queue: Any = UserQueue.objects.select_for_update(no_key=True).filter(id=queue_id, **guard).first()
     if queue is not None:
         now: datetime = UserQueue.objects.filter(id=queue_id).values_list(Now(), flat=True)[0]

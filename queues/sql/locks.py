@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.conf import settings
+from django.db import transaction
 
 from project.postgresql import limits
 from queues.sql.statement import Statement
@@ -14,12 +15,6 @@ BRIEFLY_SECONDS = 0.25
 # The caller's own limit, and ours in its place until the transaction ends or has its own again.
 LOCK_TIMEOUT = Statement("""
     SELECT current_setting('lock_timeout') AS before, set_config('lock_timeout', %(limit)s, true)
-""")
-
-# The same where ours is shorter.
-LOWER_LOCK_TIMEOUT = Statement("""
-    SELECT set_config('lock_timeout', %(limit)s, true)
-    WHERE current_setting('lock_timeout') = '0' OR current_setting('lock_timeout')::interval > %(limit)s::interval
 """)
 
 # A lock that the session holds until it gives it back or ends: who dies with it blocks nobody.
@@ -53,11 +48,6 @@ def patient() -> Iterator[bool]:
             _patient.release()
 
 
-def wait_briefly() -> None:
-    """Until this transaction ends its statements wait for each lock for BRIEFLY_SECONDS at most."""
-    LOWER_LOCK_TIMEOUT.row(limit=f"{round(BRIEFLY_SECONDS * 1000)}ms")
-
-
 def wait_at_most(seconds: float) -> str:
     """Until this transaction ends its statements wait for each lock for so long, then raise what `left_out` tells.
 
@@ -71,3 +61,15 @@ def wait_at_most(seconds: float) -> str:
 def restore_lock_timeout(before: str) -> None:
     """Give the transaction the limit that it had."""
     LOCK_TIMEOUT.row(limit=before)
+
+
+@contextmanager
+def with_patience() -> Iterator[None]:
+    """The same for whatever the block waits for, in a transaction or not. Raises what `left_out` tells."""
+    with patient() as long:
+        if long:
+            yield
+            return
+        with transaction.atomic():
+            wait_at_most(BRIEFLY_SECONDS)
+            yield
