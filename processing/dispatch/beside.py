@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import structlog
 from django.db import Error as DatabaseError
@@ -130,18 +130,24 @@ class Retries(Beside):
         self._met: dict[int, int] = {}  # the generation of each such queue
         self._batches: list[PublishBatch] = []
         self._failed: dict[str, QueueUnavailable] | None = None
+        self._defect: Exception | None = None
 
     def add(self, batch: PublishBatch) -> None:
         """RabbitMQ had no word of this queue."""
-        self._met[batch.queue_id] = batch.generation
+        self._met[batch.queue_id] = max(batch.generation, self._met.get(batch.queue_id, 0))
 
     def has(self, batch: PublishBatch) -> bool:
         """Whether it is of such a queue, under the same name."""
         return bool(self._met) and self._met.get(batch.queue_id) == batch.generation
 
     def forget(self, batch: PublishBatch) -> None:
-        """It went well."""
-        self._met.pop(batch.queue_id, None)
+        """It went well, or is to be tried with the others."""
+        if self.has(batch):
+            del self._met[batch.queue_id]
+
+    def forget_but(self, queue_ids: Container[int]) -> None:
+        """Forget queues that are no trouble any more."""
+        self._met = {queue_id: met for queue_id, met in self._met.items() if queue_id in queue_ids}
 
     def begin(self, batches: list[PublishBatch]) -> None:
         """Publish these, unless others are under way or were not taken yet."""
@@ -150,16 +156,26 @@ class Retries(Beside):
         self._batches, self._failed = batches, None
 
         def publish(publisher: Publisher) -> None:
-            self._failed = publisher.publish_apart([named(batch) for batch in batches])
+            try:
+                self._failed = publisher.publish_apart([named(batch) for batch in batches])
+            except BrokerUnavailable:
+                raise  # `_run` says so
+            except Exception as defect:
+                self._defect = defect
 
         self.start(publish)
 
-    def take(self) -> tuple[list[PublishBatch], dict[str, QueueUnavailable]]:
-        """What was published and what failed since, once. Where RabbitMQ was away none of it was."""
+    def take(self) -> tuple[list[PublishBatch], dict[str, QueueUnavailable] | None]:
+        """What was tried since, and of it what failed, once. None: RabbitMQ did not take the connection.
+
+        Raises what nobody expects.
+        """
+        if self._defect is not None:
+            raise self._defect
         if self.busy or not self._batches:
             return [], {}
         batches, self._batches = self._batches, []
-        return ([], {}) if self._failed is None else (batches, self._failed)
+        return batches, self._failed
 
 
 def named(batch: PublishBatch) -> tuple[str, list[Pointer]]:

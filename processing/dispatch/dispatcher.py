@@ -203,24 +203,31 @@ class Dispatcher:
     def dispatch_next(self) -> bool:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         self.mark(self.unmarked.due())
-        self.mark(self._took(*self._retries.take()))
+        self.mark(self._retried())
         each = min(REQUESTS_A_QUEUE, REQUESTS_A_STEP // self._width)
         batches = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
-        self._behind = len(batches) == QUEUES_A_STEP or any(len(p.requests) == each for p in batches)
+        due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
+        mine = [batch for batch in due if not self._retries.has(batch)]
+        self._behind = len(batches) == QUEUES_A_STEP or any(len(p.requests) == each for p in mine)
         self._width = len(batches) or QUEUES_A_STEP
         if not batches:
             starts_over, self._after = self._after > 0, 0
             return starts_over
-        due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
         self._retries.begin([batch for batch in due if self._retries.has(batch)])
-        published = self._publish([batch for batch in due if not self._retries.has(batch)])
+        published = self._took(mine, self.publisher.publish(map(named, mine)) if mine else {})
         self._after = batches[-1].queue_id
         self.mark(published)
         return self._behind or bool(published)
 
-    def _publish(self, batches: list[PublishBatch]) -> list[PublishBatch]:
-        """Publish; those that RabbitMQ has."""
-        return self._took(batches, self.publisher.publish(map(named, batches)) if batches else {})
+    def _retried(self) -> list[PublishBatch]:
+        """What was published beside. Where that got no connection, each is tried next with the others."""
+        batches, failed = self._retries.take()
+        if failed is not None:
+            return self._took(batches, failed)
+        for batch in batches:
+            self._set_aside.add(batch.queue_id)
+            self._retries.forget(batch)
+        return []
 
     def _took(self, batches: list[PublishBatch], failed: dict[str, QueueUnavailable]) -> list[PublishBatch]:
         """Those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
@@ -277,6 +284,7 @@ class Dispatcher:
         self.tokens.send(stale)
         self._parts.do("idle queues", self._reaper.step, lambda: None)
         self._set_aside.forget_old()
+        self._retries.forget_but(self._set_aside)
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
 
     def end_dead_leases(self) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 import structlog
-from django.db import DatabaseError, DataError, IntegrityError
+from django.db import DatabaseError
 
 from queues.sql.statement import left_out
 
@@ -50,6 +50,9 @@ class SetAside(Generic[Key]):
         for key in [key for key, (until, _) in self._until.items() if until + self.longest < now]:
             del self._until[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._until
+
     def __len__(self) -> int:
         return len(self._until)
 
@@ -66,8 +69,6 @@ class Parts:
             return otherwise()
         try:
             found = part()
-        except (IntegrityError, DataError):
-            raise
         except DatabaseError as error:
             if not left_out(error):
                 raise

@@ -28,7 +28,8 @@ class Unmarked:
         self._later: dict[int, _Later] = {}
 
     def __contains__(self, batch: PublishBatch) -> bool:
-        return batch.queue_id in self._later
+        later = self._later.get(batch.queue_id)
+        return later is not None and later.batch.generation == batch.generation
 
     @property
     def queue_ids(self) -> list[int]:
@@ -40,6 +41,8 @@ class Unmarked:
         now = time.monotonic()
         for batch in batches:
             known = self._later.pop(batch.queue_id, None)
+            if known is not None and known.batch.generation > batch.generation:
+                batch = known.batch  # its queue got another name meanwhile
             if known is not None and now - known.since > FORGET_SECONDS:
                 continue
             if known is None and len(self._later) >= MOST:
@@ -56,7 +59,8 @@ class Unmarked:
     def forget(self, batches: Sequence[PublishBatch]) -> None:
         """They are marked, or were moved by another: their queues are read again."""
         for batch in batches:
-            self._later.pop(batch.queue_id, None)
+            if batch in self:
+                del self._later[batch.queue_id]
 
     def clear(self) -> None:
         """Another leads now."""
