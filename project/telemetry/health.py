@@ -1,7 +1,7 @@
 """Whether the service works: GET /health/live (liveness: this process answers), /health/ready (all it needs does).
 
 `status` is `ok`, `degraded` (200: Redis, RabbitMQ, a dispatcher or all workers are missing, work waits and nothing
-moves, or a queue is blocked; requests are accepted and kept) or `down` (503: PostgreSQL or its schema is missing).
+begins, or a queue is blocked; requests are accepted and kept) or `down` (503: PostgreSQL or its schema is missing).
 Each check is `ok`, `down` or `timeout`; the log says why. Apps add their own (`register`). The checks run beside each
 other and are repeated after CACHED seconds at the earliest, so that probes cost nothing.
 """

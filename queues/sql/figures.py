@@ -8,11 +8,13 @@ from queues.sql.statement import Statement
 BY_STATE = Statement(f"""
     WITH queue AS MATERIALIZED (
         SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH} AS depth,
-               CASE WHEN state = 'draining' THEN coalesce(claimed_at, state_since) ELSE claimed_at END AS began_at,
+               -- When one last began or ended. What was put off claims nothing; what only woke up moved at that moment.
+               CASE WHEN state = 'draining' AND claimed > 0 THEN coalesce(claimed_at, state_since)
+                    WHEN state IN ('ready', 'blocked') AND moved_at <> state_since THEN moved_at END AS began_at,
                coalesce(wake_at > '2999-01-01', false) AS held_back
         FROM queues_userqueue q WHERE active
         UNION ALL
-        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}, claimed_at, false
+        SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}, NULL, false
         FROM queues_userqueue q WHERE unpublished AND NOT active
     )
     SELECT q.state, q.paused, q.held_back, count(*) AS queues, sum(q.depth)::bigint AS depth,

@@ -57,6 +57,9 @@ def test_it_is_red_when_a_queue_is_blocked_or_work_waits_and_nothing_moves(opera
         since = timezone.now() - timedelta(seconds=ago)
         queue_of(runs.user, last_seq=1, published_seq=1, state=QueueState.DRAINING, claimed=1, claimed_at=since)
         assert ("Queues" in wrong()) is is_wrong
+    put_off = {"state": QueueState.WAITING, "claimed": 0, "claimed_at": timezone.now(), "wake_at": timezone.now()}
+    queue_of(User.objects.create_user("put off"), last_seq=1, published_seq=1, **put_off)
+    assert "Queues" in wrong(), "leased and put off for want of a thread, it did not begin"
     queue_of(waiting.user, state=QueueState.WAITING, wake_at="3000-01-01T00:00:00Z")  # held back by its kind
     assert "Queues" not in wrong()
     queue_of(waiting.user, state=QueueState.DRAINING, claimed=1, claimed_at=since, wake_at=None)
