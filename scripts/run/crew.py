@@ -11,7 +11,7 @@ from rich.text import Text
 
 from scripts.place import ROOT
 from scripts.run.application import Service
-from scripts.servers.process import Process, descendants, kill_all, launch
+from scripts.servers.process import Process, launch, stop_all
 
 GRACE_SECONDS = 26.0  # longer than the processes themselves give their running handlers
 LONGEST_PAUSE = 10.0  # seconds between two starts of what dies again and again
@@ -49,14 +49,7 @@ class Crew:
 
     def stop(self) -> None:
         """SIGTERM to all, and kill -9 to what is left after the grace time. Called in vain when nothing runs."""
-        running = [member.process for member in self.members if member.process is not None]
-        started = [one for process in running for one in descendants(process.pid)]  # once those are gone, nobody's
-        for process in running:
-            process.signal(process.stop_signal)
-        deadline = time.monotonic() + GRACE_SECONDS
-        for process in running:
-            process.stop(max(0.0, deadline - time.monotonic()))
-        kill_all(started)
+        stop_all([member.process for member in self.members if member.process is not None], GRACE_SECONDS)
         for member in self.members:
             member.process = None
 

@@ -49,17 +49,17 @@ class Process:
         self.signal(signal.SIGCONT)
         if not self.wait(grace):
             self.kill()
-        kill_all(family)
-        self.finish()
+        self.finish()  # at once: later its number might be another's
+        _kill(family)
 
     def kill(self) -> None:
         """kill -9, at once, with all that it started. The process stands still first, so that nothing new escapes."""
         self.signal(signal.SIGSTOP)
         family = descendants(self.pid) if self.alive() else []
         self.signal(signal.SIGKILL)
-        kill_all(family)
         self.wait(10)
         self.finish()
+        _kill(family)
 
     def pause(self) -> None:
         """Stops it and all that it started in mid-air (SIGSTOP): connections stay open, nobody answers."""
@@ -173,8 +173,18 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
-def kill_all(family: list[Process]) -> None:
-    """kill -9 to each, and a few seconds for each to be gone."""
+def stop_all(processes: list[Process], grace: float) -> None:
+    """Asks all of them to stop at once; after `grace` seconds kills what is left of them and of what they started."""
+    started = [one for process in processes for one in descendants(process.pid)]  # once those are gone, nobody's
+    for process in processes:
+        process.signal(process.stop_signal)
+    deadline = time.monotonic() + grace
+    for process in processes:
+        process.stop(max(0.0, deadline - time.monotonic()))
+    _kill(started)
+
+
+def _kill(family: list[Process]) -> None:
     for process in family:
         process.signal(signal.SIGKILL)
     for process in family:

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from accounts.models import Session, User
 from scripts.place import ROOT, free_port
-from scripts.servers.process import Process, launch
+from scripts.servers.process import Process, launch, stop_all
 from tests.accounts.people import at_once, make_user
 from tests.waiting import until
 
@@ -43,11 +43,7 @@ class Site:
         return launch(command, environment=os.environ | SETTINGS | settings, output=self.log, folder=ROOT)
 
     def stop(self, *names: str) -> None:
-        running = [self.processes.pop(name) for name in names or tuple(self.processes)]
-        for process in running:
-            process.signal(process.stop_signal)
-        for process in running:
-            process.stop(20)
+        stop_all([self.processes.pop(name) for name in names or tuple(self.processes)], 20)
 
     def restart(self, name: str, **settings: str) -> None:
         self.processes[name] = self.start(name, **settings)
