@@ -63,12 +63,10 @@ def wrong_permission(name: str, permission: Any) -> str | None:
 
 def _permissions_of(label: str) -> set[str]:
     """The permissions of an app's models, as app.codename; they may not be in the database yet."""
-    found: set[str] = set()
-    for about in (model._meta for model in apps.get_models() if model._meta.app_label == label):
-        codenames = [get_permission_codename(action, about) for action in about.default_permissions]
-        codenames += [codename for codename, _ in about.permissions]
-        found.update(f"{label}.{codename}" for codename in codenames)
-    return found
+    models = [model._meta for model in apps.get_models() if model._meta.app_label == label]
+    usual = [get_permission_codename(action, about) for about in models for action in about.default_permissions]
+    own = [codename for about in models for codename, _ in about.permissions]
+    return {f"{label}.{codename}" for codename in usual + own}
 
 
 def wrong_with(function: Any, atomic: bool) -> str | None:

@@ -7,7 +7,7 @@ import atexit
 import os
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -102,6 +102,18 @@ def no_limit_reached() -> Iterator[None]:
     redis_client._breaker.closed = True
     yield
     redis_client._breaker.closed = True
+
+
+@pytest.fixture
+def another_redis(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has this process use the Redis of another address, of which it knows nothing yet."""
+
+    def use(url: str) -> None:
+        monkeypatch.setattr(settings.ENV, "redis_url", url)
+        monkeypatch.setattr(redis_client, "_connection", redis_client._Connection())
+        monkeypatch.setattr(redis_client, "_breaker", redis_client._Breaker())
+
+    return use
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import inspect
 from typing import Any
 
-import orjson
 from django_tasks.base import TaskContext
 from django_tasks.signals import task_finished, task_started
 from django_tasks.utils import normalize_json
@@ -34,9 +33,11 @@ def nobody(user: User) -> bool:
 def plain(returned: Any) -> Any:
     """What a task returned, as it is stored. Raises InvalidResult."""
     try:
-        return orjson.loads(as_json(normalize_json(returned)))
+        value = normalize_json(returned)
+        as_json(value)
     except (TypeError, ValueError, RecursionError) as why:
         raise InvalidResult((), str(why)) from why
+    return value
 
 
 def run(request: HandlerRequest, payload: TaskPayload) -> Any:

@@ -135,7 +135,7 @@ class Turn:
 
         One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
         """
-        assert self.source is not None  # noqa: S101  (type)  (opened with the run)
+        assert self.source is not None  # noqa: S101  (opened with the run)
         try:
             while message := self.source.take():
                 if message.seq == seq:

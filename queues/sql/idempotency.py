@@ -12,7 +12,7 @@ TAKE_KEY = Statement(f"""
     ON CONFLICT (user_id, key) DO UPDATE SET digest = excluded.digest, answer = '', location = '', created_at = now()
     WHERE k.created_at < now() - interval '{KEEP_HOURS} hours'
     RETURNING user_id
-""")  # noqa: S608  (of constants)  (a constant)
+""")  # noqa: S608  (a constant)
 
 # In the transaction that accepts: the answer is kept if and only if the requests are.
 KEEP_ANSWER = Statement("""

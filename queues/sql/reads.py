@@ -44,7 +44,7 @@ OWN_REQUEST = Statement(f"""
     SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
     FROM {LIVING_SESSION}
     LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
-""")  # noqa: S608  (of constants)  (columns' names)
+""")  # noqa: S608  (columns' names)
 
 # The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one.
 OWN_REQUESTS = Statement(f"""
@@ -57,7 +57,7 @@ OWN_REQUESTS = Statement(f"""
         SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
         FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id AND q.user_id = ask.u
         WHERE r.id = ask.r AND r.bytes <= %(most_bytes)s LIMIT 1) found ON true
-""")  # noqa: S608  (of constants)  (columns' names)
+""")  # noqa: S608  (columns' names)
 
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
 QUEUE_SUMMARY = Statement(f"""
@@ -76,7 +76,7 @@ QUEUE_SUMMARY = Statement(f"""
             WHERE s.kind = k.kind AND s.n = k.starts + 1 - k.rate_most) first
         WHERE p.queue_id = q.id AND p.fence IS NULL AND q.wake_at > '2999-01-01' LIMIT 1) held ON true
     CROSS JOIN LATERAL ({FINISHED_LATELY}) lately
-""")  # noqa: S608  (of constants)  (a constant)
+""")  # noqa: S608  (a constant)
 
 # How many requests between the head and each of some places in line are final already: what lies between two of these
 # places is read once, from the index.
@@ -95,7 +95,7 @@ GIVEN_UP_BETWEEN = Statement("""
 # The queue, and the moment at which this look began.
 QUEUE_NOW = Statement(f"""
     SELECT {QUEUE_COLUMNS}, extract(epoch FROM now())::float8 AS now FROM queues_userqueue q WHERE q.id = %(queue)s
-""")  # noqa: S608  (of constants)  (columns' names)
+""")  # noqa: S608  (columns' names)
 
 # In this order: what is final since, with the head; what is new in line; what was given up amid the line; what is newly
 # scheduled, and what was and is no more. Each is read from an index, at its place; NOT IN looks into a hash, ALL would

@@ -255,7 +255,8 @@ class Postgresql(PrivateServer):
         if not self.user() or all(parent.stat().st_mode & 0o001 for parent in self.folder.resolve().parents):
             self.folder.chmod(0o755)
             return self.folder / "data"
-        return Path("/var/tmp") / f"ordered-work-{sha256(str(self.folder).encode()).hexdigest()[:12]}"  # noqa: S108  (its owner and mode are set)
+        name = f"ordered-work-{sha256(str(self.folder).encode()).hexdigest()[:12]}"
+        return Path("/var/tmp") / name  # noqa: S108  (its owner and mode are set)
 
     def _remove_stale_pid(self) -> None:
         """After a crash another program may have got the old number; PostgreSQL would take it for itself."""

@@ -17,15 +17,9 @@ Answer = Callable[[socket.socket], None]
 
 
 @pytest.fixture
-def elsewhere(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Points the client at another port, with a connection and a breaker of its own."""
-
-    def at(port: int) -> None:
-        monkeypatch.setattr(settings.ENV, "redis_url", f"redis://127.0.0.1:{port}/0")
-        monkeypatch.setattr(redis_client, "_connection", redis_client._Connection())
-        monkeypatch.setattr(redis_client, "_breaker", redis_client._Breaker())
-
-    return at
+def elsewhere(another_redis: Callable[[str], None]) -> Callable[[int], None]:
+    """Points the client at another port."""
+    return lambda port: another_redis(f"redis://127.0.0.1:{port}/0")
 
 
 @pytest.fixture

@@ -56,13 +56,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 
 @pytest.fixture
-def instead(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Redis], None]:
+def instead(another_redis: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> Callable[[Redis], None]:
     """Has this process use another Redis, of which it knows nothing yet."""
 
     def use(private: Redis) -> None:
-        monkeypatch.setattr(settings.ENV, "redis_url", private.url)
-        monkeypatch.setattr(redis_client, "_connection", redis_client._Connection())
-        monkeypatch.setattr(redis_client, "_breaker", redis_client._Breaker())
+        another_redis(private.url)
         monkeypatch.setattr(rate_limit, "_local", rate_limit._Local())
         monkeypatch.setattr(health, "CACHED", 0.0)
         monkeypatch.setattr(long_poll, "LINGER_SECONDS", 0.0)

@@ -1,6 +1,6 @@
 """Limits of a kind hold across all workers and users, exactly; who waited longest goes first."""
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from django.db import connection
@@ -61,11 +61,9 @@ def test_never_more_begin_in_any_window_than_the_rate_says(hand: Hand, counted: 
 
 
 def test_without_redis_limits_hold_and_who_waits_is_woken(
-    hand: Hand, counted: Counted, settings: Any, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, counted: Counted, another_redis: Callable[[str], None]
 ) -> None:
-    monkeypatch.setattr(settings.ENV, "redis_url", f"redis://127.0.0.1:{free_port()}")
-    monkeypatch.setattr(redis, "_connection", redis._Connection())
-    monkeypatch.setattr(redis, "_breaker", redis._Breaker())
+    another_redis(f"redis://127.0.0.1:{free_port()}")
     with pytest.raises(redis.RedisUnavailable):
         redis.check_redis()
     users = [new_user() for _ in range(6)]
