@@ -19,8 +19,8 @@ TURN_SECONDS = 0.1  # while PostgreSQL is away one thread tries to connect; othe
 
 # By `SET` and not as startup options: a pooler in between refuses those. What is prepared (queues/sql/statement.py,
 # nothing else) is planned once: planning took PostgreSQL a third of the time of accepting a request. By index, then,
-# even if the table was small at the time: as if disks were solid state, and a table that is read as a whole four times
-# as large. Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues.
+# even if the table was small at the time: as if disks were solid state, and a table that is read as a whole sixteen
+# times as large. Nothing here runs for so long that compiling it pays: it took two thirds of the look at 20,000 queues.
 # PostgreSQL soon frees the locks of a process whose machine vanished, or that gave up waiting.
 SESSION = {
     "tcp_keepalives_idle": "5",
@@ -29,7 +29,7 @@ SESSION = {
     "client_connection_check_interval": "1s",
     "plan_cache_mode": "force_generic_plan",
     "random_page_cost": "1.1",
-    "seq_page_cost": "4",
+    "seq_page_cost": "16",
     "jit": "off",
 }
 

@@ -41,7 +41,8 @@ TAKE = Statement(f"""
         WHERE id = %(queue)s AND fence = %(fence)s AND state = 'draining' AND done_seq < %(seq)s
     ), head AS MATERIALIZED (
         SELECT cancel_asked_at IS NOT NULL AS cancelled FROM queues_request
-        WHERE queue_id = (SELECT id FROM lease) AND seq = %(seq)s FOR NO KEY UPDATE SKIP LOCKED
+        WHERE queue_id = (SELECT id FROM lease) AND seq >= %(seq)s AND seq <= %(seq)s
+        ORDER BY seq LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED
     ), mine AS MATERIALIZED (
         SELECT since, called_at IS NOT NULL AS called,
                coalesce(called_at > clock_timestamp() - interval '{CALLED_SECONDS} s', false) AS kept

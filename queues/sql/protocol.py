@@ -1,6 +1,8 @@
 """The hot statements, by name. Each is one transaction, guarded by its WHERE: the number of rows says who won.
 
 Here are a worker's: lease, claim, record. Accepting has its own in `accept.py`, the dispatcher in `dispatch.py`.
+They are planned once, maybe while the tables are empty. A place in line is therefore looked up as a range of one, in
+order: only the index of places serves that. Another would seem as good, and read all requests of the user.
 Nothing else moves a counter or a state, and each moves as `docs/architecture.md` draws it. Who makes a request final
 without moving done_seq past it adds one to given_up_ahead, and who moves done_seq past such a request takes one away,
 in the same transaction. They run on the database's clock: now() is when the statement began, clock_timestamp() when it
@@ -43,8 +45,9 @@ _LEASE = """
                extract(epoch FROM r.started_at)::float8 AS began_at,
                r.kind = ANY (ARRAY (SELECT kind FROM queues_kindlimit
                    WHERE paused OR most IS NOT NULL OR rate_most IS NOT NULL)) AS limited
-        FROM queues_request r WHERE r.queue_id = lease.queue_id AND r.seq = lease.done_seq + 1
-        FOR NO KEY UPDATE OF r SKIP LOCKED) head ON true
+        FROM queues_request r
+        WHERE r.queue_id = lease.queue_id AND r.seq > lease.done_seq AND r.seq <= lease.done_seq + 1
+        ORDER BY r.seq LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED) head ON true
 """
 
 LEASE = Statement(_LEASE.format(wait="", guard="(state = 'ready' OR state = 'draining' AND fence = %(left)s)"))
@@ -109,21 +112,22 @@ _RECORD = """
         SELECT r.id, v.* FROM json_to_recordset(%(outcomes)s::json) AS v (
             queue bigint, seq bigint, status text, result text, error text, attempt int, outcome text,
             started_at timestamptz, finished_at timestamptz, traceback text)
-        CROSS JOIN LATERAL (SELECT id FROM queues_request WHERE queue_id = v.queue AND seq = v.seq LIMIT 1) r
+        CROSS JOIN LATERAL (
+            SELECT id FROM queues_request WHERE queue_id = v.queue AND seq >= v.seq AND seq <= v.seq
+            ORDER BY seq LIMIT 1) r
         WHERE v.queue = ANY (ARRAY (SELECT id FROM queue))
+          AND v.seq = abs(v.seq) -- always; it lets PostgreSQL think of few, so that each is looked up by its id
     ), recorded AS (
         UPDATE queues_request r SET
             status = v.status, result = v.result::json, error = v.error::json, attempt = v.attempt,
             bytes = r.bytes + coalesce(octet_length(v.result), 0), started_at = coalesce(r.started_at, v.started_at),
             finished_at = CASE WHEN v.status = 'retrying' THEN NULL ELSE v.finished_at END
         FROM outcome v WHERE r.id = v.id AND r.finished_at IS NULL
-          AND r.id = ANY (ARRAY (SELECT id FROM outcome)) -- bounds the scan, whatever join is planned
-        RETURNING r.id
+        RETURNING r.id, v.attempt, v.started_at, v.finished_at, v.outcome, v.error, v.traceback
     ), attempt AS (
         INSERT INTO queues_attempt (request_id, number, started_at, finished_at, outcome, error, traceback)
-        SELECT recorded.id, v.attempt, v.started_at, v.finished_at, v.outcome, v.error::json, v.traceback
-        FROM outcome v JOIN recorded USING (id)
-        WHERE v.outcome IS NOT NULL AND (v.attempt > 1 OR v.outcome <> 'succeeded')
+        SELECT id, attempt, started_at, finished_at, outcome, error::json, traceback FROM recorded
+        WHERE outcome IS NOT NULL AND (attempt > 1 OR outcome <> 'succeeded')
     )
     SELECT told.queue, queue.published_seq AS published, queue.state, queue.paused, queue.claimed_at AS since,
            queue.id IS NOT NULL AS recorded, q.left_out
@@ -195,7 +199,8 @@ RENEW = Statement("""
         WHERE id = ANY (ARRAY (SELECT id FROM unlocked)) RETURNING id
     )
     SELECT q.id, EXISTS (SELECT FROM renewed WHERE renewed.id = q.id) AS renewed,
-           EXISTS (SELECT FROM queues_request r WHERE r.queue_id = q.id AND r.seq = held.seq
-                   AND r.cancel_asked_at IS NOT NULL) AS cancelled
+           coalesce((SELECT r.cancel_asked_at IS NOT NULL FROM queues_request r
+                     WHERE r.queue_id = q.id AND r.seq >= held.seq AND r.seq <= held.seq
+                     ORDER BY r.seq LIMIT 1), false) AS cancelled
     FROM held JOIN queues_userqueue q ON q.id = held.id AND q.fence = held.fence AND q.state = 'draining'
 """)

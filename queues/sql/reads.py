@@ -66,7 +66,10 @@ QUEUE_SUMMARY = Statement(f"""
            held.kind AS held_kind, held.reason AS held_reason, held.until AS held_until
     FROM {LIVING_SESSION}
     LEFT JOIN queues_userqueue q ON q.user_id = u.id
-    LEFT JOIN queues_request head ON head.queue_id = q.id AND head.seq = q.done_seq + 1 AND head.finished_at IS NULL
+    LEFT JOIN LATERAL (
+        SELECT id, finished_at FROM queues_request
+        WHERE queue_id = q.id AND seq > q.done_seq AND seq <= q.done_seq + 1 ORDER BY seq LIMIT 1
+    ) head ON head.finished_at IS NULL
     LEFT JOIN LATERAL (
         SELECT k.kind, CASE WHEN paused THEN 'paused' WHEN full_until > clock_timestamp() THEN 'rate'
                             ELSE 'max_concurrency' END AS reason,

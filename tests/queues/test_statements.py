@@ -15,6 +15,7 @@ from queues.exceptions import FencedOut
 from queues.lifecycle import control, outbox
 from queues.lifecycle.lease import Lease
 from queues.models import Request, UserQueue
+from queues.sql import reads
 from queues.states import QueueState
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.leases import (
@@ -132,11 +133,28 @@ def test_what_is_prepared_is_short_enough_to_be_remembered() -> None:
 def test_what_is_planned_while_tables_are_small_is_planned_for_large_ones() -> None:
     """A plan is kept while tables grow, until PostgreSQL analyzes them."""
     Session.open(published(30))
+    for _ in range(10):
+        published(1)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE accounts_user, accounts_session, queues_userqueue, queues_request")
         for name, statement in HOT.items():
             plan = generic_plan(cursor, statement.text)
             assert not re.search("Seq Scan on (accounts|queues)_(?!kindlimit)", plan), f"{name}\n{plan}"
+
+
+def test_what_is_planned_while_tables_are_empty_looks_up_places_in_line() -> None:
+    """Until PostgreSQL analyzes them, a user's request costs as much as if there were no others of theirs."""
+    looked_up = {name: HOT[name] for name in ("LEASE", "LEASE_TOGETHER", "CLAIMED", "RECORD", "RENEW", "TAKE")}
+    looked_up |= {"RECORD_TOGETHER": HOT["RECORD_TOGETHER"], "QUEUE_SUMMARY": reads.QUEUE_SUMMARY}
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("TRUNCATE queues_request, queues_attempt")
+        for name, statement in looked_up.items():
+            plan = generic_plan(cursor, statement.text)
+            used = set(re.findall(r"using (\w+) on queues_request\b", plan))
+            assert used <= {"one_request_a_place", "queues_request_pkey", "request_given_up"}, f"{name}\n{plan}"
+            assert "Join Filter: (r.id" not in plan, f"compares each with each: {name}\n{plan}"
+            assert "Seq Scan on queues_request" not in plan, f"{name}\n{plan}"
+        transaction.set_rollback(True)
 
 
 def generic_plan(cursor: Any, text: str) -> str:
