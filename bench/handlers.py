@@ -19,7 +19,7 @@ class Job(BaseModel):
     fail: bool = False
 
 
-@handler(KIND, schema=Job, max_attempts=3, backoff=0.1)
+@handler(KIND, schema=Job, max_attempts=3, backoff=0.1, time_limit=10)
 def job(request: HandlerRequest, job: Job) -> dict[str, Any]:
     """Leaves a record of having run."""
     return trace.perform({"user": job.user, "n": job.n, "ms": job.ms, "fail": job.fail})

@@ -7,8 +7,8 @@ from processing.broker.rabbitmq import Publisher
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 
-LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 32
-CROWD_OF_TOKENS = 4 * ENOUGH_TOKENS  # where so many wait, who wakes now is not served at once anyway
+LARGEST_BUNDLE, ENOUGH_TOKENS = 16, 4
+CROWD_OF_TOKENS = 128  # where so many wait, who wakes now is not served at once anyway
 SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost with the queue of tokens
 TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
 
@@ -34,7 +34,7 @@ class TokenSupply:
     def send(self, queue_ids: list[int]) -> None:
         """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
 
-        Many at once are bundled, but so that there are enough tokens for all threads.
+        Many at once are bundled: they share statements. Few are not, so that none waits for another one's handler.
         """
         enough = 1 if self.crowded else ENOUGH_TOKENS
         size = max(1, min(LARGEST_BUNDLE, len(queue_ids) // enough))

@@ -15,6 +15,7 @@ from queues.kinds import Kind
 SLOW_SECONDS = 10.0  # a kind whose time limit is at most this may have every thread
 LONG_SECONDS = 1.0  # a handler that runs for so long holds its thread
 SHORTEST_DELAY, LONGEST_DELAY = 0.25, 30.0  # seconds until a queue that found no place asks again
+BRISK_SECONDS = 0.05  # where a place of the kind came free so lately, the next one is waited for
 
 
 class Shares:
@@ -22,7 +23,9 @@ class Shares:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._free = threading.Condition(self._lock)
         self._running: Counter[str] = Counter()
+        self._left: dict[str, float] = {}  # when, by kind, a place came free
         self._began: dict[int, float] = {}  # when, by thread, the handler did that it is in
         self._put_off = 0  # of late
         self.most = 0  # threads that one kind may hold; 0: all
@@ -38,13 +41,18 @@ class Shares:
         self.places = places
 
     def enter(self, kind: Kind) -> float | None:
-        """Take a place. None: it was free, and `leave` gives it back; else the seconds after which to ask again."""
+        """Take a place. None: it was free, and `leave` gives it back; else the seconds after which to ask again.
+
+        Handlers that are over soon are waited for, no longer than outcomes are that others shall see.
+        """
         most = self._most_of(kind)
         if not most:
             self._began[threading.get_ident()] = time.monotonic()
             return None
-        with self._lock:
-            if self._running[kind.name] < most and (not self.places or self._running.total() < self.places):
+        with self._free:
+            if self._is_brisk(kind):
+                self._free.wait_for(lambda: self._has_room(kind, most), settings.ENV.record_after_ms / 1000)
+            if self._has_room(kind, most):
                 self._running[kind.name] += 1
                 self._began[threading.get_ident()] = time.monotonic()
                 return None
@@ -58,8 +66,10 @@ class Shares:
         self._began.pop(threading.get_ident(), None)
         if not self._most_of(kind):
             return
-        with self._lock:
+        with self._free:
             self._running[kind.name] -= 1
+            self._left[kind.name] = time.monotonic()
+            self._free.notify_all()
             # Of many places one is free: not all who were put off shall ask for it at once.
             self._put_off -= -(-self._put_off // self.most)
 
@@ -67,6 +77,12 @@ class Shares:
         """Whether handlers that take long hold as many threads as one kind may have of so many."""
         long_ago = time.monotonic() - LONG_SECONDS
         return sum(began < long_ago for began in tuple(self._began.values())) >= share_of(threads)
+
+    def _has_room(self, kind: Kind, most: int) -> bool:
+        return self._running[kind.name] < most and (not self.places or self._running.total() < self.places)
+
+    def _is_brisk(self, kind: Kind) -> bool:
+        return time.monotonic() - self._left.get(kind.name, -BRISK_SECONDS) < BRISK_SECONDS
 
     def _most_of(self, kind: Kind) -> int:
         """How many of this kind may run; 0: nobody counts."""

@@ -67,6 +67,29 @@ def test_a_queue_that_is_put_off_waits_and_has_begun_nothing(hand: Hand, script:
     assert statuses_of(user) == ["succeeded"]
 
 
+def test_where_places_come_free_all_the_time_the_next_one_is_waited_for(
+    shares: Shares, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that is put off waits for a quarter of a second or longer: as long as dozens of fast handlers take."""
+    monkeypatch.setattr("django.conf.settings.ENV.record_after_ms", 10_000)  # however busy the machine is
+    kind = kinds.find("test.script")
+    assert [shares.enter(kind) for _ in range(3)] == [None] * 3
+    shares.leave(kind)
+    assert shares.enter(kind) is None
+    over = threading.Timer(0.05, shares.leave, [kind])
+    over.start()
+    assert shares.enter(kind) is None
+    over.join()
+
+
+def test_where_none_came_free_of_late_nobody_waits_for_a_place(shares: Shares, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is one of those that are kept for other kinds."""
+    monkeypatch.setattr("django.conf.settings.ENV.record_after_ms", 60_000)
+    kind = kinds.find("test.script")
+    assert [shares.enter(kind) for _ in range(3)] == [None] * 3
+    assert isinstance(shares.enter(kind), float)
+
+
 def test_a_kind_that_never_takes_long_may_have_every_thread(shares: Shares) -> None:
     kind = kinds.find("test.limited")
     assert [shares.enter(kind) for _ in range(20)] == [None] * 20
