@@ -1,9 +1,11 @@
 """Pointers are asked of many queues at once, and what is given back keeps its place."""
 
+import socket
 from uuid import UUID
 
 import pytest
 
+from processing.broker.amqp import Loop
 from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Fetcher, Source
 from processing.broker.pointers import Delivery, Pointer, queue_name
@@ -81,3 +83,32 @@ def test_many_queues_are_asked_at_once_on_channels_that_are_used_again(wire: Wir
     publisher.delete(names)
     fetcher.close()
     publisher.close()
+
+
+def test_what_is_said_together_leaves_together() -> None:
+    """A packet for each frame took as long as all else that is done for a request, and RabbitMQ read each by itself."""
+    loop, here, there = Loop(), *tcp_pair()
+
+    def write(_fd: int, _events: int) -> None:
+        here.send(b"one")
+        with pytest.raises(BlockingIOError):
+            there.recv(10)
+        here.send(b"two")
+
+    with here, there:
+        loop.activate_poller()
+        loop.add_handler(here.fileno(), write, Loop.WRITE)
+        loop.poll()
+        there.settimeout(5)
+        assert there.recv(10) == b"onetwo"
+        loop.close()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of a connection; nobody waits at the second one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = socket.create_connection(server.getsockname())
+        there, _ = server.accept()
+    here.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    there.setblocking(False)
+    return here, there
