@@ -29,7 +29,7 @@ class Waits:
 
 def run(here: Place, report: Report, name: str, quick: bool) -> None:
     """The same quiet user alone, beside one who floods, and beside more of them than there are worker threads."""
-    count = 20 if quick else 300
+    count = 20 if quick else 100
     (quiet,) = users(here, "quiet", 1)
     flooding = users(here, "flood", 32)
     table = report.table("latency: from accepted to finished, for one quiet user", "beside", "requests", "p50", "p99")
