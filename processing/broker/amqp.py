@@ -4,9 +4,7 @@ pika's blocking connection waits for ever. This one is its SelectConnection, mov
 RabbitMQ's backpressure, an alarm that stops publishers, is `Blocked` here.
 """
 
-import os
 import random
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,11 +12,11 @@ from functools import partial
 from typing import Any
 
 import pika
-from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.connection_workflow import AMQPConnectorSocketConnectError
 from pika.channel import Channel
 from pika.exceptions import AMQPConnectionError, AMQPError
 
+from processing.broker.loop import Loop
 from project.rabbitmq_addresses import amqp_urls
 
 TICK_SECONDS = 0.1  # how much later than its time a call may end
@@ -48,54 +46,6 @@ def parameters(text: str, seconds: float, heartbeat: int) -> list[pika.URLParame
         one.tcp_options = TCP_OPTIONS
     random.shuffle(found)
     return found
-
-
-class Loop(IOLoop):
-    """pika's loop, which knows its sockets and which of them have something left to write.
-
-    pika sends each frame by itself, which took as long as all else that is done for a request. Linux holds them back
-    until the last (TCP_CORK).
-    """
-
-    def __init__(self) -> None:
-        self.sockets: set[int] = set()
-        self.writing: set[int] = set()
-        super().__init__()
-
-    def poll(self) -> None:
-        writing = tuple(self.writing)
-        for fd in writing:
-            _cork(fd, True)
-        super().poll()
-        for fd in writing:
-            if fd in self.sockets:
-                _cork(fd, False)
-
-    def add_handler(self, fd: int, handler: Any, events: int) -> None:
-        self.sockets.add(fd)
-        self._note(fd, events)
-        super().add_handler(fd, handler, events)
-
-    def update_handler(self, fd: int, events: int) -> None:
-        self._note(fd, events)
-        super().update_handler(fd, events)
-
-    def remove_handler(self, fd: int) -> None:
-        self.sockets.discard(fd)
-        self.writing.discard(fd)
-        super().remove_handler(fd)
-
-    def _note(self, fd: int, events: int) -> None:
-        if events & self.WRITE:
-            self.writing.add(fd)
-        else:
-            self.writing.discard(fd)
-
-    def shut_sockets(self) -> None:
-        """Whoever is at the other end: it is over."""
-        for fd in tuple(self.sockets):
-            with suppress(OSError), socket.socket(fileno=os.dup(fd)) as one:
-                one.shutdown(socket.SHUT_RDWR)
 
 
 class Link:
@@ -302,11 +252,6 @@ def _telling_cause(error: BaseException) -> BaseException:
         error = (answered or attempts)[-1]
         attempts = getattr(error, "exceptions", None) or ([error.exception] if hasattr(error, "exception") else None)
     return error if isinstance(error, AMQPError | OSError) else AMQPConnectionError(str(error) or type(error).__name__)
-
-
-def _cork(fd: int, on: bool) -> None:
-    with suppress(OSError), socket.socket(fileno=os.dup(fd)) as one:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
 
 def _nothing() -> None:

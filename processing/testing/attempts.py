@@ -7,7 +7,7 @@ from uuid import UUID
 import orjson
 
 from processing.handlers import HandlerRequest
-from processing.worker.outcomes import Verdict
+from processing.worker.outcomes import Ending
 from queues.states import QueueState, Status
 from queues.values import Submission
 
@@ -35,9 +35,9 @@ class Ran:
     exception: BaseException | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, request: HandlerRequest, verdict: Verdict, exception: BaseException | None = None) -> "Ran":
-        """What came of an attempt, as its verdict says. A verdict without an outcome: it was final already."""
-        said = verdict.outcome
+    def of(cls, request: HandlerRequest, ending: Ending, exception: BaseException | None = None) -> "Ran":
+        """What came of an attempt, as its ending says. A ending without an outcome: it was final already."""
+        said = ending.outcome
         status = Status.CANCELLED if said is None else said.status
         return cls(
             id=request.id,
@@ -47,8 +47,8 @@ class Ran:
             outcome=None if said is None or said.outcome is None else str(said.outcome),
             result=None if said is None or said.result is None else orjson.loads(said.result),
             error=None if said is None else said.error,
-            delay=verdict.delay,
-            blocked=verdict.then == QueueState.BLOCKED,
+            delay=ending.delay,
+            blocked=ending.then == QueueState.BLOCKED,
             progress=request.told if isinstance(request, TestedRequest) else [],
             submitted=request.next_requests if status == Status.SUCCEEDED else [],
             exception=exception,

@@ -74,6 +74,6 @@ def run(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # whatever a handler raises: SystemExit, too
-        verdict = raised(work, declared, request.cancelled, error, began, datetime.now(UTC))
-        return Ran.of(request, verdict, error)
+        ending = raised(work, declared, request.cancelled, error, began, datetime.now(UTC))
+        return Ran.of(request, ending, error)
     return Ran.of(request, returned(work, request, result, began, datetime.now(UTC)))

@@ -15,7 +15,7 @@ from processing.handlers import HandlerRequest, NoHandler
 from processing.testing.attempts import Ran, TestedRequest
 from processing.testing.limit import limited
 from processing.worker.attempt import RECORDED, Attempt
-from processing.worker.outcomes import Verdict, raised, without_running
+from processing.worker.outcomes import Ending, raised, without_running
 from processing.worker.recorder import Recording
 from queues.lifecycle.lease import Lease
 from queues.lifecycle.outbox import Shard, enter_line, mark_published, unpublished, wake
@@ -68,11 +68,11 @@ def _make_ready(queue_id: int) -> None:
 class Noted(Recording):
     """Remembers what it was told last."""
 
-    verdict = Verdict(None)
+    ending = Ending(None)
 
-    def over(self, verdict: Verdict) -> None:
-        self.verdict = verdict
-        super().over(verdict)
+    def over(self, ending: Ending) -> None:
+        self.ending = ending
+        super().over(ending)
 
 
 class Turn:
@@ -98,14 +98,14 @@ class Turn:
             work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
             queue_id=self.lease.queue_id,
         )  # fmt: skip
-        verdict = without_running(work, self.lease.now()) or self._attempt(work, request)
-        if verdict is not RECORDED:
-            self.recording.over(verdict)
-            delay = None if verdict.delay is None else 0.0  # due at once
-            self.recording.record(verdict.then, 1, delay)
-        return Ran.of(request, self._noted.verdict)
+        ending = without_running(work, self.lease.now()) or self._attempt(work, request)
+        if ending is not RECORDED:
+            self.recording.over(ending)
+            delay = None if ending.delay is None else 0.0  # due at once
+            self.recording.record(ending.then, 1, delay)
+        return Ran.of(request, self._noted.ending)
 
-    def _attempt(self, work: Work, request: TestedRequest) -> Verdict:
+    def _attempt(self, work: Work, request: TestedRequest) -> Ending:
         try:
             kind, function = handlers.find(work.kind, work.version)
         except NoHandler as missing:

@@ -15,7 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, Operation
 from processing import handlers, metrics
 from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
 from processing.interrupt import interrupt, let_it_arrive
-from processing.worker.outcomes import Verdict, raised, returned
+from processing.worker.outcomes import Ending, raised, returned
 from processing.worker.recorder import LeftOut, Recording, Refused, Wanted, record
 from processing.worker.watchdog import TICK_SECONDS
 from project.postgresql.base import DatabaseWrapper
@@ -32,7 +32,7 @@ from queues.values import Outcome, Work
 log = structlog.get_logger()
 
 LOCKED_SECONDS = 0.1  # a renewal locks all rows of the process for a moment
-RECORDED = Verdict(None)  # an atomic handler's outcome is recorded with its own writes
+RECORDED = Ending(None)  # an atomic handler's outcome is recorded with its own writes
 
 
 def request_of(lease: Lease, work: Work) -> HandlerRequest:
@@ -68,7 +68,7 @@ class Endless(Protocol):
 
     kind: Kind
 
-    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Verdict: ...
+    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Ending: ...
 
 
 def give_up(attempt: Endless, recording: Recording, did: str, hanging: FrameType | None) -> bool:
@@ -79,10 +79,10 @@ def give_up(attempt: Endless, recording: Recording, did: str, hanging: FrameType
     queue, kind = recording.lease.queue_id, attempt.kind.name
     log.error("a handler cannot be interrupted; its process ends", queue=queue, kind=kind)
     overrun = TimeLimitExceeded(f"The handler {did} and could not be interrupted.")
-    verdict = attempt.failed(overrun, hanging)
+    ending = attempt.failed(overrun, hanging)
     before = recording.passed, list(recording.outcomes)
-    recording.over(verdict)
-    then, delay = verdict.then, verdict.delay
+    recording.over(ending)
+    then, delay = ending.then, ending.delay
     if then == QueueState.DRAINING:
         then, delay = QueueState.WAITING, 0
     try:
@@ -147,15 +147,15 @@ class Attempt:
         self.interrupted = False
         self.outcome: Outcome | None = None  # of a handler that returned
 
-    def run(self) -> Verdict:
-        """Call the handler. What it raises is in the verdict; raises FencedOut alone."""
+    def run(self) -> Ending:
+        """Call the handler. What it raises is in the ending; raises FencedOut alone."""
         # Around all in which a time limit may interrupt this thread: it meets no code of the tracer's.
         with traced(self.request, self.work) as ended:
-            verdict = self._run()
-            ended(verdict.outcome or self.outcome)
-            return verdict
+            ending = self._run()
+            ended(ending.outcome or self.outcome)
+            return ending
 
-    def _run(self) -> Verdict:
+    def _run(self) -> Ending:
         turn = self.turn
         event_log.started(turn.lease, self.work)
         run = self._run_alone
@@ -182,45 +182,45 @@ class Attempt:
             drop_open_transaction()
             return self.failed(error)
 
-    def _run_alone(self) -> Verdict:
+    def _run_alone(self) -> Ending:
         """Run the handler; a transaction that it leaves open would swallow every record after it."""
-        verdict = self._run_handler()
+        ending = self._run_handler()
         self.end()
         if drop_open_transaction():
             raise TransactionLeftOpen
-        return self._record_with_next(verdict) if self.request.next_requests else verdict
+        return self._record_with_next(ending) if self.request.next_requests else ending
 
-    def _record_with_next(self, verdict: Verdict) -> Verdict:
+    def _record_with_next(self, ending: Ending) -> Ending:
         """Accept what the handler submitted in the transaction that records it: exactly once."""
         recording = self.turn.recording
         self.turn.claim.clear()  # recording it by itself leaves nothing else claimed
         recording.record(QueueState.DRAINING, 1)
         with recording.atomically():
             self.request.accept_next()
-            recording.over(verdict)
+            recording.over(ending)
         return RECORDED
 
-    def _run_atomic(self) -> Verdict:
+    def _run_atomic(self) -> Ending:
         """Run the handler inside the transaction that records it: its own writes happen exactly once."""
         recording = self.turn.recording
         with recording.atomically():
             try:
-                verdict = self._run_handler()
+                ending = self._run_handler()
             finally:
                 self.end()
             if connection.needs_rollback:
                 raise TransactionLeftBroken
             self.request.accept_next()
-            recording.over(verdict)
+            recording.over(ending)
         return RECORDED
 
-    def _run_handler(self) -> Verdict:
+    def _run_handler(self) -> Ending:
         result = handlers.call(self.function, self.kind, self.request, self.work.payload)
-        verdict = returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
-        self.outcome = verdict.outcome
-        return verdict
+        ending = returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
+        self.outcome = ending.outcome
+        return ending
 
-    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Verdict:
+    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Ending:
         """It ended with that; or its thread stands there, and nothing ends it."""
         given_up, now = self.request.cancelled, self.turn.lease.now()
         return raised(self.work, self.kind, given_up, error, self.started_at, now, hanging)

@@ -9,10 +9,10 @@ from processing.broker.fetcher import Fetcher
 from processing.worker.coroutines.run import CoroutineRun
 from processing.worker.isolation import Isolation
 from processing.worker.shares import Shares
-from processing.worker.token_run import Place, TokenRun
-from processing.worker.watchdog import Watch
+from processing.worker.token_run import TokenRun, WorkerProcess
+from processing.worker.watchdog import Watchdog
 
-watch = Watch()
+watch = Watchdog()
 shares = Shares()
 isolation: Isolation | None = None  # set where one process runs many users' requests
 coroutines: CoroutineRun | None = None  # the same
@@ -21,12 +21,12 @@ _thread = threading.local()
 
 def drain_queues(queue_ids: Iterable[int]) -> None:
     """Run a turn of each that is ready."""
-    TokenRun(Place(watch, shares, isolation, coroutines), fetcher(), queue_ids).drain()
+    TokenRun(WorkerProcess(watch, shares, isolation, coroutines), fetcher(), queue_ids).drain()
 
 
 def drain_queue(queue_id: int, left: int | None = None) -> None:
     """Run a turn, or one request if the queue is `left` to this process by the lease of that fence."""
-    TokenRun(Place(watch, shares, isolation, coroutines), fetcher(), [queue_id], left).drain()
+    TokenRun(WorkerProcess(watch, shares, isolation, coroutines), fetcher(), [queue_id], left).drain()
 
 
 def fetcher() -> Fetcher:

@@ -9,7 +9,7 @@ BEAT_SECONDS = 1.0
 KNOWN, UNKNOWN = "known", "unknown"  # to PostgreSQL: without that the process takes no turn
 
 
-class Beat:
+class Heartbeat:
     """Of the process `pid`, or this one."""
 
     def __init__(self, directory: Path, pid: int | None = None) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 import structlog
 
 from processing.worker.recorder import Recording
-from processing.worker.watchdog import Renewal, Watch
+from processing.worker.watchdog import Renewal, Watchdog
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import Lease
 from queues.states import QueueState
@@ -30,7 +30,7 @@ LAST_WORDS_SECONDS = 2.0  # its own grace time is shorter by this than its worke
 class Isolation:
     """Starts those processes for one worker process, one at a time; a thread of it waits meanwhile."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watchdog) -> None:
         self.watch = watch
         self._free = threading.Lock()
 
@@ -65,7 +65,7 @@ class Isolation:
 class IsolatedProcess:
     """Such a process as the watch sees it: it gets the lease alive, and it stops when this one does."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", lease: Lease, watch: Watch) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", lease: Lease, watch: Watchdog) -> None:
         self.process = process
         self.watch = watch
         self.recording = Recording(lease)

@@ -9,7 +9,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from processing import metrics
 from processing.broker import token_sender
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease as leases
 from queues.lifecycle.group import Group
 from queues.lifecycle.lease import Lease
@@ -40,7 +40,7 @@ _together: Group[tuple[int, int], Lease | bool] = Group(_take_each)
 class NextQueues:
     """Those of one token. `left` is the fence of the lease that is left to this process, for one request."""
 
-    def __init__(self, watch: Watch, queue_ids: Iterable[int], left: int | None = None) -> None:
+    def __init__(self, watch: Watchdog, queue_ids: Iterable[int], left: int | None = None) -> None:
         self.watch = watch
         self.left = left
         self._together = list(dict.fromkeys(queue_ids))

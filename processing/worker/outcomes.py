@@ -16,7 +16,7 @@ TRACED = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.REJECT
 NO_HANDLER_DELAY = 30.0  # seconds until a kind that has no handler here is tried again: a deploy may be under way
 
 
-class Verdict(NamedTuple):
+class Ending(NamedTuple):
     """`outcome` is None when the request was over before its turn; `delay` is seconds, when the queue waits."""
 
     outcome: Outcome | None
@@ -24,23 +24,23 @@ class Verdict(NamedTuple):
     delay: float | None = None
 
 
-def without_running(work: Work, now: datetime) -> Verdict | None:
+def without_running(work: Work, now: datetime) -> Ending | None:
     """For a request that was given up before its turn; None: it is to be run."""
     if work.finished_at is not None:
-        return Verdict(None)
+        return Ending(None)
     if work.expired:
-        return Verdict(Outcome(work.seq, Status.EXPIRED, work.attempt, finished_at=now, work=work))
+        return Ending(Outcome(work.seq, Status.EXPIRED, work.attempt, finished_at=now, work=work))
     if work.cancel_asked:
-        return Verdict(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=now, work=work))
+        return Ending(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=now, work=work))
     return None
 
 
-def returned(work: Work, request: HandlerRequest, result: str, started: datetime, finished: datetime) -> Verdict:
+def returned(work: Work, request: HandlerRequest, result: str, started: datetime, finished: datetime) -> Ending:
     """The handler returned; if it did because its owner had given up, the request is cancelled."""
     status, how = Status.SUCCEEDED, AttemptOutcome.SUCCEEDED
     if request.heeded:
         status, how = Status.CANCELLED, AttemptOutcome.CANCELLED
-    return Verdict(Outcome(work.seq, status, request.attempt, how, result, None, started, finished, work))
+    return Ending(Outcome(work.seq, status, request.attempt, how, result, None, started, finished, work))
 
 
 def raised(
@@ -51,7 +51,7 @@ def raised(
     started: datetime,
     finished: datetime,
     hanging: FrameType | None = None,
-) -> Verdict:
+) -> Ending:
     """The attempt failed: once more after a while, or what the kind wants after its last one.
 
     `given_up`: its owner asked for an end meanwhile, so that there is no other attempt. A result that is no JSON has
@@ -71,7 +71,7 @@ def raised(
     found = tracebacks.of(error, hanging) if how in TRACED else None
     text, frames = found or (None, None)
     outcome = Outcome(work.seq, status, number, how, None, told, started, finished, work, text, frames)
-    return Verdict(outcome, then, delay if then == QueueState.WAITING else None)
+    return Ending(outcome, then, delay if then == QueueState.WAITING else None)
 
 
 def _how(error: BaseException, kind: Kind | None, number: int) -> tuple[AttemptOutcome, float]:

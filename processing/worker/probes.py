@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from processing.health import STUCK_SECONDS, servers
-from processing.worker.heartbeat import Beat
+from processing.worker.heartbeat import Heartbeat
 from processing.worker.supervisor import Supervisor
 
 
@@ -23,13 +23,13 @@ class WorkersProbes:
         return found
 
     def _process(self, pid: int, started: float) -> str:
-        age = Beat(self.directory, pid).age()
+        age = Heartbeat(self.directory, pid).age()
         silent = time.monotonic() - started if age is None else age
         return "ok" if silent < STUCK_SECONDS else "stuck"
 
     def ready(self) -> dict[str, str]:
         working = any(
-            Beat(self.directory, pid).known() and self._process(pid, started) == "ok"
+            Heartbeat(self.directory, pid).known() and self._process(pid, started) == "ok"
             for pid, started in self.supervisor.running()
         )
         return servers() | {"workers": "ok" if working else "none works yet"}

@@ -13,7 +13,7 @@ from processing.broker.threads import LOOK_SECONDS, Threads
 from processing.broker.token_sender import pass_on_later
 from processing.worker import drain
 from processing.worker.coroutines.run import CoroutineRun
-from processing.worker.heartbeat import Beat
+from processing.worker.heartbeat import Heartbeat
 from processing.worker.isolation import LAST_WORDS_SECONDS, Isolation
 from processing.worker.supervisor import die_with_parent
 from project.telemetry import tracing
@@ -29,7 +29,7 @@ def run(threads: int, stop: threading.Event) -> None:
     """Work until `stop` is set; then take no new turn, let running handlers finish, and give the rest back."""
     watched.listen()
     shared = os.environ.get(VARIABLE)
-    drain.watch.start(stop, Beat(Path(shared)) if shared else None, pass_on_later)
+    drain.watch.start(stop, Heartbeat(Path(shared)) if shared else None, pass_on_later)
     if threads > 1:  # with one thread nothing runs beside what may crash
         drain.isolation = Isolation(drain.watch)
         drain.coroutines = CoroutineRun(drain.watch)

@@ -11,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from processing.worker.outcomes import Verdict
+from processing.worker.outcomes import Ending
 from processing.worker.refused import replace_refused
 from processing.worker.watchdog import RENEW_SECONDS
 from queues import event_log
@@ -50,13 +50,13 @@ class Recording:
         self.doubtful: Sequence[Outcome] = ()  # what an atomic handler's commit had whose answer was lost
         self._renewed = time.monotonic()
 
-    def over(self, verdict: Verdict) -> None:
+    def over(self, ending: Ending) -> None:
         """One more request has had its turn. It is recorded soon, with others."""
-        if verdict.then == QueueState.DRAINING:
+        if ending.then == QueueState.DRAINING:
             self.oldest = self.oldest if self.passed else time.monotonic()
             self.passed += 1
-        if verdict.outcome is not None:
-            self.outcomes.append(verdict.outcome)
+        if ending.outcome is not None:
+            self.outcomes.append(ending.outcome)
 
     def record(
         self,

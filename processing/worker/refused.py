@@ -40,10 +40,10 @@ def replace_refused(lease: Lease, outcomes: Sequence[Outcome]) -> Replaced | Non
         log.error("an outcome cannot be kept", queue=lease.queue_id, sequence=outcome.seq, error=str(error).strip())
         why = InvalidResult((), f"What came of it cannot be kept ({type(error).__name__}).")
         began, ended = outcome.started_at or lease.now(), outcome.finished_at or lease.now()
-        verdict = raised(outcome.work, None, False, why, began, ended)
-        assert verdict.outcome is not None  # noqa: S101  (an attempt has one)
-        kept.append(verdict.outcome)
-        if verdict.then == QueueState.BLOCKED:
+        ending = raised(outcome.work, None, False, why, began, ended)
+        assert ending.outcome is not None  # noqa: S101  (an attempt has one)
+        kept.append(ending.outcome)
+        if ending.then == QueueState.BLOCKED:
             return Replaced(kept, outcome.seq)
     return Replaced(kept) if found else None
 

@@ -25,7 +25,7 @@ from processing.worker.next_queues import NextQueues
 from processing.worker.recorder import Refused, Wanted
 from processing.worker.shares import Shares
 from processing.worker.turn import Turn
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from processing.worker.watched_run import WatchedRun
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
@@ -40,10 +40,10 @@ AWAY_SECONDS = 0.5  # what lost RabbitMQ or PostgreSQL is tried again after so l
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerProcess:
     """What the threads of a worker process share."""
 
-    watch: Watch
+    watch: Watchdog
     shares: Shares
     isolation: Isolation | None = None
     coroutines: CoroutineRun | None = None
@@ -52,10 +52,12 @@ class Place:
 class TokenRun(WatchedRun):
     """What its thread does. The watch looks in from its own."""
 
-    def __init__(self, place: Place, fetcher: Fetcher, queue_ids: Iterable[int], left: int | None = None) -> None:
-        super().__init__(place.watch, fetcher, NextQueues(place.watch, queue_ids, left))
-        self.shares, self.isolation = place.shares, place.isolation
-        self.coroutines = place.coroutines
+    def __init__(
+        self, process: WorkerProcess, fetcher: Fetcher, queue_ids: Iterable[int], left: int | None = None
+    ) -> None:
+        super().__init__(process.watch, fetcher, NextQueues(process.watch, queue_ids, left))
+        self.shares, self.isolation = process.shares, process.isolation
+        self.coroutines = process.coroutines
         self._due_at = 0.0  # nothing has to be recorded before that
 
     def drain(self) -> None:

@@ -19,10 +19,10 @@ from processing.handlers import Function, NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.coroutines.attempt import CoroutineAttempt
 from processing.worker.coroutines.run import CoroutineRun
-from processing.worker.outcomes import Verdict, raised, without_running
+from processing.worker.outcomes import Ending, raised, without_running
 from processing.worker.recorder import AGAIN_SECONDS, Recording, Wanted
 from processing.worker.shares import Shares
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.kinds import Kind
 from queues.lifecycle.lease import Lease
 from queues.lifecycle.permits import take
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 LARGEST_CLAIM = 256
 FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ and PostgreSQL are is none of its business
-HANDED_OVER = Verdict(None)  # its handler runs on the event loop, and its lease is not this turn's any more
+HANDED_OVER = Ending(None)  # its handler runs on the event loop, and its lease is not this turn's any more
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
 
 
@@ -43,7 +43,7 @@ class RunOfMany(RunOfIt, Protocol):
     """What a turn needs of the run that it belongs to."""
 
     shares: Shares
-    watch: Watch
+    watch: Watchdog
     coroutines: CoroutineRun | None
 
     def record_if_due(self) -> None: ...
@@ -114,14 +114,14 @@ class Turn:
             if not self._has_message(self.claim[0].seq):
                 return self.then is not None or self.ran > before
             work = self.claim.popleft()
-            verdict = self._run_one(work)
-            if verdict is HANDED_OVER:
+            ending = self._run_one(work)
+            if ending is HANDED_OVER:
                 return True
-            if verdict is not RECORDED:
+            if ending is not RECORDED:
                 with self.run.lock:  # a process that stops records from its main thread
-                    self.recording.over(verdict)
-            if verdict.then != QueueState.DRAINING:
-                self.end_claim(verdict.then, verdict.delay)  # its message is not acked: it goes back to the head
+                    self.recording.over(ending)
+            if ending.then != QueueState.DRAINING:
+                self.end_claim(ending.then, ending.delay)  # its message is not acked: it goes back to the head
                 return True
             self._tag = self._next_tag
             if self.claim:
@@ -169,12 +169,12 @@ class Turn:
             self.lease.state = QueueState.IDLE
         self.end_claim(QueueState.DRAINING)
 
-    def _run_one(self, work: Work) -> Verdict:
+    def _run_one(self, work: Work) -> Ending:
         """Run one request's handler, unless it was given up before."""
         self.ran += 1
-        verdict = without_running(work, self.lease.now())
-        if verdict is not None:
-            return verdict
+        ending = without_running(work, self.lease.now())
+        if ending is not None:
+            return ending
         try:
             kind, function = handlers.find(work.kind, work.version)
         except NoHandler as missing:
@@ -183,24 +183,24 @@ class Turn:
         shares = self.run.coroutines.shares if self.run.coroutines and on_loop else self.run.shares
         delay = shares.enter(kind)
         if delay is not None:
-            return Verdict(None, QueueState.WAITING, delay)  # its kind holds its share
-        verdict = None
+            return Ending(None, QueueState.WAITING, delay)  # its kind holds its share
+        ending = None
         try:
             if work.limited:
                 self._asked_for_permit = True
                 delay = take(self.lease.queue_id, self.lease.fence, work.seq, work.kind)
                 if delay is not None:
-                    return Verdict(None, QueueState.WAITING, delay)  # until it is called
-            verdict = (self._hand_over if on_loop else self._run_here)(work, kind, function)
-            return verdict
+                    return Ending(None, QueueState.WAITING, delay)  # until it is called
+            ending = (self._hand_over if on_loop else self._run_here)(work, kind, function)
+            return ending
         finally:
-            if verdict is not HANDED_OVER:
+            if ending is not HANDED_OVER:
                 shares.leave(kind)
 
-    def _run_here(self, work: Work, kind: Kind, function: Function) -> Verdict:
+    def _run_here(self, work: Work, kind: Kind, function: Function) -> Ending:
         return Attempt(self, work, kind, function).run()
 
-    def _hand_over(self, work: Work, kind: Kind, function: Function) -> Verdict:
+    def _hand_over(self, work: Work, kind: Kind, function: Function) -> Ending:
         """Have an `async def` run beside all threads, alone claimed."""
         try:
             value = handlers.value_of(kind, work.payload)

@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connec
 from django.db import Error as DatabaseError
 
 from processing.broker import tokens
-from processing.worker.heartbeat import Beat
+from processing.worker.heartbeat import Heartbeat
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import WATCH
 from queues.exceptions import FencedOut
@@ -59,7 +59,7 @@ class Watched(Protocol):
         """The process ends now."""
 
 
-class Watch:
+class Watchdog:
     """The process's watchman. `worker_id` names the process in the queues it leases: the key of its advisory lock."""
 
     def __init__(self) -> None:
@@ -74,13 +74,13 @@ class Watch:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._end_process = threading.Event()
-        self._beat: Beat | None = None
+        self._beat: Heartbeat | None = None
         self._renewed = 0.0
 
     def start(
         self,
         end_process: threading.Event,
-        beat: Beat | None = None,
+        beat: Heartbeat | None = None,
         send_tokens: Callable[[list[int]], None] | None = None,
     ) -> None:
         """Begin to watch, and give the process's sign of life.
@@ -161,7 +161,7 @@ class Watch:
         return abandoned
 
     def _run(self) -> None:
-        """Watch until the end. A process without its watch would have every lease taken away: it ends too."""
+        """Watchdog until the end. A process without its watch would have every lease taken away: it ends too."""
         try:
             self._watch()
         except BaseException:

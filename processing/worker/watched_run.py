@@ -20,7 +20,7 @@ from processing.worker.attempt import Attempt, give_back, give_up
 from processing.worker.next_queues import NextQueues
 from processing.worker.recorder import Refused, Wanted
 from processing.worker.turn import FAST_SECONDS, Turn
-from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Renewal, Watch
+from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Renewal, Watchdog
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import keep_beginnings
 from queues.states import QueueState
@@ -35,7 +35,7 @@ LOCKED_SECONDS = 1.0  # a row that is locked is left alone by the watch for so l
 class WatchedRun:
     """The turns of one token. Whoever changes anything holds `lock`, but for the turn that the run's thread is in."""
 
-    def __init__(self, watch: Watch, fetcher: Fetcher, next_queues: NextQueues) -> None:
+    def __init__(self, watch: Watchdog, fetcher: Fetcher, next_queues: NextQueues) -> None:
         self.watch = watch
         self.fetcher = fetcher
         self.next_queues = next_queues

@@ -12,7 +12,7 @@ from django.db import connection
 from processing.broker import tokens
 from processing.handlers import HandlerRequest
 from processing.worker import drain
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from tests.processing import kinds
 from tests.processing.crew import Hand, Wire
 from tests.processing.journal import Journal
@@ -99,9 +99,9 @@ def _empty_by_delete() -> Iterator[None]:
 
 
 @pytest.fixture
-def watch(transactional_db: None, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> Iterator[Watch]:
+def watch(transactional_db: None, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> Iterator[Watchdog]:
     """A worker process's watchman, for the workers that the test runs in threads."""
-    watch = Watch()
+    watch = Watchdog()
     for module in tuple(sys.modules.values()):
         if getattr(module, "watch", None) is drain.watch and module is not drain:
             monkeypatch.setattr(module, "watch", watch)
@@ -112,7 +112,7 @@ def watch(transactional_db: None, monkeypatch: pytest.MonkeyPatch, wire: Wire) -
 
 
 @pytest.fixture
-def hand(watch: Watch) -> Iterator[Hand]:
+def hand(watch: Watchdog) -> Iterator[Hand]:
     hand = Hand()
     yield hand
     hand.close()

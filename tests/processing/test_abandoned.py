@@ -8,7 +8,7 @@ import pytest
 from processing.handlers import HandlerRequest
 from processing.worker import drain
 from processing.worker.shares import Shares
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.kinds import Kind
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Record, Recorded
@@ -17,7 +17,7 @@ from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_
 
 
 def test_what_is_about_to_begin_when_the_process_gives_its_queues_back_does_not(
-    hand: Hand, watch: Watch, script: Script, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, watch: Watchdog, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would run beside whoever takes the queue next."""
     ran: list[int] = []
@@ -42,7 +42,9 @@ def test_what_is_about_to_begin_when_the_process_gives_its_queues_back_does_not(
     assert (queue_of(user).state, requests_of(user)[0].attempt) == ("waiting", 0)
 
 
-def test_a_queue_waits_until_the_process_that_gave_it_back_has_ended(hand: Hand, watch: Watch, script: Script) -> None:
+def test_a_queue_waits_until_the_process_that_gave_it_back_has_ended(
+    hand: Hand, watch: Watchdog, script: Script
+) -> None:
     """Its handler runs on until then."""
 
     @script
@@ -61,7 +63,7 @@ def test_a_queue_waits_until_the_process_that_gave_it_back_has_ended(hand: Hand,
 
 
 def test_a_row_that_a_renewal_has_locked_is_given_back_all_the_same(
-    hand: Hand, watch: Watch, script: Script, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, watch: Watchdog, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the end of the process would count an attempt."""
     real, refusals = leases.record_together, [1]

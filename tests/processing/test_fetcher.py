@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from processing.broker.amqp import Loop
 from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Fetcher, Source
+from processing.broker.loop import Loop
 from processing.broker.pointers import Delivery, Pointer, queue_name
 from processing.broker.rabbitmq import Publisher
 from tests.processing.crew import Wire

@@ -13,9 +13,9 @@ from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from processing.worker import attempt, recorder
 from processing.worker.shares import Shares
-from processing.worker.token_run import Place, TokenRun
+from processing.worker.token_run import TokenRun, WorkerProcess
 from processing.worker.turn import Turn
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.lifecycle.lease import Lease
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
@@ -77,7 +77,7 @@ def test_a_locked_row_under_an_atomic_handler_keeps_no_other_queue_waiting(
 
 
 def test_a_process_that_ends_waits_for_no_record(
-    hand: Hand, watch: Watch, fine: None, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, watch: Watchdog, fine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While PostgreSQL is away a record is tried for as long as a lease: the grace of a stopping process is over."""
     recording, released = threading.Event(), threading.Event()
@@ -194,7 +194,7 @@ def test_a_source_is_not_told_of_what_another_brought(hand: Hand, script: Script
     assert lease is not None
     assert lease.head is not None
     fetcher = Fetcher()
-    run = TokenRun(Place(Watch(), Shares()), fetcher, [])
+    run = TokenRun(WorkerProcess(Watchdog(), Shares()), fetcher, [])
     turn = Turn(run, lease, 10)
 
     def open_source() -> None:

@@ -20,7 +20,7 @@ from accounts.models import User
 from processing.broker.pointers import Pointer
 from processing.dispatch import dispatcher
 from processing.worker import drain, next_queues
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease
 from queues.models import Request, UserQueue
 from queues.sql import protocol
@@ -127,7 +127,7 @@ def live(world: dict, journal: Journal, wire: Wire) -> dict[str, int]:
 )
 @given(world=worlds)
 def test_every_users_requests_run_in_order_and_one_at_a_time(
-    world: dict, watch: Watch, wire: Wire, tmp_path: Path
+    world: dict, watch: Watchdog, wire: Wire, tmp_path: Path
 ) -> None:
     journal = Journal(tmp_path / str(next(_numbers)))
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +140,7 @@ def test_every_users_requests_run_in_order_and_one_at_a_time(
 
 
 def test_the_journal_finds_what_a_lease_without_its_guard_does(
-    watch: Watch, wire: Wire, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    watch: Watchdog, wire: Wire, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same world with leases given to everybody who asks: the test above can fail."""
     guard = "state = 'ready' AND done_seq"
@@ -181,7 +181,7 @@ def test_the_journal_tells_right_from_wrong(journal: Journal, lines: list[str], 
     assert (wrong is None and not found) or any(wrong in one for one in found if wrong)
 
 
-def test_one_user_at_a_time_however_many_tokens_there_are(watch: Watch, wire: Wire, journal: Journal) -> None:
+def test_one_user_at_a_time_however_many_tokens_there_are(watch: Watchdog, wire: Wire, journal: Journal) -> None:
     user = new_user()
     submit(user, *[journal.payload(ms=1)] * 60, kind="test.journal")
     with Crew(workers=6):
@@ -194,7 +194,9 @@ def test_one_user_at_a_time_however_many_tokens_there_are(watch: Watch, wire: Wi
     assert queue_of(user).fence < 40, "a token for a queue that is being drained gives nobody a turn"
 
 
-def test_bob_never_waits_for_alice(watch: Watch, wire: Wire, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bob_never_waits_for_alice(
+    watch: Watchdog, wire: Wire, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One worker, and a flood of alice's: bob's first request waits for one of her turns at the most."""
     monkeypatch.setattr(django_settings.ENV, "turn_seconds", 0.2)
     alice, bob = new_user(), new_user()

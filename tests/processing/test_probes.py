@@ -21,10 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.probes import DispatcherProbes
 from processing.health import STUCK_SECONDS
-from processing.worker.heartbeat import Beat
+from processing.worker.heartbeat import Heartbeat
 from processing.worker.probes import WorkersProbes
 from processing.worker.supervisor import Supervisor
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from project.telemetry import health
 from project.telemetry.probe_server import PortUnusable, Probes
 from queues.lifecycle.outbox import Shard
@@ -202,16 +202,16 @@ def test_workers_are_ready_with_the_first_that_postgresql_knows(
     probes = WorkersProbes(TwoProcesses(time.monotonic()), tmp_path)
     assert probes.live() == {"supervisor": "ok", "process 7": "ok", "process 8": "ok"}
     assert probes.ready()["workers"] == "none works yet"
-    Beat(tmp_path, 7).give(known=False)
+    Heartbeat(tmp_path, 7).give(known=False)
     assert probes.ready()["workers"] == "none works yet"
-    Beat(tmp_path, 8).give(known=True)
+    Heartbeat(tmp_path, 8).give(known=True)
     assert set(probes.ready().values()) == {"ok"}
 
 
 def test_a_worker_process_that_went_silent_is_stuck(all_servers_work: dict[str, str], tmp_path: Path) -> None:
     probes = WorkersProbes(TwoProcesses(time.monotonic() - STUCK_SECONDS), tmp_path)
     for pid in (7, 8):
-        Beat(tmp_path, pid).give(known=True)
+        Heartbeat(tmp_path, pid).give(known=True)
     long_ago = time.time() - STUCK_SECONDS - 1
     os.utime(tmp_path / "beat-7", (long_ago, long_ago))
     assert probes.live() == {"supervisor": "ok", "process 7": "stuck", "process 8": "ok"}
@@ -222,7 +222,7 @@ def test_a_worker_process_that_went_silent_is_stuck(all_servers_work: dict[str, 
 
 
 def test_the_watch_gives_the_sign_of_life(transactional_db: None, tmp_path: Path) -> None:
-    watch, beat = Watch(), Beat(tmp_path)
+    watch, beat = Watchdog(), Heartbeat(tmp_path)
     watch.start(threading.Event(), beat)
     until(beat.known, 20)
     age: Any = beat.age()

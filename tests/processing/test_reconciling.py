@@ -16,7 +16,7 @@ from psycopg.errors import LockNotAvailable
 from processing.broker import tokens
 from processing.handlers import HandlerRequest
 from processing.worker import drain, next_queues
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from project.postgresql.limits import WATCH, of_role
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
@@ -116,7 +116,7 @@ def test_an_answer_that_comes_too_late_counts_as_refused(
     hand: Hand, fine: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert leases.ANSWER_SECONDS < YOUNG_SECONDS
-    watch = Watch()
+    watch = Watchdog()
     lease = Lease.take(ready(hand), MINE)
     assert lease is not None
     assert watch.know(lease)
@@ -222,14 +222,14 @@ def test_a_token_whose_turn_could_not_begin_is_tried_again_and_then_goes_back(
 
 
 def test_a_process_that_has_no_postgresql_passes_its_tokens_on_soon(
-    hand: Hand, fine: None, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, fine: None, watch: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be alone in that: whoever waits for its queue would wait for it, not for a server."""
     queue_id = ready(hand)
     hand.wire.purge(tokens.TOKEN_QUEUE)
     waited: list[float] = []
     with monkeypatch.context() as away:
-        away.setattr(Watch, "wait_until_known", lambda _, timeout: bool(waited.append(timeout)))
+        away.setattr(Watchdog, "wait_until_known", lambda _, timeout: bool(waited.append(timeout)))
         drain.drain_queue(queue_id)
     assert waited == [next_queues.KNOWN_SECONDS]
     assert next_queues.KNOWN_SECONDS < 1

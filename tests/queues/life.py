@@ -9,7 +9,7 @@ from django.db import OperationalError
 from django.db.models import F
 from django.db.models.functions import Now
 
-from processing.worker.outcomes import Verdict
+from processing.worker.outcomes import Ending
 from processing.worker.recorder import Recording
 from queues.exceptions import NotPossible, QueueFull
 from queues.lifecycle import control
@@ -84,14 +84,14 @@ class Life:
         for work in lease.claimed(self.random.randint(0, self.row().claimed)):
             chance = self.random.random()
             if work.finished_at is not None:
-                self.recording.over(Verdict(None))
+                self.recording.over(Ending(None))
             elif chance < 0.8:
-                self.recording.over(Verdict(self.outcome(work.seq, Status.SUCCEEDED, work.attempt + 1)))
+                self.recording.over(Ending(self.outcome(work.seq, Status.SUCCEEDED, work.attempt + 1)))
             elif chance < 0.9:
-                self.recording.over(Verdict(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=lease.since)))
+                self.recording.over(Ending(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=lease.since)))
             else:
                 then = self.random.choice([QueueState.WAITING, QueueState.BLOCKED])
-                self.recording.over(Verdict(self.outcome(work.seq, Status.RETRYING, work.attempt + 1), then))
+                self.recording.over(Ending(self.outcome(work.seq, Status.RETRYING, work.attempt + 1), then))
                 break
         lost = self.random.random() < 0.2
         if lost:

@@ -59,7 +59,7 @@ class Command(ServiceCommand):
     def run_supervisor(self, processes: int, threads: int, health_port: int) -> None:
         """The processes count, and give their signs of life, in files that they share with this one."""
         from processing.operations.sessions import refuse_borrowed_sessions
-        from processing.worker.heartbeat import Beat
+        from processing.worker.heartbeat import Heartbeat
         from processing.worker.probes import WorkersProbes
         from processing.worker.supervisor import Supervisor
         from project.telemetry.metrics import Counted, render
@@ -75,7 +75,7 @@ class Command(ServiceCommand):
             Supervisor(commands, {}).run(stop)
             return
         shared = directory
-        supervisor = Supervisor(commands, {VARIABLE: str(shared)}, lambda pid: Beat(shared, pid).forget())
+        supervisor = Supervisor(commands, {VARIABLE: str(shared)}, lambda pid: Heartbeat(shared, pid).forget())
         try:
             probes = WorkersProbes(supervisor, shared)
             counts = partial(render, [supervisor, Counted(shared)])

@@ -10,7 +10,7 @@ from processing.coroutines import outcome
 from processing.handlers import Function, TimeLimitExceeded
 from processing.results import InvalidResult, as_json
 from processing.worker.attempt import request_of, traced
-from processing.worker.outcomes import Verdict, raised, returned
+from processing.worker.outcomes import Ending, raised, returned
 from processing.worker.recorder import Recording
 from project.telemetry.logs import at_work
 from queues import event_log
@@ -32,7 +32,7 @@ class CoroutineAttempt:
         self.request = request_of(lease, work)
         self.recording = Recording(lease)
         self.began = 0.0  # on the monotonic clock; 0: not yet
-        self.verdict: Verdict | None = None  # it is over
+        self.ending: Ending | None = None  # it is over
         self._clock: asyncio.Timeout | None = None
         self.noted = False  # what it came to is in its recording
         self.record_again = 0.0  # when one that could not be recorded is tried again
@@ -50,7 +50,7 @@ class CoroutineAttempt:
     @property
     def submits(self) -> bool:
         """Whether other requests are to be accepted with its record."""
-        ended = self.verdict.outcome if self.verdict else None
+        ended = self.ending.outcome if self.ending else None
         return bool(self.request.next_requests) and ended is not None and ended.status == Status.SUCCEEDED
 
     async def run(self) -> None:
@@ -61,13 +61,13 @@ class CoroutineAttempt:
             if self.recording.closed:
                 raise FencedOut  # before it began; nobody asks what came of it
             with traced(self.request, self.work) as ended:
-                verdict = await self._run()
-                ended(verdict.outcome)
+                ending = await self._run()
+                ended(ending.outcome)
         except BaseException as error:  # a defect of ours or of the tracer's: its user goes on all the same
-            verdict = self.failed(error)
-        self.verdict = verdict
+            ending = self.failed(error)
+        self.ending = ending
 
-    async def _run(self) -> Verdict:
+    async def _run(self) -> Ending:
         event_log.started(self.lease, self.work)
         async with asyncio.timeout(self.kind.time_limit) as self._clock:
             result, error = await outcome(self._handle())
@@ -85,7 +85,7 @@ class CoroutineAttempt:
     async def _handle(self) -> Any:
         return await self.function(self.request, self.value)
 
-    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Verdict:
+    def failed(self, error: BaseException, hanging: FrameType | None = None) -> Ending:
         """It ended with that; or it stands there, and nothing ends it."""
         given_up = self.request.cancelled
         return raised(self.work, self.kind, given_up, error, self.started_at, self.lease.now(), hanging)

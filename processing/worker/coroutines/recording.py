@@ -11,7 +11,7 @@ from processing import metrics
 from processing.worker import recorder
 from processing.worker.coroutines.attempt import CoroutineAttempt
 from processing.worker.recorder import AGAIN_SECONDS, LeftOut, Refused, Wanted
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.exceptions import FencedOut
 from queues.notify.changes import changed
 from queues.notify.hints import work_waits
@@ -31,7 +31,7 @@ class OutcomeRecorder:
     `leave` gets those that are done with, and the queues of them that are ready for a token.
     """
 
-    def __init__(self, watch: Watch, leave: Callable[[Sequence[CoroutineAttempt], Sequence[int]], None]) -> None:
+    def __init__(self, watch: Watchdog, leave: Callable[[Sequence[CoroutineAttempt], Sequence[int]], None]) -> None:
         self._watch, self._leave = watch, leave
         self._over: list[CoroutineAttempt] = []  # and not recorded yet
         self._changed = threading.Condition()
@@ -135,20 +135,20 @@ def _wanted(attempt: CoroutineAttempt) -> Wanted:
 
     Raises FencedOut, OperationalError and InterfaceError; LeftOut: somebody has a row locked.
     """
-    assert attempt.verdict is not None  # noqa: S101  (it is over)
+    assert attempt.ending is not None  # noqa: S101  (it is over)
     if not attempt.noted:
         if attempt.submits:
             _accept_next(attempt)
         else:
-            attempt.recording.over(attempt.verdict)
+            attempt.recording.over(attempt.ending)
         attempt.noted = True
-    then, delay = attempt.verdict.then, attempt.verdict.delay
+    then, delay = attempt.ending.then, attempt.ending.delay
     return Wanted(attempt.recording, QueueState.READY if then == QueueState.DRAINING else then, delay=delay)
 
 
 def _accept_next(attempt: CoroutineAttempt) -> None:
     """Accept what the handler submitted in the transaction that records it: exactly once."""
-    assert attempt.verdict is not None  # noqa: S101  (it is over)
+    assert attempt.ending is not None  # noqa: S101  (it is over)
     recording = attempt.recording
     recording.make_sure()
     if recording.doubtful and recording.doubtful[-1].seq <= recording.lease.done_seq:
@@ -156,7 +156,7 @@ def _accept_next(attempt: CoroutineAttempt) -> None:
     try:
         with recording.atomically():
             attempt.request.accept_next()
-            recording.over(attempt.verdict)
+            recording.over(attempt.ending)
     except FencedOut:
         raise
     except Exception as error:
@@ -167,8 +167,8 @@ def _accept_next(attempt: CoroutineAttempt) -> None:
             raise LeftOut(str(error)) from error
         if isinstance(error, OperationalError | InterfaceError):
             raise
-        attempt.verdict = attempt.failed(error)
-        recording.over(attempt.verdict)
+        attempt.ending = attempt.failed(error)
+        recording.over(attempt.ending)
 
 
 def _recorded(wanted: dict[Wanted, CoroutineAttempt], refused: Refused) -> list[int]:

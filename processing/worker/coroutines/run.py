@@ -2,7 +2,7 @@
 
 A worker thread leases a queue, meets its head's pointer, gives that back to its place, and leaves the lease to this.
 Once the request is recorded the pointer is a duplicate, which the queue's next turn acks. Nothing here waits for
-RabbitMQ. What a thread does to an attempt depends on its `verdict`: the watch deals with those that have none yet, the
+RabbitMQ. What a thread does to an attempt depends on its `ending`: the watch deals with those that have none yet, the
 recorder (recording.py) with the others.
 """
 
@@ -32,7 +32,7 @@ from processing.worker.watchdog import (
     TICK_SECONDS,
     UNINTERRUPTIBLE_SECONDS,
     Renewal,
-    Watch,
+    Watchdog,
 )
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import keep_beginnings
@@ -45,7 +45,7 @@ LOOK_SECONDS = 0.25  # how often the watch looks who goes on after his time
 class CoroutineRun:
     """Watched as a token's run is."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Watchdog) -> None:
         self.watch = watch
         self.shares = Shares()
         self.shares.set_places(settings.ENV.async_handlers)
@@ -80,8 +80,8 @@ class CoroutineRun:
         begin(attempt.run(), attempt.work.id).add_done_callback(lambda _: self._end(attempt))
 
     def _end(self, attempt: CoroutineAttempt) -> None:
-        if attempt.verdict is None:  # somebody cancelled it before its first step
-            attempt.verdict = attempt.failed(CancelledError())
+        if attempt.ending is None:  # somebody cancelled it before its first step
+            attempt.ending = attempt.failed(CancelledError())
         self._outcomes.add(attempt)
 
     def _leave(self, attempts: Sequence[CoroutineAttempt], ready: Sequence[int]) -> None:
@@ -119,7 +119,7 @@ class CoroutineRun:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        running = [attempt for attempt in tuple(self._attempts) if attempt.verdict is None]
+        running = [attempt for attempt in tuple(self._attempts) if attempt.ending is None]
         late = [attempt for attempt in running if attempt.overrun >= UNINTERRUPTIBLE_SECONDS]
         if self._is_blocked(now) and late:
             request, hanging = running_now()
@@ -165,7 +165,7 @@ class CoroutineRun:
         """The process ends: give back the queues of those that go on, with no attempt counted; record the others."""
         with self._lock:
             self._abandoned = True
-        running = [attempt for attempt in tuple(self._attempts) if attempt.verdict is None]
+        running = [attempt for attempt in tuple(self._attempts) if attempt.ending is None]
         for attempt in running:
             attempt.recording.closed = True
         if running:

@@ -9,13 +9,13 @@ from processing.handlers import HandlerRequest
 from processing.worker import drain
 from processing.worker.coroutines import recording
 from processing.worker.coroutines.run import CoroutineRun
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from tests.processing.conftest import Script
 from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
-def on_loop(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Iterator[CoroutineRun]:
+def on_loop(watch: Watchdog, monkeypatch: pytest.MonkeyPatch) -> Iterator[CoroutineRun]:
     run = CoroutineRun(watch)
     monkeypatch.setattr(drain, "coroutines", run)
     monkeypatch.setattr(recording, "REST_SECONDS", 0.2)

@@ -9,7 +9,7 @@ from accounts.models import User
 from processing.handlers import HandlerRequest
 from processing.worker.coroutines import run as coroutine_run
 from processing.worker.coroutines.run import CoroutineRun
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.models import Attempt
 from tests.processing.conftest import Script
 from tests.processing.coroutines.conftest import Gate
@@ -24,7 +24,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_one_that_goes_on_after_its_time_is_given_up_with_its_process(
-    hand: Hand, script: Script, gate: Gate, watch: Watch
+    hand: Hand, script: Script, gate: Gate, watch: Watchdog
 ) -> None:
     ends = threading.Event()
 
@@ -64,7 +64,7 @@ def blocked_beside_one_that_is_late(hand: Hand, gate: Gate) -> tuple[User, User]
 
 @pytest.mark.usefixtures("_impatient")
 def test_who_blocks_the_loop_is_given_up_and_no_neighbour_of_his(
-    hand: Hand, script: Script, gate: Gate, watch: Watch
+    hand: Hand, script: Script, gate: Gate, watch: Watchdog
 ) -> None:
     ends = threading.Event()
 
@@ -84,7 +84,7 @@ def test_who_blocks_the_loop_is_given_up_and_no_neighbour_of_his(
 
 @pytest.mark.usefixtures("_impatient")
 def test_who_blocks_the_loop_in_a_task_that_he_made_is_found(
-    hand: Hand, script: Script, gate: Gate, watch: Watch
+    hand: Hand, script: Script, gate: Gate, watch: Watchdog
 ) -> None:
     ends = threading.Event()
 
@@ -130,7 +130,7 @@ def test_where_no_event_loop_can_be_had_nothing_is_half_begun(
     until(all_done)
 
 
-def test_a_process_that_ends_gives_them_back_with_no_attempt_counted(hand: Hand, gate: Gate, watch: Watch) -> None:
+def test_a_process_that_ends_gives_them_back_with_no_attempt_counted(hand: Hand, gate: Gate, watch: Watchdog) -> None:
     users = [new_user() for _ in range(5)]
     for user in users:
         submit(user, "wait", kind="test.async")
@@ -145,7 +145,7 @@ def test_a_process_that_ends_gives_them_back_with_no_attempt_counted(hand: Hand,
     assert {one.status for user in users for one in requests_of(user)} == {"queued"}, "it wrote beside the next holder"
 
 
-def test_a_process_that_ends_lets_them_finish(hand: Hand, gate: Gate, watch: Watch) -> None:
+def test_a_process_that_ends_lets_them_finish(hand: Hand, gate: Gate, watch: Watchdog) -> None:
     user = new_user()
     submit(user, "wait", kind="test.async")
     hand.dispatch()

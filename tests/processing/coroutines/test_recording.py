@@ -21,7 +21,7 @@ from processing.worker.coroutines import run as coroutine_run
 from processing.worker.coroutines.attempt import CoroutineAttempt
 from processing.worker.coroutines.recording import OutcomeRecorder
 from processing.worker.coroutines.run import CoroutineRun
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues import event_log
 from queues.lifecycle import lease as leases
 from queues.lifecycle.lease import Record
@@ -151,7 +151,7 @@ def test_a_request_whose_row_is_locked_keeps_no_other_from_being_recorded(
 
 
 def test_where_nobody_records_the_process_ends_and_nothing_is_lost(
-    hand: Hand, gate: Gate, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, gate: Gate, watch: Watchdog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def defective(*_: object) -> None:
         raise MemoryError("as asked for")
@@ -167,7 +167,7 @@ def test_where_nobody_records_the_process_ends_and_nothing_is_lost(
 
 
 def test_a_process_that_ends_records_what_is_over_and_gives_back_what_goes_on(
-    hand: Hand, gate: Gate, watch: Watch, on_loop: CoroutineRun, monkeypatch: pytest.MonkeyPatch
+    hand: Hand, gate: Gate, watch: Watchdog, on_loop: CoroutineRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[int] = []
     keep = coroutine_run.keep_beginnings

@@ -12,7 +12,7 @@ from processing.dispatch import token_supply
 from processing.handlers import HandlerRequest
 from processing.worker.drain import drain_queues, fetcher
 from processing.worker.turn import Turn
-from processing.worker.watchdog import Watch
+from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease as leases
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
@@ -77,7 +77,7 @@ def test_many_requests_of_many_queues_are_recorded_together(hand: Hand, script: 
 
 
 @pytest.mark.usefixtures("undisturbed")
-def test_a_process_that_ends_begins_nothing_else(hand: Hand, five: list[User], watch: Watch, script: Script) -> None:
+def test_a_process_that_ends_begins_nothing_else(hand: Hand, five: list[User], watch: Watchdog, script: Script) -> None:
     @script
     def fine(request: HandlerRequest) -> int:
         watch.stopping.set()
