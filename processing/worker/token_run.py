@@ -115,7 +115,7 @@ class TokenRun(WatchedRun):
 
     def _begin(self) -> None:
         """What is claimed first: the heads, which the leases brought."""
-        unread = []
+        claims = []
         for turn in tuple(self.turns.values()):
             lease = turn.lease
             if self.turns.get(lease.queue_id) is not turn:
@@ -124,11 +124,11 @@ class TokenRun(WatchedRun):
                 self._leave_to_another_process(turn)
             elif lease.careful:
                 self._begin_carefully(turn)
-            elif lease.head is None and lease.waiting:
-                unread.append((turn, 1))
+            elif lease.waiting:
+                claims.append((turn, 1))
             else:
-                turn.begin([lease.head] if lease.head is not None and lease.waiting else [])
-        self._claim(unread)
+                turn.begin([])
+        self._claim(claims)
         self._open_sources()
 
     def _leave_to_another_process(self, turn: Turn) -> None:
@@ -152,11 +152,13 @@ class TokenRun(WatchedRun):
             self._claim([(turn, 1)])
 
     def _claim(self, claims: Sequence[tuple[Turn, int]]) -> None:
-        """Read what was claimed with the last record."""
-        if claims:
-            found = leases.claimed([(turn.lease, count) for turn, count in claims])
-            for turn, _ in claims:
-                turn.begin(found[turn.lease.queue_id])
+        """Begin what was claimed: the head, which came along, or many, which are read."""
+        claimed = {t.lease.queue_id: [head] for t, count in claims if count == 1 and (head := t.lease.head) is not None}
+        unread = [(turn.lease, count) for turn, count in claims if turn.lease.queue_id not in claimed]
+        if unread:
+            claimed |= leases.claimed(unread)
+        for turn, _ in claims:
+            turn.begin(claimed[turn.lease.queue_id])
 
     def _open_sources(self) -> None:
         """Ask RabbitMQ for the messages of all whose next one is awaited, at once."""

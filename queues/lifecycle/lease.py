@@ -49,7 +49,7 @@ class Lease:
         self.since = self.taken_at  # when the head was claimed: its attempt begins with that
         self.state = QueueState.DRAINING
         self.paused = False
-        self.head = None if row.seq is None else _work(row)
+        self.head = _head(row)  # what is claimed, where that is one request and nobody had it locked
 
     @classmethod
     def take(cls, queue_id: int, worker_id: int, left: int | None = None) -> Self | None:
@@ -115,6 +115,7 @@ class Lease:
         self.state = QueueState(row.state)
         self.paused = row.paused
         self.since = row.since
+        self.head = _head(row)
         if record.began is None:
             # Both clocks meet here anew, or what begins after the head would seem to have begun before it.
             self.taken_at, self.received = row.since, time.monotonic()
@@ -126,7 +127,7 @@ class Lease:
             raise FencedOut
         moved: int = row.done_seq - self.done_seq
         self.done_seq, self.published_seq = row.done_seq, row.published_seq
-        self.state, self.paused, self.since = QueueState(row.state), row.paused, row.since
+        self.state, self.paused, self.since, self.head = QueueState(row.state), row.paused, row.since, None
         return moved
 
     def republish(self) -> bool:
@@ -242,8 +243,12 @@ def _asked_for(queue_ids: Iterable[int], worker_id: int) -> dict[str, Any]:
 
 
 def _work(row: Any) -> Work:
-    """What the last columns of LEASE and CLAIMED are."""
+    """What the last columns of LEASE, CLAIMED and RECORD are."""
     return Work._make(row[-len(Work._fields) :])
+
+
+def _head(row: Any) -> Work | None:
+    return None if row.seq is None else _work(row)
 
 
 def _queue_id(record: Record) -> int:

@@ -11,11 +11,22 @@ got the row's lock.
 
 from queues.sql.statement import Statement
 
+# A request that a worker runs, as queues.values.Work has it. `limited`: it needs a permit (permits.py). These are few
+# rows, read once a statement.
+_WORK = """
+    id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
+    coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
+    cancel_asked_at IS NOT NULL AS cancel_asked, trace, traceparent,
+    extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
+    extract(epoch FROM started_at)::float8 AS began_at,
+    kind = ANY (ARRAY (SELECT kind FROM queues_kindlimit
+                         WHERE paused OR most IS NOT NULL OR rate_most IS NOT NULL)) AS limited
+"""
+
 # ready -> draining, for many queues, and the head of each with it. The head is locked so that it is read as it is now,
 # not as it was when the statement began: a cancel may have come in between. One that somebody else has locked is read
 # with the claim instead. Where a worker died lately, a queue is leased by itself and its head is not claimed yet: its
-# holder may leave it to another process (`left`), and a crash until then costs no attempt. `limited`: it needs a permit
-# (permits.py). These are few rows, read once a statement.
+# holder may leave it to another process (`left`), and a crash until then costs no attempt.
 _LEASE = """
     WITH asked AS MATERIALIZED (
         SELECT DISTINCT id FROM json_to_recordset(%(asked)s::json) AS v (id bigint) ORDER BY id
@@ -38,44 +49,34 @@ _LEASE = """
         SELECT true AS left_out FROM queues_userqueue
         WHERE id = asked.id AND lease.queue_id IS NULL AND state = 'ready' AND NOT paused LIMIT 1) q ON true
     LEFT JOIN LATERAL (
-        SELECT r.id, r.seq, r.kind, r.version, r.payload::text, r.attempt, r.max_attempts, r.on_failure, r.finished_at,
-               coalesce(r.expires_at <= clock_timestamp() AND r.attempt = 0, false) AS expired,
-               r.cancel_asked_at IS NOT NULL AS cancel_asked, r.trace, r.traceparent,
-               extract(epoch FROM greatest(r.created_at, r.not_before))::float8 AS ready_at,
-               extract(epoch FROM r.started_at)::float8 AS began_at,
-               r.kind = ANY (ARRAY (SELECT kind FROM queues_kindlimit
-                   WHERE paused OR most IS NOT NULL OR rate_most IS NOT NULL)) AS limited
-        FROM queues_request r
-        WHERE r.queue_id = lease.queue_id AND r.seq > lease.done_seq AND r.seq <= lease.done_seq + 1
-        ORDER BY r.seq LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED) head ON true
+        SELECT {work} FROM queues_request
+        WHERE queue_id = lease.queue_id AND seq > lease.done_seq AND seq <= lease.done_seq + 1
+        ORDER BY seq LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) head ON true
 """
 
-LEASE = Statement(_LEASE.format(wait="", guard="(state = 'ready' OR state = 'draining' AND fence = %(left)s)"))
+LEASE = Statement(
+    _LEASE.format(work=_WORK, wait="", guard="(state = 'ready' OR state = 'draining' AND fence = %(left)s)")
+)
 
 # It waits for nobody's lock, so one user's queue never holds up another's: what is locked is `left_out`.
 LEASE_TOGETHER = Statement(
-    _LEASE.format(wait="SKIP LOCKED", guard="state = 'ready' AND done_seq >= crash_recovery_until_seq")
+    _LEASE.format(work=_WORK, wait="SKIP LOCKED", guard="state = 'ready' AND done_seq >= crash_recovery_until_seq")
 )
 
 # The requests of claims that were recorded before: what is cancelled from now on is asked for, not taken away.
-CLAIMED = Statement("""
+CLAIMED = Statement(f"""
     SELECT claim.queue, r.* FROM json_to_recordset(%(claims)s::json) AS claim (queue bigint, done bigint, count int)
     CROSS JOIN LATERAL (
-        SELECT id, seq, kind, version, payload::text, attempt, max_attempts, on_failure, finished_at,
-               coalesce(expires_at <= clock_timestamp() AND attempt = 0, false) AS expired,
-               cancel_asked_at IS NOT NULL AS cancel_asked, trace, traceparent,
-               extract(epoch FROM greatest(created_at, not_before))::float8 AS ready_at,
-               extract(epoch FROM started_at)::float8 AS began_at,
-               kind = ANY (ARRAY (SELECT k.kind FROM queues_kindlimit k
-                   WHERE paused OR most IS NOT NULL OR rate_most IS NOT NULL)) AS limited
-        FROM queues_request WHERE queue_id = claim.queue AND seq > claim.done AND seq <= claim.done + claim.count
+        SELECT {_WORK} FROM queues_request
+        WHERE queue_id = claim.queue AND seq > claim.done AND seq <= claim.done + claim.count
         ORDER BY seq LIMIT claim.count) r
-""")
+""")  # noqa: S608  # of constants
 
 # Of many queues the outcomes, done_seq, and where each goes from here. Each row names its own fence: one that has moved
 # on is not `recorded`, nothing of it is written, and the others' are. `final` of those that are passed were given up
 # before their turn. A wrong count must not hold up a queue: it is kept within what is ahead. The head that is claimed
-# began at `began`, or begins now.
+# began at `began`, or begins now. Claimed alone it comes along, locked as a lease locks it. That a number is its own
+# abs() lets PostgreSQL think of few outcomes, so that each is looked up by its id.
 _RECORD = """
     WITH told AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(records)s::json) AS v (
@@ -116,7 +117,7 @@ _RECORD = """
             SELECT id FROM queues_request WHERE queue_id = v.queue AND seq >= v.seq AND seq <= v.seq
             ORDER BY seq LIMIT 1) r
         WHERE v.queue = ANY (ARRAY (SELECT id FROM queue))
-          AND v.seq = abs(v.seq) -- always; it lets PostgreSQL think of few, so that each is looked up by its id
+          AND v.seq = abs(v.seq)
     ), recorded AS (
         UPDATE queues_request r SET
             status = v.status, result = v.result::json, error = v.error::json, attempt = v.attempt,
@@ -130,18 +131,23 @@ _RECORD = """
         WHERE outcome IS NOT NULL AND (attempt > 1 OR outcome <> 'succeeded')
     )
     SELECT told.queue, queue.published_seq AS published, queue.state, queue.paused, queue.claimed_at AS since,
-           queue.id IS NOT NULL AS recorded, q.left_out
+           queue.id IS NOT NULL AS recorded, q.left_out, head.*
     FROM told LEFT JOIN queue ON queue.id = told.queue
     LEFT JOIN LATERAL (
         SELECT true AS left_out FROM queues_userqueue
         WHERE id = told.queue AND queue.id IS NULL AND fence = told.fence AND state = 'draining'
           AND done_seq = told.done LIMIT 1) q ON true
+    LEFT JOIN LATERAL (
+        SELECT {work} FROM queues_request
+        WHERE told.claim = 1 AND queue.state = 'draining' AND queue_id = told.queue
+          AND seq > told.done + passed AND seq <= told.done + passed + 1
+        ORDER BY seq LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) head ON true
 """
 
-RECORD = Statement(_RECORD.format(wait=""))
+RECORD = Statement(_RECORD.format(work=_WORK, wait=""))
 
 # It waits for no queue's lock: nothing is written of one that is `left_out`, and the others' are.
-RECORD_TOGETHER = Statement(_RECORD.format(wait="SKIP LOCKED"))
+RECORD_TOGETHER = Statement(_RECORD.format(work=_WORK, wait="SKIP LOCKED"))
 
 # The leases in a process's name, with their age. Reads only the partial index of active queues.
 HELD = Statement("""
