@@ -3,17 +3,21 @@
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 
 from processing.kafka.models import RejectedMessage
 from processing.kafka.rejected import replay
 from project.admin.base import ReadOnlyAdmin
+from project.admin.confirming import confirmed
 from queues.exceptions import NotPossible
 
-MOST_REPLAYED = 500
+MOST_REPLAYED = 500  # in one request, each with its line in the log
+
+
+def _named(row: RejectedMessage) -> str:
+    return f"{row}, {row.reason}: {row.detail[:300]}"
 
 
 @admin.register(RejectedMessage)
@@ -41,18 +45,25 @@ class RejectedMessageAdmin(ReadOnlyAdmin):
     def has_replay_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("kafka.replay_rejectedmessage"))
 
-    @admin.action(description="Replay the selected messages", permissions=["replay"])
-    def replay(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+    @confirmed(
+        "Replay the selected messages",
+        "Each is read as if it came now. What fits becomes a request, at the end of its user's queue; what does not"
+        " stays here and says why.",
+        "replay",
+        only=Q(replayed_at=None),
+        most=MOST_REPLAYED,
+        named=_named,
+    )
+    def replay(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
         count = 0
-        for row in queryset.filter(replayed_at=None).order_by("topic", "partition", "offset", "id")[:MOST_REPLAYED]:
+        for row in chosen.order_by("topic", "partition", "offset", "id"):
             try:
                 request_id = replay(row.id)
                 count += 1
-                done = f"replayed: request {request_id}"
-                LogEntry.objects.log_actions(str(request.user.pk), [row], CHANGE, done, single_object=True)
+                self.log_change(request, row, f"replayed as request {request_id}: {reason}")
             except (NotPossible, RejectedMessage.DoesNotExist) as why:
                 self.message_user(request, f"{row}: {why}", messages.WARNING)
-        self.message_user(request, f"{count} messages replayed.")
+        self.message_user(request, f"{count} replayed.")
 
 
 def _shown(value: Any) -> str:

@@ -4,19 +4,29 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from accounts.models import User
 from processing.schedules.due import run_now
 from processing.schedules.models import Schedule
 from project.admin.base import ReadOnlyAdmin
+from project.admin.confirming import confirmed
 from project.rest.problems import Problem
 from queues.exceptions import QueueFull, SessionOver
 
 MOST_FOUND = 300
-MOST_RUN = 100
+MOST = 100  # in one request, each with its line in the log
+
+
+def _when(schedule: Schedule) -> str:
+    if schedule.every_seconds is not None:
+        return f"every {schedule.every_seconds} s"
+    return f"{schedule.cron} {schedule.time_zone}"
+
+
+def _named(schedule: Schedule) -> str:
+    return f"{schedule.name} of {schedule.user}: {schedule.kind}, {_when(schedule)}"
 
 
 @admin.register(Schedule)
@@ -43,33 +53,53 @@ class ScheduleAdmin(ReadOnlyAdmin):
 
     @admin.display
     def when(self, schedule: Schedule) -> str:
-        if schedule.every_seconds is not None:
-            return f"every {schedule.every_seconds} s"
-        return f"{schedule.cron} {schedule.time_zone}"
+        return _when(schedule)
 
     @admin.display(ordering="enabled")
     def state(self, schedule: Schedule) -> str:
         return "active" if schedule.enabled else "paused"
 
-    @admin.action(description="Pause the selected schedules", permissions=["operate"])
-    def pause(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self._each(request, queryset, "paused", Schedule.pause)
+    @confirmed(
+        "Pause the selected schedules",
+        "They submit nothing until they are resumed, by you or by their users. What they submitted goes on.",
+        "operate",
+        only=Q(enabled=True),
+        most=MOST,
+        named=_named,
+    )
+    def pause(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
+        self._each(request, chosen, "paused", reason, Schedule.pause)
 
-    @admin.action(description="Resume the selected schedules", permissions=["operate"])
-    def resume(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self._each(request, queryset, "resumed", Schedule.resume)
+    @confirmed(
+        "Resume the selected schedules",
+        "They are due again from now on. Nothing is submitted for the time in which they were paused.",
+        "operate",
+        only=Q(enabled=False),
+        most=MOST,
+        named=_named,
+    )
+    def resume(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
+        self._each(request, chosen, "resumed", reason, Schedule.resume)
 
-    @admin.action(description="Submit the requests of the selected schedules now", permissions=["operate"])
-    def run(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self._each(request, queryset, "submitted", lambda schedule: bool(run_now(schedule)))
+    @confirmed(
+        "Submit the requests of the selected schedules now",
+        "One request of each goes to the end of its user's queue, at once. Due times stay as they are.",
+        "operate",
+        most=MOST,
+        named=_named,
+    )
+    def run(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
+        self._each(request, chosen, "submitted", reason, lambda schedule: bool(run_now(schedule)))
 
-    def _each(self, request: HttpRequest, queryset: QuerySet[Any], done: str, verb: Callable[[Schedule], bool]) -> None:
+    def _each(
+        self, request: HttpRequest, chosen: QuerySet[Any], done: str, reason: str, verb: Callable[[Schedule], bool]
+    ) -> None:
         count = 0
-        for schedule in queryset.order_by("look_at")[:MOST_RUN]:
+        for schedule in chosen.order_by("look_at"):
             try:
                 if verb(schedule):
                     count += 1
-                    LogEntry.objects.log_actions(str(request.user.pk), [schedule], CHANGE, done, single_object=True)
+                    self.log_change(request, schedule, f"{done}: {reason}")
             except (Problem, QueueFull, SessionOver, Schedule.DoesNotExist) as why:
                 self.message_user(request, f"{schedule}: {why or type(why).__name__}", messages.WARNING)
-        self.message_user(request, f"{count} schedules {done}.")
+        self.message_user(request, f"{count} {done}.")

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.db.models import Q
 from django.http import HttpRequest
 from django.utils.html import format_html
 
@@ -10,6 +11,7 @@ from accounts.models import User
 from processing.webhooks import owning
 from processing.webhooks.models import Delivery, DeliveryState, Webhook
 from project.admin.base import ReadOnlyAdmin
+from project.admin.confirming import confirmed
 
 MOST_FOUND = 300
 MOST_RESENT = 200  # in one request, each with its line in the log
@@ -48,6 +50,11 @@ class WebhookAdmin(OfUsers):
     @admin.display(ordering="enabled")
     def state(self, webhook: Webhook) -> str:
         return "on" if webhook.enabled else "off"
+
+
+def _named(delivery: Delivery) -> str:
+    webhook = delivery.webhook
+    return f"{delivery.event} of {delivery.created_at:%Y-%m-%d %H:%M:%S} UTC to {webhook.url} of {webhook.queue.user}"
 
 
 @admin.register(Delivery)
@@ -95,16 +102,18 @@ class DeliveryAdmin(OfUsers):
     def has_resend_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("webhooks.operate_delivery")
 
-    @admin.action(description="Send the selected deliveries once more", permissions=["resend"])
-    def resend(self, request: HttpRequest, queryset: Any) -> None:
-        if queryset.order_by()[: MOST_RESENT + 1].count() > MOST_RESENT:
-            told = f"Nothing was sent: select at most {MOST_RESENT} deliveries at once, by the filters or the search."
-            self.message_user(request, told, messages.ERROR)
-            return
-        ended = queryset.exclude(state=DeliveryState.PENDING).filter(webhook__enabled=True).select_related("webhook")
+    @confirmed(
+        "Send the selected deliveries once more",
+        "Each is sent again under the same id, in the order of its webhook and before what is newer there.",
+        "resend",
+        only=~Q(state=DeliveryState.PENDING) & Q(webhook__enabled=True),
+        most=MOST_RESENT,
+        named=_named,
+    )
+    def resend(self, request: HttpRequest, chosen: Any, reason: str) -> None:
         sent = 0
-        for delivery in ended:
+        for delivery in chosen:
             if owning.resend(delivery.webhook, delivery.uid):
                 sent += 1
-                self.log_change(request, delivery, "sent once more")
-        self.message_user(request, f"{sent} deliveries are sent once more; pending ones, and of webhooks off, are not.")
+                self.log_change(request, delivery, f"sent once more: {reason}")
+        self.message_user(request, f"{sent} sent once more.")

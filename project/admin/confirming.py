@@ -5,9 +5,9 @@ from functools import wraps
 from typing import Any, NamedTuple, Protocol
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
@@ -44,20 +44,42 @@ Verb = Callable[[Any, HttpRequest, QuerySet[Any], str], None]
 Action = Callable[[Any, HttpRequest, QuerySet[Any]], HttpResponse | None]
 
 
-def confirmed(label: str, means: str, permission: str) -> Callable[[Verb], Action]:
-    """An action as Django's admin wants it, of a method that is called with the reason once it is given."""
+def confirmed(
+    label: str,
+    means: str,
+    permission: str,
+    *,
+    only: Q | None = None,
+    most: int | None = None,
+    named: Callable[[Any], str] = str,
+) -> Callable[[Verb], Action]:
+    """An action as Django's admin wants it, of a method that is called with the reason once it is given.
+
+    `only`: the rows it can be done to. `most`: more are refused, and those that were asked about are done, though
+    others may fit by then. `named`: a row as the page names it.
+    """
 
     def action_of(verb: Verb) -> Action:
         @admin.action(description=label, permissions=[permission])
         @wraps(verb)
         def action(page: Any, request: HttpRequest, chosen: QuerySet[Any]) -> HttpResponse | None:
+            chosen = chosen if only is None else chosen.filter(only)
+            count = chosen.order_by()[: (most or COUNTED) + 1].count()
+            if not count:
+                page.message_user(request, "There is nothing that this could be done to.", messages.WARNING)
+                return None
+            if most and count > most:
+                told = f"Nothing was done: select at most {most} at once, by the filters or the search."
+                page.message_user(request, told, messages.ERROR)
+                return None
             form = Why(request.POST if "confirmed" in request.POST else None)
             if form.is_valid():
                 verb(page, request, chosen, form.cleaned_data["reason"])
                 return None
-            named = [str(row) for row in chosen[:NAMED]]
-            left_out = chosen.order_by()[: COUNTED + 1].count() - len(named)
-            context = {"named": named, "left_out": left_out, "form": form, "confirmed": "yes"}
+            shown = [named(row) for row in chosen[:NAMED]]
+            context = {"named": shown, "left_out": count - len(shown), "form": form, "confirmed": "yes"}
+            if most:
+                context |= {"selected": list(chosen.values_list("pk", flat=True)), "select_across": False}
             return confirmation(page, request, Asked(verb.__name__, label, means), "admin/confirmation.html", context)
 
         return action

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import OperationalError
 from structlog.testing import capture_logs
 
-from accounts.models import User
+from accounts.models import SecurityEvent, User
 from processing.handlers import handler
 from processing.kafka import ingester
 from processing.kafka import rejected as keeping
@@ -195,8 +195,15 @@ def test_operators_replay_in_the_admin(client: Client) -> None:
     first, second = RejectedMessage.objects.order_by("offset")
     assert "&lt;b&gt;" in client.get(f"{page}{first.id}/change/").content.decode()
     assert client.get(f"{page}?reason=invalid").status_code == 200
-    client.post(page, {"action": "replay", "_selected_action": [str(first.id), str(second.id)]})
-    assert [one.payload for one in requests_of(lovelace)] == ["x"]
+    asked = {"action": "replay", "_selected_action": [str(first.id), str(second.id)]}
+    named = client.post(page, asked).context["named"]
+    assert named == ["requests/0/6, unknown_user: nobody", "requests/0/5, invalid: timestamp: .."]
+    assert not requests_of(lovelace), "nothing is done before it is confirmed"
+    client.post(page, {**asked, "confirmed": "yes", "reason": "ticket 4711"})
+    [made] = requests_of(lovelace)
+    assert made.payload == "x"
+    told = f"changed kafka.RejectedMessage {second.id}: replayed as request {made.id}: ticket 4711"
+    assert SecurityEvent.objects.filter(event="staff_action").latest("id").detail == told
     first.refresh_from_db()
     assert first.replayed_at is None
     assert "timestamp: This field is required." in first.detail

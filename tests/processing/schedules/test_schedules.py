@@ -1,4 +1,4 @@
-"""Schedules as their owners and operators handle them: the API, the command, the admin."""
+"""Schedules as their owners and operators handle them: the API, the command."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.admin.models import LogEntry
 
 from accounts.models import User
 from processing.handlers import handler
@@ -21,7 +20,6 @@ from queues.enqueue import permissions
 from queues.models import OperatorAction, Request, UserQueue
 from queues.operations.export import records
 from scripts.place import ROOT
-from tests.client import Client
 from tests.processing.crew import new_user
 from tests.processing.kinds import kept
 from tests.queues.api import Caller
@@ -192,25 +190,6 @@ def test_a_command_line_that_does_not_fit_says_why(words: list[str], status: int
     assert ran.status == status
     assert said in ran.said
     assert not Schedule.objects.exists()
-
-
-def test_operators_see_and_steer_them_in_the_admin() -> None:
-    operator = User.objects.create_superuser("operator")
-    client = Client()
-    client.force_login(operator)
-    user = new_user()
-    made = writing.add(user.id, '{"n": 1}', {"name": "nightly", "kind": "demo.echo", "every_seconds": 60})
-    page = "/admin/schedules/schedule/"
-    assert b"every 60 s" in client.get(page, {"q": user.username}).content
-    assert client.get(f"{page}{made.id}/change/").status_code == 200
-    for action, there in (("pause", False), ("resume", True)):
-        client.post(page, {"action": action, "_selected_action": [str(made.id)]})
-        made.refresh_from_db()
-        assert made.enabled is there
-    client.post(page, {"action": "run", "_selected_action": [str(made.id)]})
-    assert Request.objects.filter(queue__user=user).count() == 1
-    assert LogEntry.objects.count() == 3
-    assert client.get(f"{page}add/").status_code == 403
 
 
 def test_without_the_app_the_rest_works(tmp_path: Path) -> None:

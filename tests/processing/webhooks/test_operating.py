@@ -9,11 +9,9 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
 
-from accounts.models import User
-from processing.webhooks import admin as webhooks_admin
+from accounts.models import SecurityEvent, User
 from processing.webhooks import owning
 from processing.webhooks.models import Delivery, Webhook
 from queues.operations.export import records
@@ -26,6 +24,7 @@ from tests.processing.webhooks.receiver import Receiver
 from tests.waiting import until
 
 WEBHOOKS, DELIVERIES = "/admin/webhooks/webhook/", "/admin/webhooks/delivery/"
+CONFIRMED = {"confirmed": "yes", "reason": "ticket 4711"}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -83,20 +82,22 @@ def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, 
     assert not any("whsec_" in one for one in text)
 
 
-def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(
-    groups: None, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
     delivery = Delivery.objects.get()
     asked = {"action": "resend", "_selected_action": [delivery.id]}
-    assert staff("viewer").post(DELIVERIES, asked).status_code == 403
-    assert Delivery.objects.get().state == "delivered"
+    assert staff("viewer").post(DELIVERIES, asked | CONFIRMED).status_code == 403
     operator = staff("operator")
-    answer = operator.post(DELIVERIES, asked, follow=True)
-    assert b"1 deliveries are sent once more" in answer.content
+    [named] = operator.post(DELIVERIES, asked).context["named"]
+    assert named.startswith("request.cancelled of ")
+    assert named.endswith(f" UTC to {webhook.url} of {webhook.queue.user.username}")
+    assert Delivery.objects.get().state == "delivered"
+    answer = operator.post(DELIVERIES, asked | CONFIRMED, follow=True)
+    assert b"1 sent once more." in answer.content
     assert Delivery.objects.get().state == "pending"
-    assert LogEntry.objects.get().change_message == "sent once more"
-    monkeypatch.setattr(webhooks_admin, "MOST_RESENT", 0)
-    assert b"select at most 0 deliveries at once" in operator.post(DELIVERIES, asked, follow=True).content
+    told = f"changed webhooks.Delivery {delivery.id}: sent once more: ticket 4711"
+    assert SecurityEvent.objects.filter(event="staff_action").latest("id").detail == told
+    again = operator.post(DELIVERIES, asked, follow=True)
+    assert b"There is nothing that this could be done to." in again.content
 
 
 def test_an_export_has_webhooks_and_deliveries_and_no_secret(webhook: Webhook) -> None:

@@ -1,0 +1,72 @@
+"""Schedules in the admin: each action says what it does and to which, and asks why."""
+
+import re
+from uuid import uuid4
+
+import pytest
+
+from accounts.models import SecurityEvent, User
+from processing.schedules import writing
+from processing.schedules.models import Schedule
+from queues.models import Request
+from tests.client import Client
+from tests.processing.crew import new_user
+
+pytestmark = pytest.mark.django_db
+
+SCHEDULES = "/admin/schedules/schedule/"
+
+
+@pytest.fixture
+def operator() -> Client:
+    client = Client()
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+def test_operators_see_and_steer_them_when_they_have_said_why(operator: Client) -> None:
+    user = new_user()
+    made = writing.add(user.id, '{"n": 1}', {"name": "nightly", "kind": "demo.echo", "every_seconds": 60})
+    assert b"every 60 s" in operator.get(SCHEDULES, {"q": user.username}).content
+    assert operator.get(f"{SCHEDULES}{made.id}/change/").status_code == 200
+    assert operator.get(f"{SCHEDULES}add/").status_code == 403
+    states = []
+    for action in ("pause", "resume", "run"):
+        asked = {"action": action, "_selected_action": [str(made.id)]}
+        page = operator.post(SCHEDULES, asked)
+        assert page.context["named"] == [f"nightly of {user.username}: demo.echo, every 60 s"]
+        again = operator.post(SCHEDULES, {**asked, "confirmed": "yes", "reason": " "})
+        assert again.context["form"].errors == {"reason": ["This field is required."]}
+        states.append((Schedule.objects.get().enabled, Request.objects.count()))
+        operator.post(SCHEDULES, {**asked, "confirmed": "yes", "reason": "ticket 4711"})
+        states.append((Schedule.objects.get().enabled, Request.objects.count()))
+    assert states == [(True, 0), (False, 0), (False, 0), (True, 0), (True, 0), (True, 1)]
+    told = SecurityEvent.objects.filter(event="staff_action").order_by("id").values_list("detail", flat=True)
+    assert list(told)[-3:] == [
+        f"changed schedules.Schedule {made.id}: {done}: ticket 4711" for done in ("paused", "resumed", "submitted")
+    ]
+
+
+def add(count: int) -> None:
+    fields = {"user": new_user(), "kind": "demo.echo", "payload": {}, "every_seconds": 60}
+    Schedule.objects.bulk_create(Schedule(name=str(uuid4()), **fields) for _ in range(count))
+
+
+def test_what_is_done_is_what_the_page_asked_about(operator: Client) -> None:
+    add(25)
+    every = {"action": "pause", "_selected_action": [str(Schedule.objects.all()[0].pk)], "select_across": "1"}
+    page = operator.post(SCHEDULES, every)
+    assert (len(page.context["named"]), page.context["left_out"]) == (20, 5)
+    add(1)
+    sent = re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page.content.decode())
+    form = {name: [value for one, value in sent if one == name] for name, _ in sent}
+    operator.post(SCHEDULES, {**form, "reason": "ticket 4711"})
+    assert Schedule.objects.filter(enabled=True).count() == 1
+
+
+def test_more_than_one_request_can_do_are_refused_and_so_is_nothing(operator: Client) -> None:
+    add(101)
+    every = {"action": "pause", "_selected_action": [str(Schedule.objects.all()[0].pk)], "select_across": "1"}
+    assert b"Nothing was done: select at most 100 at once" in operator.post(SCHEDULES, every, follow=True).content
+    nothing = operator.post(SCHEDULES, every | {"action": "resume"}, follow=True)
+    assert b"There is nothing that this could be done to." in nothing.content
