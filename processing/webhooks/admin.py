@@ -1,10 +1,11 @@
-"""Webhooks and what became of their messages, for operators. A secret is never shown."""
+"""Webhooks and their messages, for operators: switched off and on, sent once more. A secret is never shown."""
 
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.html import format_html
 
 from accounts.models import User
@@ -14,7 +15,8 @@ from project.admin.base import ReadOnlyAdmin
 from project.admin.confirming import confirmed
 
 MOST_FOUND = 300
-MOST_RESENT = 200  # in one request, each with its line in the log
+MOST = 200  # in one request, each with its line in the log
+BY_OPERATOR = "An operator switched it off."
 
 
 class OfUsers(ReadOnlyAdmin):
@@ -30,6 +32,14 @@ class OfUsers(ReadOnlyAdmin):
         return queryset.filter(**{f"{self.user_of}__in": User.objects.meant_by(term, MOST_FOUND)}), False
 
 
+def _webhook(webhook: Webhook) -> str:
+    return f"{webhook.url} of {webhook.queue.user}"
+
+
+def _delivery(delivery: Delivery) -> str:
+    return f"{delivery.event} of {delivery.created_at:%Y-%m-%d %H:%M:%S} UTC to {_webhook(delivery.webhook)}"
+
+
 @admin.register(Webhook)
 class WebhookAdmin(OfUsers):
     user_of = "queue__user"
@@ -39,9 +49,10 @@ class WebhookAdmin(OfUsers):
     search_fields = ("queue__user__username",)  # shows the field; `get_search_results` searches
     fields = (
         "id", "owner", "url", "events", "enabled", "disabled_reason", "created_at", "deleted_at", "due_at",
-        "leased_until", "failures", "failing_since", "last_error", "last_delivered_at",
+        "leased_until", "failures", "failing_since", "last_error", "last_delivered_at", "deliveries",
     )  # fmt: skip
     readonly_fields = fields
+    actions = ("switch_off", "switch_on")
 
     @admin.display(description="user")
     def owner(self, webhook: Webhook) -> str:
@@ -51,10 +62,46 @@ class WebhookAdmin(OfUsers):
     def state(self, webhook: Webhook) -> str:
         return "on" if webhook.enabled else "off"
 
+    @admin.display
+    def deliveries(self, webhook: Webhook) -> str:
+        """Where they are listed, and sent again."""
+        address = reverse("admin:webhooks_delivery_changelist", query={"webhook__exact": webhook.pk})
+        return format_html('<a href="{}">All to this webhook</a>', address)
 
-def _named(delivery: Delivery) -> str:
-    webhook = delivery.webhook
-    return f"{delivery.event} of {delivery.created_at:%Y-%m-%d %H:%M:%S} UTC to {webhook.url} of {webhook.queue.user}"
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("webhooks.operate_webhook")
+
+    @confirmed(
+        "Switch the selected webhooks off",
+        "After what is under way nothing is sent to them, and nothing new is kept for them, until you or their users"
+        " switch them on. What is pending stays. Their users read that an operator did it, not why.",
+        "operate",
+        only=Q(enabled=True, deleted_at=None),
+        most=MOST,
+        named=_webhook,
+    )
+    def switch_off(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
+        self._each(request, chosen, "switched off", reason, enabled=False, disabled_reason=BY_OPERATOR)
+
+    @confirmed(
+        "Switch the selected webhooks on",
+        "What is pending is sent, at once, and what their users' requests become from now on. What happened while they"
+        " were off is not.",
+        "operate",
+        only=Q(enabled=False, deleted_at=None),
+        most=MOST,
+        named=_webhook,
+    )
+    def switch_on(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
+        self._each(request, chosen, "switched on", reason, enabled=True)
+
+    def _each(self, request: HttpRequest, chosen: QuerySet[Any], done: str, reason: str, **fields: Any) -> None:
+        count = 0
+        for webhook in chosen:
+            if owning.change(webhook, **fields):
+                count += 1
+                self.log_change(request, webhook, f"{done}: {reason}")
+        self.message_user(request, f"{count} {done}.")
 
 
 @admin.register(Delivery)
@@ -107,10 +154,10 @@ class DeliveryAdmin(OfUsers):
         "Each is sent again under the same id, in the order of its webhook and before what is newer there.",
         "resend",
         only=~Q(state=DeliveryState.PENDING) & Q(webhook__enabled=True),
-        most=MOST_RESENT,
-        named=_named,
+        most=MOST,
+        named=_delivery,
     )
-    def resend(self, request: HttpRequest, chosen: Any, reason: str) -> None:
+    def resend(self, request: HttpRequest, chosen: QuerySet[Any], reason: str) -> None:
         sent = 0
         for delivery in chosen:
             if owning.resend(delivery.webhook, delivery.uid):

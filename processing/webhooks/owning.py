@@ -46,10 +46,13 @@ def create(user_id: UUID, url: str, events: Iterable[str], enabled: bool) -> Web
         return made
 
 
-def change(webhook: Webhook, **fields: Any) -> None:
-    """Another address or other events; on or off. Switched on, or moved, it begins anew with what is pending."""
+def change(webhook: Webhook, **fields: Any) -> bool:
+    """Another address or other events; on or off. Switched on, or moved, it begins anew with what is pending.
+
+    False: it is gone, or nothing was asked for.
+    """
     if not fields:
-        return
+        return False
     mine = Webhook.objects.filter(id=webhook.id, deleted_at=None)
     told = {
         "webhook": str(webhook.id),
@@ -64,9 +67,8 @@ def change(webhook: Webhook, **fields: Any) -> None:
         on = mine if "enabled" in fields else mine.filter(enabled=True)
         with transaction.atomic():
             on.filter(Q(enabled=False) | ~Q(url=fields.get("url", webhook.url))).update(**begins, due_at=Now())
-            mine.update(**fields)
-        return
-    mine.update(**fields)
+            return bool(mine.update(**fields))
+    return bool(mine.update(**fields))
 
 
 def remove(webhook: Webhook) -> None:

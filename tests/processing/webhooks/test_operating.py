@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group
+from django.utils import timezone
 
 from accounts.models import SecurityEvent, User
 from processing.webhooks import owning
 from processing.webhooks.models import Delivery, Webhook
+from processing.webhooks.showing import webhook_as_json
 from queues.operations.export import records
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
@@ -60,7 +64,8 @@ def groups(transactional_db: None) -> None:
     from django.apps import apps
 
     import_module("queues.migrations.0008_groups").make_groups(apps, None)
-    import_module("processing.webhooks.migrations.0003_rights").give_rights(apps, None)
+    for name in ("0003_rights", "0004_switching"):
+        import_module(f"processing.webhooks.migrations.{name}").give_rights(apps, None)
 
 
 def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, webhook: Webhook) -> None:
@@ -98,6 +103,39 @@ def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: Non
     assert SecurityEvent.objects.filter(event="staff_action").latest("id").detail == told
     again = operator.post(DELIVERIES, asked, follow=True)
     assert b"There is nothing that this could be done to." in again.content
+
+
+def test_operators_switch_webhooks_off_and_on_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
+    Webhook.objects.update(due_at=timezone.now())
+    off, on = ({"action": f"switch_{to}", "_selected_action": [webhook.id]} for to in ("off", "on"))
+    assert staff("viewer").post(WEBHOOKS, off | CONFIRMED).status_code == 403
+    operator = staff("operator")
+    assert operator.post(WEBHOOKS, off).context["named"] == [f"{webhook.url} of {webhook.queue.user.username}"]
+    assert Webhook.objects.filter(enabled=True, due_at__isnull=False).exists(), "nothing is done before it is confirmed"
+    assert b"1 switched off." in operator.post(WEBHOOKS, off | CONFIRMED, follow=True).content
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.due_at, webhook.failures) == (False, None, 3)
+    assert webhook_as_json(webhook)["disabled_reason"] == "An operator switched it off."
+    assert b"There is nothing that" in operator.post(WEBHOOKS, off, follow=True).content
+    assert b"1 switched on." in operator.post(WEBHOOKS, on | CONFIRMED, follow=True).content
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.due_at is None, webhook.failures, webhook.disabled_reason) == (True, False, 0, "")
+    told = SecurityEvent.objects.filter(event="staff_action").order_by("id").values_list("detail", flat=True)
+    assert list(told)[-2:] == [
+        f"changed webhooks.Webhook {webhook.id}: switched {to}: ticket 4711" for to in ("off", "on")
+    ]
+    assert webhook.url not in [entry.object_repr for entry in LogEntry.objects.all()]
+    owning.remove(webhook)
+    assert b"There is nothing that" in operator.post(WEBHOOKS, on, follow=True).content
+
+
+def test_a_webhooks_page_leads_to_its_deliveries(groups: None, webhook: Webhook) -> None:
+    other = owning.create(webhook.queue.user_id, "https://example.com/other", ["request.failed"], enabled=True)
+    owning.test(other)
+    viewer = staff("viewer")
+    page = viewer.get(f"{WEBHOOKS}{webhook.id}/change/").content.decode()
+    [address] = re.findall(r'href="([^"]+)">All to this webhook', page)
+    assert rows(viewer.get(address)) == list(webhook.deliveries.all())
 
 
 def test_an_export_has_webhooks_and_deliveries_and_no_secret(webhook: Webhook) -> None:
