@@ -26,14 +26,14 @@ MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their
 
 @admin.register(User)
 class UserAdmin(FastAdmin, DjangoUserAdmin):
-    list_display = ("username", "email", "state", "role", "created_at")
+    list_display = ("username", "email", "email_confirmed", "state", "role", "created_at")
     list_filter = ("is_active", "is_staff", "is_superuser")
     search_fields = ("username",)  # shows the field; `get_search_results` searches
     search_help_text = "An id, an e-mail address, a name or its beginning."
     ordering = ("-pk",)
-    readonly_fields = ("id", "created_at", "last_login", "verified_email", "erase_asked_at")
+    readonly_fields = ("id", "created_at", "last_login", "email_confirmed", "erase_asked_at")
     fieldsets = (
-        (None, {"fields": ("id", "username", "password", "email", "verified_email")}),
+        (None, {"fields": ("id", "username", "password", "email", "email_confirmed")}),
         (_("Permissions"), {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         (_("Important dates"), {"fields": ("created_at", "last_login", "erase_asked_at")}),
     )
@@ -57,6 +57,12 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
         term = search_term.strip().replace("\0", "")
         return (queryset.filter(id__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
+
+    @admin.display(description="email confirmed")
+    def email_confirmed(self, user: User) -> str:
+        if not user.email:
+            return "-"
+        return "yes" if user.email_verified else "no"
 
     @admin.display(ordering="is_active")
     def state(self, user: User) -> str:

@@ -15,6 +15,7 @@ urlpatterns = [
     path("auth/password-reset", views.PasswordResetView.as_view()),
     path("auth/password-reset/confirm", views.PasswordResetConfirmView.as_view()),
     path("auth/me", views.MeView.as_view()),
+    path("auth/me/email", views.EmailView.as_view()),
     path("auth/sessions", views.SessionsView.as_view()),
     path("auth/sessions/<uuid:session_id>", views.SessionView.as_view()),
 ]

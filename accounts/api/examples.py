@@ -68,6 +68,12 @@ tell(
 tell("logout_all", SIGN_IN, "Log out everywhere")
 tell("me", ACCOUNT, "See who you are", answers={200: {**ADA, "created_at": "2026-11-20T09:30:00Z"}})
 tell(
+    "my_email",
+    ACCOUNT,
+    "See whether your e-mail address is confirmed",
+    answers={200: {"email": ADA["email"], "confirmed": True}},
+)
+tell(
     "change_password",
     ACCOUNT,
     "Change your password",

@@ -113,6 +113,11 @@ class MeShown(UserShown):
         read_only_fields: Any = fields
 
 
+class EmailShown(serializers.Serializer[User]):
+    email = serializers.CharField(help_text="Empty where none was given.")
+    confirmed = serializers.BooleanField(source="email_verified", help_text="Whether you get the mail that goes there.")
+
+
 class TokensShown(serializers.Serializer[Any]):
     access = serializers.CharField(help_text="For `Authorization: Bearer`; lives minutes.")
     refresh = serializers.CharField(

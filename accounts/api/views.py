@@ -15,6 +15,7 @@ from rest_framework.response import Response
 from accounts import invitations
 from accounts.api import cookie
 from accounts.api.serializers import (
+    EmailShown,
     EraseBody,
     LoginBody,
     MeShown,
@@ -214,6 +215,13 @@ class MeView(StrictView):
         except WrongCredentials:
             raise Invalid(FieldError("password", "wrong", "This is not your password.")) from None
         return Response(status=202)
+
+
+class EmailView(StrictView):
+    @extend_schema(operation_id="my_email", responses={200: EmailShown})
+    def get(self, request: UserRequest) -> Response:
+        """Your e-mail address, and whether it is confirmed."""
+        return Response(EmailShown(request.user).data)
 
 
 class VerifyEmailView(PublicView):

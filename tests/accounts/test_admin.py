@@ -82,6 +82,17 @@ def test_an_operator_ends_sessions_and_changes_users(operator: Client) -> None:
     assert b"already exists" in again.content
 
 
+@pytest.mark.parametrize(
+    ("email", "verified", "said"), [("a@b.c", "a@b.c", "yes"), ("a@b.c", "x@b.c", "no"), ("", "", "-")]
+)
+def test_it_is_said_whether_an_address_is_confirmed(operator: Client, email: str, verified: str, said: str) -> None:
+    bob = make_user(email=email, verified_email=verified)
+    page = operator.get(f"/admin/accounts/user/{bob.id}/change/").content.decode()
+    assert f'<div class="readonly">{said}</div>' in page
+    found = operator.get("/admin/accounts/user/", {"q": bob.username}).content.decode()
+    assert f'<td class="field-email_confirmed">{said}</td>' in found
+
+
 def test_users_are_not_deleted_by_hand(operator: Client) -> None:
     bob = make_user()
     assert operator.post(f"/admin/accounts/user/{bob.id}/delete/", {"post": "yes"}).status_code == 403

@@ -48,10 +48,15 @@ def test_who_registers_with_an_address_confirms_it_by_the_link(anyone: Api) -> N
     assert link.startswith("http://127.0.0.1:8000/account/verify-email?token=")
     page = anyone.get(link.removeprefix("http://127.0.0.1:8000"))
     assert page.status_code == 200
-    assert not User.objects.get().email_verified, "a scanner of mail that opens the link spends nothing"
+    mine = Api.of(ada := User.objects.get())
+    told = {"email": "ada@example.com", "confirmed": False}
+    assert mine.get("auth/me/email").json() == told, "a scanner of mail that opens the link spends nothing"
     token = link.partition("token=")[2].replace("%3A", ":")
     assert anyone.post("auth/verify-email", {"token": token}).status_code == 204
-    assert User.objects.get().email_verified
+    assert mine.get("auth/me/email").json() == told | {"confirmed": True}
+    assert set(mine.get("auth/me").json()) == {"id", "username", "email", "created_at"}
+    User.objects.filter(id=ada.id).update(email="other@example.com")
+    assert mine.get("auth/me/email").json()["confirmed"] is False, "another address is another mailbox"
     again = anyone.post("auth/verify-email", {"token": token})
     assert (again.status_code, named(again)) == (400, INVALID)
     assert list(SecurityEvent.objects.order_by("id").values_list("event", flat=True)) == [

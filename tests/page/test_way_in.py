@@ -6,6 +6,7 @@ import pytest
 
 from accounts.audit import Event, SecurityEvent
 from accounts.invitations import Invitation
+from accounts.models import User
 from tests.accounts.people import PASSWORD, at_once
 from tests.page.eyes import Page
 from tests.page.site import Site
@@ -61,12 +62,18 @@ def test_who_forgot_their_password_is_led_to_the_form_that_mails_a_link(page: Pa
 def test_another_link_to_confirm_an_address_is_mailed_from_the_account(page: Page, site: Site) -> None:
     owner = site.owner(f"unconfirmed-{site.port}", "unconfirmed@example.com")
     page.enter(owner).go("account")
-    page.sees("E-mail address", "main")
+    page.sees("Not confirmed yet", "main")
     assert page.found_by_axe() == []
     page.click("main section.titled .button")
     page.sees("If unconfirmed@example.com is not confirmed yet, a mail with a link is on its way.")
     mailed = SecurityEvent.objects.filter(user_id=owner.id, event=Event.VERIFICATION_MAILED)
     until(mailed.exists, 20, "the link is mailed")
+    at_once(1, lambda _: User.objects.filter(id=owner.id).update(verified_email="unconfirmed@example.com"))
+    page.open().live().go("account")
+    page.until("[...document.querySelectorAll('main .badge')].some((one) => one.textContent === 'confirmed')")
+    assert "Mail me a link" not in page.text()
+    assert page.found_by_axe() == []
+    assert page.errors() == []
 
 
 def test_who_gave_no_address_is_asked_to_confirm_none(signed_in: Page) -> None:

@@ -172,6 +172,7 @@ ROUTES: dict[str, dict[str, Served]] = {
     f"{AUTH}password-reset/confirm": post(204, public=True, body=new_password),
     f"{AUTH}me": read() | {"DELETE": Served(202, body=password)},
     f"{AUTH}me/export": read(),
+    f"{AUTH}me/email": read(),
     f"{AUTH}sessions": read(),
     f"{AUTH}sessions/<uuid:session_id>": {"DELETE": Served(204, owned=session)},
     "api/v1/kinds": read(),

@@ -22,11 +22,11 @@ export function account(section, leave) {
   async function load() {
     wrong.replaceChildren();
     try {
-      const [me, live] = await Promise.all([api("GET", "/api/v1/auth/me"), api("GET", "/api/v1/auth/sessions")]);
+      const [me, mail, live] = await Promise.all(["me", "me/email", "sessions"].map((path) => api("GET", `/api/v1/auth/${path}`)));
       name.value = me.data.username;
       who.replaceChildren(h("b", {}, me.data.username), me.data.email ? ` · ${me.data.email}` : "");
-      if (me.data.email) confirming.replaceChildren(...confirmation(me.data.email));
-      confirming.hidden = !me.data.email;
+      if (mail.data.email) confirming.replaceChildren(...confirmation(mail.data));
+      confirming.hidden = !mail.data.email;
       draw(live.data);
     } catch (error) {
       wrong.replaceChildren(failure(error, load));
@@ -55,13 +55,15 @@ export function account(section, leave) {
   return () => {};
 }
 
-/** Another mail with a link. The API does not tell whether the address is confirmed: it mails only where it is not. */
-function confirmation(email) {
+/** Whether the address is confirmed; if not, another mail with a link. */
+function confirmation({ email, confirmed }) {
+  const title = h("h2", {}, "E-mail address");
+  if (confirmed) return [title, h("span", { class: "badge", "data-status": "succeeded" }, "confirmed")];
   const ask = button("Mail me a link", () => attempt(async () => {
     await api("POST", "/api/v1/auth/verify-email", { body: { email } });
     say(`If ${email} is not confirmed yet, a mail with a link is on its way.`);
   }), { class: "button quiet" });
-  return [h("div", {}, h("h2", {}, "E-mail address"), h("p", { class: "quiet" }, "It is confirmed by the link in our mail. If that got lost or expired, have another one mailed.")), ask];
+  return [h("div", {}, title, h("p", { class: "quiet" }, "Not confirmed yet: open the link in our mail. If that got lost or expired, have another one mailed.")), ask];
 }
 
 /** `name`: the hidden field that tells password managers whose password it is. */
