@@ -133,13 +133,15 @@ class Page:
         speed = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
         self.browser.execute_cdp_cmd("Network.emulateNetworkConditions", {"offline": not on, **speed})
 
-    def found_by_axe(self, but: Sequence[str] = ()) -> list[str]:
-        """What axe-core finds wrong with what is shown, without what is inside of `but`."""
+    def found_by_axe(self, but: Sequence[str] = (), rules_off: Sequence[str] = ()) -> list[str]:
+        """What axe-core finds wrong with what is shown, without what is inside of `but`, by all rules but some."""
         if not self.js("return Boolean(window.axe)"):
             self.js(AXE)
         found = self.later(
-            "axe.run({ include: [['html']], exclude: arguments[0] }, { resultTypes: ['violations'] })",
+            "axe.run({ include: [['html']], exclude: arguments[0] },"
+            " { resultTypes: ['violations'], rules: arguments[1] })",
             [[css] for css in but],
+            {rule: {"enabled": False} for rule in rules_off},
         )
         return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found["violations"]]
 

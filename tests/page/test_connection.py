@@ -23,6 +23,7 @@ def test_a_connection_that_was_lost_goes_on_where_it_was(signed_in: Page, owner:
     signed_in.js(WATCH)
     signed_in.network(on=False)
     signed_in.sees("You are offline.", "#trouble")
+    assert signed_in.found_by_axe() == []
     owner.submit(*range(5))
     signed_in.network(on=True)
     signed_in.live().sees("Waiting (5)")
@@ -42,6 +43,7 @@ def test_a_server_that_is_restarted_is_found_again(signed_in: Page, owner: Owner
     signed_in.fill("Payload", "7")
     signed_in.click(".new [type=submit]")
     signed_in.sees("The service cannot be reached.", ".new [role=alert]")
+    assert signed_in.found_by_axe() == []
     site.restart("api")
     site.wait()
     signed_in.click("#trouble .button")
@@ -57,6 +59,7 @@ def test_a_page_that_cannot_load_says_so_and_tries_again(signed_in: Page) -> Non
     page.js("window.real = window.fetch; window.fetch = () => Promise.reject(new TypeError('away'))")
     page.go("history")
     page.sees("This could not be loaded")
+    assert page.found_by_axe() == []
     page.js("window.fetch = window.real")
     page.click(".failed .button")
     page.sees("There is nothing here.")

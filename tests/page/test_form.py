@@ -38,6 +38,7 @@ def test_every_sort_of_field_of_a_schema_is_sent_as_it_is_meant(signed_in: Page,
     signed_in.fill("Extra", "{broken")
     signed_in.click(".new [type=submit]")
     signed_in.sees("This is no JSON", ".new .error:not([hidden])")
+    assert signed_in.found_by_axe() == []
     signed_in.fill("Extra", '{"deep": [1, {"a": null}]}')
     signed_in.click(".new [type=submit]")
     signed_in.sees("page.order", ".row.over")

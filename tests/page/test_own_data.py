@@ -38,6 +38,7 @@ def test_a_webhook_is_added_tested_switched_off_and_deleted(signed_in: Page, own
     signed_in.fill("Address", ADDRESS)
     signed_in.click("form [type=submit]")
     assert signed_in.until("document.querySelector('#secret')?.value").startswith("whsec_")
+    assert signed_in.found_by_axe() == []
     signed_in.click(".banner .button:not(.quiet)")
     signed_in.until("!document.querySelector('#secret')")
     signed_in.click("main li [aria-label^='Send a test']")
