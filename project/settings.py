@@ -85,7 +85,7 @@ MIDDLEWARE = [  # what is added here, queues/api/fast_path.py has to know
     "project.web.middleware.Under",
 ]
 MIDDLEWARE_UNDER = {
-    "/static/": ["whitenoise.middleware.WhiteNoiseMiddleware"],
+    "/static/": ["project.web.middleware.Compressed", "whitenoise.middleware.WhiteNoiseMiddleware"],
     "/admin/": [
         "django_prometheus.middleware.PrometheusBeforeMiddleware",
         "project.web.middleware.AdminPolicy",

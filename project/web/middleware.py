@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.core.signals import got_request_exception
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
 from django.utils.module_loading import import_string
 
 from project.rest import exception_handler, pages, problems
@@ -157,6 +158,20 @@ class Under:
         if not request.path_info.startswith(self.prefixes):
             return None
         return next(prefix for prefix in self.prefixes if request.path_info.startswith(prefix))
+
+
+class Compressed(GZipMiddleware):
+    """Whole static files in a third of their size, for who reads gzip."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        """A browser sends back the weak tag of what it has; WhiteNoise knows the strong one."""
+        if "HTTP_IF_NONE_MATCH" in request.META:
+            request.META["HTTP_IF_NONE_MATCH"] = request.META["HTTP_IF_NONE_MATCH"].removeprefix("W/")
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        """A part of a file, and what has no body, go as they are."""
+        whole = request.method == "GET" and response.status_code == 200
+        return super().process_response(request, response) if whole else response
 
 
 class AdminPolicy:

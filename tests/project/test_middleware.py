@@ -1,5 +1,6 @@
 """Around every request: its id, its policy headers, and no middleware that its path does not need."""
 
+import gzip
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -168,3 +169,19 @@ def test_an_origin_that_is_none_is_named_before_anything_starts(settings: Any) -
     settings.CORS_ALLOWED_ORIGINS = ["app.example.com"]
     with pytest.raises(SystemCheckError, match=r"app\.example\.com"):
         call_command("check")
+
+
+def test_static_files_are_compressed_whole_and_asked_for_once() -> None:
+    path, read = "/static/page/page.css", {"accept-encoding": "gzip"}
+    plain = b"".join(Client().get(path).streaming_content)  # type: ignore[attr-defined]
+    answer = Client().get(path, headers=read)
+    sent = b"".join(answer.streaming_content)  # type: ignore[attr-defined]
+    assert (answer["Content-Encoding"], answer["Vary"]) == ("gzip", "Accept-Encoding")
+    assert len(sent) < len(plain) / 3
+    assert gzip.decompress(sent) == plain
+    again = Client().get(path, headers=read | {"if-none-match": answer["ETag"]})
+    part = Client().get(path, headers=read | {"range": "bytes=0-9"})
+    head = Client().head(path, headers=read)
+    assert [one.status_code for one in (again, part, head)] == [304, 206, 200]
+    assert not any(one.has_header("Content-Encoding") for one in (again, part, head))
+    assert b"".join(part.streaming_content) == plain[:10]  # type: ignore[attr-defined]
