@@ -20,7 +20,9 @@ from processing.broker.pointers import Pointer
 
 STALE_SECONDS = 20.0
 ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
-MESSAGES_A_SECOND = 10_000  # fewer than RabbitMQ takes; a large batch has more time
+TOGETHER_SECONDS = 1.0  # for a publication: where it is silent one of its queues is, and nobody knows which
+AGAIN_SECONDS = 0.5  # for each of those queues by itself; then they get other names
+MESSAGES_A_SECOND, QUEUES_A_SECOND = 10_000, 700  # fewer than RabbitMQ takes; a large batch has more time
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
 
 
@@ -156,7 +158,7 @@ class Publisher(Channel):
             self.close()
             if isinstance(error.__cause__, Blocked):
                 raise
-        return self.publish_apart(batch)
+        return self.publish_apart(batch, AGAIN_SECONDS)
 
     def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
         """Publish; the part of the batch whose queues were gone."""
@@ -165,17 +167,23 @@ class Publisher(Channel):
             self._returned.clear()
             for name, pointers in batch:
                 if name not in self._declared:
-                    self._ask(partial(_declare, name))
+                    self._ask(partial(_declare, name), TOGETHER_SECONDS)
                     self._declared.add(name)
                 for pointer in pointers:
                     channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
-            self._ask(lambda channel, answered: channel.tx_commit(callback=answered), _seconds_for(batch))
+            seconds = TOGETHER_SECONDS + _seconds_more(batch)
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered), seconds)
         gone = [(name, pointers) for name, pointers in batch if name in self._returned]
         self._declared.difference_update(name for name, _ in gone)
         return gone
 
-    def publish_apart(self, batch: list[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
-        """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other."""
+    def publish_apart(
+        self, batch: list[tuple[str, list[Pointer]]], seconds: float = ANSWER_SECONDS
+    ) -> dict[str, QueueUnavailable]:
+        """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other.
+
+        `seconds` and a little more for what is much: as long as RabbitMQ may be silent about one.
+        """
 
         def publish(name: str, pointers: list[Pointer], channel: Any, answered: Answered) -> None:
             def send(_: Any) -> None:
@@ -188,7 +196,7 @@ class Publisher(Channel):
             _declare(name, channel, send)
 
         questions = {name: partial(publish, name, pointers) for name, pointers in batch}
-        answers = apart(questions, _seconds_for(batch))
+        answers = apart(questions, seconds + _seconds_more(batch))
         return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
@@ -281,5 +289,5 @@ def _delete(name: str, channel: Any, answered: Answered) -> None:
     channel.queue_delete(name, callback=answered)
 
 
-def _seconds_for(batch: Sequence[tuple[str, list[Pointer]]]) -> float:
-    return ANSWER_SECONDS + sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND
+def _seconds_more(batch: Sequence[tuple[str, list[Pointer]]]) -> float:
+    return sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND + len(batch) / QUEUES_A_SECOND

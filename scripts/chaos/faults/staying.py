@@ -19,6 +19,10 @@ from scripts.servers.process import descendants
 SUCCESSION = 5.0  # seconds until another leads
 NOTICED = 10.0  # seconds until a half-open peer is noticed
 TRIES = 200
+SUSPEND = """
+    {{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{name}">>)),
+    sys:{do}(amqqueue:get_pid(Queue)).
+"""
 FROZEN_IN = """
     SELECT pid, state_change FROM pg_stat_activity
     WHERE application_name = %s AND state = 'idle in transaction' AND backend_xid IS NOT NULL
@@ -116,6 +120,18 @@ def make_undeclarable(place: Place) -> Iterator[None]:
     yield
     with channel(place) as ours:
         ours.queue_delete(name)
+
+
+@fault("stay.silent-queue", stays=True)
+def silence_queue(place: Place) -> Iterator[None]:
+    """RabbitMQ never answers about one user's queue, as a cluster of version 4 does whose node died."""
+    name = user_queues(place)[one_queue(place)]
+    place.detail += f" ({name})"
+    control = place.stack.rabbitmq.control
+    if not control.run("eval", SUSPEND.format(name=name, do="suspend")):
+        raise SetupError(f"{name} could not be silenced")
+    yield
+    control.run("eval", SUSPEND.format(name=name, do="resume"))
 
 
 # One process is stuck, or has lost one server that all others have.
