@@ -2,12 +2,16 @@
 
 A request that wants one waits for it in a short queue of HASHING_REQUESTS. Each holds a thread of the API meanwhile, so
 the queue is shorter than API_THREADS: the others stay free. Who finds it full is told 503 at once. The hashes are
-made in processes of a lower priority, so that who submits does not notice them.
+made in processes of a lower priority, and never on all cores of the machine, so that who submits does not notice them.
 """
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
@@ -17,6 +21,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher
 
 from accounts.hashing_process import HashingProcess
 from project.rest.problems import ServiceUnavailable
+from project.telemetry.multiprocess import VARIABLE
 
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 RETRY_SECONDS = 1, 3  # at random, so that who was refused together does not come back together
@@ -67,7 +72,28 @@ class HashingQueue:
     def _ask(self, question: Any) -> Any:
         if not hasattr(self._local, "process"):
             self._local.process = HashingProcess()
-        return self._local.process.ask(*question)
+        with turn():
+            return self._local.process.ask(*question)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """One of the AT_ONCE that all API processes share which a server started; of this process alone where it has no
+    siblings.
+    """
+    shared = os.environ.get(VARIABLE)
+    if not shared:
+        yield
+        return
+    with ExitStack() as stack:
+        files = [stack.enter_context((Path(shared) / f"hashing-{n}.lock").open("w")) for n in range(AT_ONCE)]
+        for file in files:
+            with suppress(BlockingIOError):
+                flock(file, LOCK_EX | LOCK_NB)
+                break
+        else:
+            flock(_random.choice(files), LOCK_EX)
+        yield
 
 
 def places() -> int:

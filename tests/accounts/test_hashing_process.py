@@ -1,6 +1,7 @@
 """The processes that make hashes: each answers, dies, hangs or lacks memory, and no login pays for it."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from accounts import hashers
 from accounts.hashing_process import NICE, HashingProcess, step_back
 from accounts.models import User
+from project.telemetry.multiprocess import VARIABLE
 from tests.accounts.people import PASSWORD, Api, at_once
 from tests.waiting import until
 
@@ -152,3 +154,21 @@ def test_a_hashing_process_ends_with_whoever_asked_it(process: HashingProcess) -
     assert child.stdin is not None
     child.stdin.close()  # as the kernel does when its parent dies
     assert child.wait(10) == 0
+
+
+def test_all_api_processes_of_a_server_share_half_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(hashers, "AT_ONCE", 1)
+    entered = threading.Event()
+
+    def another() -> None:
+        with hashers.turn():
+            entered.set()
+
+    waiting = threading.Thread(target=another)
+    with hashers.turn():
+        waiting.start()
+        until(lambda: re.search(rf"-> FLOCK .* {os.getpid()} ", Path("/proc/locks").read_text()))
+        assert not entered.is_set()
+    waiting.join(5)
+    assert entered.is_set()
