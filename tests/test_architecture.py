@@ -14,8 +14,9 @@ NAMES_APPS = {"project.urls", "project.asgi"}  # that is what they are for
 # From the top floor down: each room knows only rooms below it.
 ROOMS = {
     "queues": """
-        management apps admin urls api operations from_python live signals lifecycle limits enqueue representation
-        permissions event_log metrics throughput values sql kinds exceptions models limits.models fields states notify
+        management apps admin urls api operations from_python live lifecycle limits enqueue representation
+        permissions signals event_log metrics throughput values sql kinds exceptions models limits.models fields states
+        notify
     """,
     "processing": """
         management apps testing dispatch operations worker health broker tracebacks handlers results metrics

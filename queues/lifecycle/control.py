@@ -4,26 +4,26 @@ Each verb locks the queue's row, looks, and changes it in one transaction; a wor
 same lock. What a worker has claimed is never taken away from it, only asked for.
 """
 
-from collections import Counter
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F, QuerySet, TextField
+from django.db.models import F, TextField
 from django.db.models.functions import Cast, Now
 
 from queues import event_log, kinds
 from queues.enqueue.accept import accept
 from queues.exceptions import NotPossible, UnknownKind
 from queues.lifecycle import permits
+from queues.lifecycle.ending import end
 from queues.lifecycle.locking import locked
-from queues.metrics import count_given_up
 from queues.models import Request, UserQueue
 from queues.notify.changes import finished
 from queues.notify.hints import work_waits
+from queues.sql.control import END_ALL_SCHEDULED, END_IN_LINE, END_SCHEDULED
 from queues.sql.locks import with_patience
-from queues.states import FINAL, QueueState, Status
+from queues.states import QueueState, Status
 from queues.values import Accepted, Submission
 
 
@@ -34,12 +34,10 @@ def cancel(request_id: UUID) -> None:
 
 def give_up(request_id: UUID, status: Status) -> None:
     """End a request that has not begun, as cancelled or expired; one that a worker has is asked to stop."""
-    scheduled = Request.objects.filter(id=request_id, status=Status.SCHEDULED)
     with with_patience():
-        ended = scheduled.update(status=status, finished_at=Now())
+        ended = end(END_SCHEDULED, status, id=request_id)
     request = Request.objects.select_related("queue").defer("payload", "result").get(id=request_id)
     if ended:
-        transaction.on_commit(partial(count_given_up, {request.kind: 1}, status))
         event_log.intervened(status.value, request.queue, request)
         transaction.on_commit(partial(finished, request.queue_id))
         return
@@ -53,7 +51,7 @@ def give_up(request_id: UUID, status: Status) -> None:
                 permits.let_go(queue.pk, request.seq)
                 event_log.intervened("cancel asked", queue, request)
             return
-        _end_ahead(queue, queue.requests.filter(id=request_id), status)
+        _end_ahead(queue, status, request.seq, request.seq)
         go_on(queue)
         event_log.intervened(status.value, queue, request)
 
@@ -92,7 +90,7 @@ def skip(request_id: UUID) -> None:
         request = Request.objects.get(id=request_id)
         if not _blocks(queue, request):
             raise NotPossible(f"The request is {request.status_now} and does not block its queue.")
-        _end_ahead(queue, queue.requests.filter(id=request_id), Status.FAILED)
+        _end_ahead(queue, Status.FAILED, request.seq, request.seq)
         go_on(queue)
         event_log.intervened("skipped", queue, request)
 
@@ -160,12 +158,10 @@ def republish(queue_id: int) -> int:
 def purge(queue_id: int) -> int:
     """Cancel all that waits, scheduled requests too; the one that runs goes on. Returns how many."""
     # Scheduled ones first: entering the line locks them before the queue, too.
-    scheduled = Request.objects.filter(queue=queue_id, status=Status.SCHEDULED)
     with with_patience():
-        count = end(scheduled, Status.CANCELLED)
+        count = len(end(END_ALL_SCHEDULED, Status.CANCELLED, queue=queue_id))
     with locked(queue_id) as queue:
-        waiting = queue.requests.filter(seq__gt=_claimed_to(queue), finished_at=None)
-        count += _end_ahead(queue, waiting, Status.CANCELLED)
+        count += _end_ahead(queue, Status.CANCELLED, _claimed_to(queue) + 1, queue.last_seq)
         go_on(queue)
         event_log.intervened("purged", queue, requests=count)
     return count
@@ -180,19 +176,12 @@ def _blocks(queue: UserQueue, request: Request) -> bool:
     return queue.state == QueueState.BLOCKED and request.seq == queue.done_seq + 1
 
 
-def _end_ahead(queue: UserQueue, requests: QuerySet[Request], status: Status) -> int:
-    """End some that are in line and no worker has; how many. done_seq does not move: they are counted as given up."""
-    count = end(requests, status)
+def _end_ahead(queue: UserQueue, status: Status, first: int | None, last: int | None) -> int:
+    """End those from `first` to `last` in line, which no worker has; how many. done_seq does not move: they are counted
+    as given up.
+    """
+    count = len(end(END_IN_LINE, status, queue=queue.pk, first=first, last=last))
     queue.given_up_ahead += count
-    return count
-
-
-def end(requests: QuerySet[Request], status: Status, **more: Any) -> int:
-    """Give those of them that are not final this status, and `more`; how many. The queue is locked."""
-    ending = requests.exclude(status__in=FINAL)
-    kinds_ended = Counter(ending.values_list("kind", flat=True))
-    count = ending.update(status=status, finished_at=Now(), **more)
-    transaction.on_commit(partial(count_given_up, kinds_ended, status))
     return count
 
 

@@ -10,9 +10,11 @@ from django.db.models.functions import Now
 
 from queues import event_log
 from queues.exceptions import NotPossible
-from queues.lifecycle.control import end, go_on
+from queues.lifecycle.control import go_on
+from queues.lifecycle.ending import end
 from queues.lifecycle.locking import locked
 from queues.models import Request
+from queues.sql.control import END_IN_LINE
 from queues.states import OnFailure, QueueState, Status
 
 TOMBSTONE = "(missing)"  # the kind of a row that stands for one that was deleted
@@ -51,12 +53,10 @@ def _owed(queue: Any) -> int:
 
 def _end_passed(queue: Any, first: int) -> None:
     """From that number on, as failed: whether they ran nobody knows; their owner decides whether to retry them."""
-    passed = queue.requests.filter(seq__gte=first, seq__lte=queue.done_seq, finished_at=None)
-    told = list(passed.only("seq", "kind", "attempt", "trace"))
     message = "The queue went on without an outcome of this request. Whether it ran is not known; retry it if it may."
-    end(passed, Status.FAILED, error=_error(queue, "Passed", message))
-    for request in told:
-        event_log.intervened("failed", queue, request, error="Passed")
+    error = _error(queue, "Passed", message)
+    for row in end(END_IN_LINE, Status.FAILED, error, queue=queue.pk, first=first, last=queue.done_seq):
+        event_log.intervened("failed", queue, row, error="Passed")
 
 
 def _correct_last_seq(queue: Any, newest: int) -> None:

@@ -5,8 +5,8 @@ from collections import Counter
 from django.db import transaction
 
 from queues import event_log
+from queues.lifecycle.ending import ended
 from queues.lifecycle.outbox import Shard
-from queues.metrics import count_given_up
 from queues.notify.changes import finished
 from queues.sql.control import EXPIRE, PASS_OVER
 from queues.sql.permits import DROP_OF
@@ -22,11 +22,11 @@ def expire(shard: Shard, count: int) -> int:
         rows = EXPIRE.rows(shards=shard.of, shard=shard.number, count=count)
         if not rows:
             return 0
-        ended = Counter(row.queue_id for row in rows if row.seq is not None)
+        passed = Counter(row.queue_id for row in rows if row.seq is not None)
         # A statement of its own: it has to see what was accepted before the queues were locked.
-        PASS_OVER.rows(ids=list(ended), ended=list(ended.values()))
-        DROP_OF.rows(queues=list(ended))
-    count_given_up(Counter(row.kind for row in rows), Status.EXPIRED)
+        PASS_OVER.rows(ids=list(passed), ended=list(passed.values()))
+        DROP_OF.rows(queues=list(passed))
+        ended(rows, Status.EXPIRED)
     event_log.expired(rows)
     for queue_id in {row.queue_id for row in rows}:
         finished(queue_id)

@@ -12,6 +12,7 @@ from queues.lifecycle.locking import lock, write
 from queues.metrics import count_lost
 from queues.models import Attempt, Request
 from queues.notify.changes import finished
+from queues.signals import send_ended
 from queues.sql.locks import wait_at_most
 from queues.states import FINAL, AttemptOutcome, OnFailure, QueueState, Status
 
@@ -86,6 +87,8 @@ def _count_lost_attempt(queue: Any, head: Request) -> None:
     Request.objects.filter(id=head.id).update(**{name: getattr(head, name) for name in fields})
     transaction.on_commit(partial(count_lost, head.kind, head.finished_at is not None))
     transaction.on_commit(partial(event_log.lost, queue, head))
+    if head.finished_at is not None:
+        transaction.on_commit(partial(send_ended, [(queue.user_id, head)]))
 
 
 def _delay(head: Request) -> float:

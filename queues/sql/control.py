@@ -1,10 +1,35 @@
-"""The statements beside the protocol that move counters and states: expiry, and what a locked queue's row becomes."""
+"""The statements beside the protocol that move counters and states: what ends without a worker, and what a locked
+queue's row becomes.
+"""
 
 from queues.sql.statement import Statement
 
+# What is told of each request that ended: to the log, the metrics, and the receivers of the signal.
+_ENDED = """
+    r.id, q.user_id, r.queue_id, r.seq, r.kind, r.version, r.attempt, r.trace, r.status, r.error, r.started_at,
+    r.finished_at
+"""
+
+_END = f"""
+    UPDATE queues_request r SET
+        status = %(status)s, finished_at = clock_timestamp(), error = coalesce(%(error)s::json, r.error)
+    FROM queues_userqueue q
+    WHERE q.id = r.queue_id AND r.finished_at IS NULL AND {{which}}
+    RETURNING {_ENDED}
+"""  # noqa: S608  (constants)
+
+# From one place in line to another, of a queue that this transaction has locked.
+END_IN_LINE = Statement(_END.format(which="r.queue_id = %(queue)s AND r.seq >= %(first)s AND r.seq <= %(last)s"))
+
+# Not in line yet, so no queue is locked: whoever ends one first, or gives it its place, has it.
+END_SCHEDULED = Statement(_END.format(which="r.id = %(id)s AND r.status = 'scheduled'"))
+
+# All of a queue, by the small index of what never got a place.
+END_ALL_SCHEDULED = Statement(_END.format(which="r.queue_id = %(queue)s AND r.seq IS NULL AND r.status = 'scheduled'"))
+
 # Waiting for its first attempt, and its `expires_at` has passed: final. What a worker has claimed is the worker's to
 # end. Their queues stay locked until the transaction ends: PASS_OVER moves their heads in it.
-EXPIRE = Statement("""
+EXPIRE = Statement(f"""
     WITH lapsed AS MATERIALIZED (
         SELECT r.id, q.user_id FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id
         WHERE r.lapses_at <= now() AND r.attempt = 0 AND r.queue_id %% %(shards)s = %(shard)s
@@ -13,10 +38,10 @@ EXPIRE = Statement("""
         FOR NO KEY UPDATE OF q SKIP LOCKED FOR NO KEY UPDATE OF r SKIP LOCKED
     )
     UPDATE queues_request r SET status = 'expired', finished_at = clock_timestamp()
-    FROM lapsed WHERE r.id = lapsed.id
+    FROM lapsed q WHERE r.id = q.id
       AND r.id = ANY (ARRAY (SELECT id FROM lapsed)) -- bounds the scan, whatever join is planned
-    RETURNING r.id, r.queue_id, lapsed.user_id, r.seq, r.kind, r.attempt, r.trace
-""")
+    RETURNING {_ENDED}
+""")  # noqa: S608  (constants)
 
 WRITTEN = (
     "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "paused", "operator_paused",

@@ -13,6 +13,7 @@ from processing.broker import tokens
 from processing.handlers import HandlerRequest
 from processing.worker import drain
 from processing.worker.watchdog import Watchdog
+from queues.signals import FinishedRequest, request_finished
 from tests.processing import kinds
 from tests.processing.crew import Hand, Wire
 from tests.processing.journal import Journal
@@ -116,6 +117,18 @@ def hand(watch: Watchdog) -> Iterator[Hand]:
     hand = Hand()
     yield hand
     hand.close()
+
+
+@pytest.fixture
+def finished() -> Iterator[list[FinishedRequest]]:
+    found: list[FinishedRequest] = []
+
+    def receive(finished: FinishedRequest, **_: Any) -> None:
+        found.append(finished)
+
+    request_finished.connect(receive)
+    yield found
+    request_finished.disconnect(receive)
 
 
 @pytest.fixture
