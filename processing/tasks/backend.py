@@ -8,6 +8,7 @@ priorities, and queues by name.
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from django_tasks.utils import normalize_json
 import queues
 from accounts.models import User
 from processing.tasks import results
-from processing.tasks.policy import kind_of, ours
+from processing.tasks.policy import ASYNC, PLAIN, kind_of, ours
 from queues.models import Request
 
 
@@ -77,6 +78,7 @@ class OrderedBackend(BaseTaskBackend):
             user_id,
             self.kind,
             payload,
+            version=ASYNC if iscoroutinefunction(task.func) else PLAIN,
             not_before=task.run_after,
             idempotency_key=task.idempotency_key,
             check_permission=False,

@@ -1,8 +1,14 @@
-"""Runs a task: a request of the kind `task.<alias>`, which only our own code may submit."""
+"""Runs a task: a request of the kind `task.<alias>`, which only our own code may submit.
 
+Its version says how: `def` tasks are version PLAIN, in a worker's thread; `async def` tasks version ASYNC, on the
+process's event loop.
+"""
+
+import asyncio
 import inspect
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django_tasks.base import TaskContext
 from django_tasks.signals import task_finished, task_started
 from django_tasks.utils import normalize_json
@@ -10,10 +16,10 @@ from pydantic import BaseModel
 
 from accounts.models import User
 from processing.coroutines import wait_for
-from processing.handlers import HandlerRequest, Reject, handler
+from processing.handlers import HandlerRequest, Reject, TimeLimitExceeded, handler
 from processing.results import InvalidResult, as_json
 from processing.tasks import results
-from processing.tasks.policy import OF_KIND, kind_of, ours
+from processing.tasks.policy import ASYNC, OF_KIND, PLAIN, kind_of, ours
 from queues import kinds
 
 
@@ -42,26 +48,79 @@ def plain(returned: Any) -> Any:
 
 def run(request: HandlerRequest, payload: TaskPayload) -> Any:
     """Call the task's function; what it returns, or raises, is the request's result or error. Raises NoSuchTask."""
-    alias = request.kind.removeprefix(kind_of(""))
-    task = results.task_at(payload.task, alias, request.user_id)
-    result = results.running(task, request, payload.arguments, payload.keywords)
-    backend = type(task.get_backend())
-    task_started.send(sender=backend, task_result=result)
-    context = [TaskContext(task_result=result)] if task.takes_context else []
+    call = Call(request, payload)
+    task_started.send(**call.told)
     try:
-        called = task.func(*context, *payload.arguments, **payload.keywords)
-        value = plain(wait_for(called) if inspect.iscoroutine(called) else called)
+        returned = call.begin()
+        call.succeed(wait_for(returned) if inspect.iscoroutine(returned) else returned)
     except BaseException as error:
-        most = kinds.find(request.kind, request.version).max_attempts
-        if isinstance(error, Reject | InvalidResult) or request.attempt >= most:
-            results.fail(result, error)
-            task_finished.send(sender=backend, task_result=result)
+        if call.fail(error):
+            task_finished.send(**call.told)
         raise
-    results.succeed(result, value)
-    task_finished.send(sender=backend, task_result=result)
-    return value
+    task_finished.send(**call.told)
+    return call.value
+
+
+async def run_async(request: HandlerRequest, payload: TaskPayload) -> Any:
+    """The same on the event loop."""
+    call = await sync_to_async(Call)(request, payload)
+    await task_started.asend(**call.told)
+    try:
+        # It was `async def` when it was enqueued; a later release may have made it a `def`, which would block the loop.
+        returns = call.begin() if call.is_async else sync_to_async(call.begin)()
+        call.succeed(await returns)
+    except BaseException as error:
+        # The loop ends with that what overruns its time limit.
+        if call.fail(TimeLimitExceeded() if isinstance(error, asyncio.CancelledError) else error):
+            await task_finished.asend(**call.told)
+        raise
+    await task_finished.asend(**call.told)
+    return call.value
+
+
+class Call:
+    """One attempt of a task. Raises NoSuchTask."""
+
+    def __init__(self, request: HandlerRequest, payload: TaskPayload) -> None:
+        alias = request.kind.removeprefix(kind_of(""))
+        self.request, self.payload = request, payload
+        self.task = results.task_at(payload.task, alias, request.user_id)
+        self.is_async = inspect.iscoroutinefunction(self.task.func)
+        self.result = results.running(self.task, request, payload.arguments, payload.keywords)
+        self.value: Any = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What receivers of the signals are given."""
+        return {"sender": type(self.task.get_backend()), "task_result": self.result}
+
+    def begin(self) -> Any:
+        """Call the function: what it returns, or its coroutine."""
+        context = [TaskContext(task_result=self.result)] if self.task.takes_context else []
+        return self.task.func(*context, *self.payload.arguments, **self.payload.keywords)
+
+    def succeed(self, returned: Any) -> None:
+        """It returned that. Raises InvalidResult."""
+        self.value = plain(returned)
+        results.succeed(self.result, self.value)
+
+    def fail(self, error: BaseException) -> bool:
+        """It raised that; whether there is no other attempt."""
+        most = kinds.find(self.request.kind, self.request.version).max_attempts
+        final = isinstance(error, Reject | InvalidResult) or self.request.attempt >= most
+        if final:
+            results.fail(self.result, error)
+        return final
 
 
 for _alias, _options in ours().items():
     _of_kind = {name: value for name, value in _options.items() if name in OF_KIND}
-    handler(kind_of(_alias), schema=TaskPayload, permission=nobody, description="A task of Django's.", **_of_kind)(run)
+    for _version, _run in ((PLAIN, run), (ASYNC, run_async)):
+        handler(
+            kind_of(_alias),
+            version=_version,
+            schema=TaskPayload,
+            permission=nobody,
+            description="A task of Django's.",
+            **_of_kind,
+        )(_run)

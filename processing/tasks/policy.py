@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 BACKEND = "processing.tasks.backend.OrderedBackend"
 OF_KIND = ("max_attempts", "time_limit", "on_failure", "backoff", "backoff_cap")
 OPTIONS = (*OF_KIND, "user")
+PLAIN, ASYNC = 1, 2  # the versions of the kind: `def` tasks, and those that hold no thread
 
 
 def kind_of(alias: str) -> str:

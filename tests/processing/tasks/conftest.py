@@ -6,9 +6,12 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.db import connections
 from django.test import override_settings
 
 from accounts.models import User
+from processing.coroutines import wait_for
 from tests.processing.crew import new_user
 from tests.processing.kinds import kept
 from tests.processing.tasks import functions
@@ -24,6 +27,7 @@ def _tasks() -> Iterator[None]:
         sys.modules.pop("processing.tasks.handlers", None)
         import_module("processing.tasks.handlers")
         yield
+    wait_for(sync_to_async(connections.close_all)())  # those of the event loop
 
 
 @pytest.fixture

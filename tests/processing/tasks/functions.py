@@ -13,6 +13,7 @@ class Broken(Exception):
 
 
 CALLS: list[tuple[Any, ...]] = []
+gate: Any = None  # what `wait_at_gate` waits at
 
 
 @task
@@ -71,6 +72,19 @@ def fail_twice(context: TaskContext) -> Any:
     if context.attempt < 3:
         raise Broken
     return [context.attempt, context.task_result.id]
+
+
+@task(takes_context=True)
+async def fail_twice_async(context: TaskContext) -> Any:
+    await asyncio.sleep(0)
+    if context.attempt < 3:
+        raise Broken
+    return [context.attempt, context.task_result.id]
+
+
+@task
+async def wait_at_gate() -> int:
+    return int(await gate.wait())
 
 
 @task
