@@ -39,6 +39,21 @@ def fail_with_a_value() -> None:
 
 
 @task
+def fail_with_an_error_in_its_error() -> None:
+    raise ValueError(ValueError("This task failed"))
+
+
+@task()
+def answer() -> int:
+    return 42
+
+
+@task(takes_context=True)
+def tell_context(context: TaskContext) -> list[Any]:
+    return [context.task_result.id, context.attempt]
+
+
+@task
 def leave() -> None:
     raise SystemExit("as asked for")
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 from django_tasks import TaskResultStatus, default_task_backend
-from django_tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
+from django_tasks.exceptions import TaskResultDoesNotExist
 from django_tasks.signals import task_finished, task_started
 
 import queues
@@ -15,19 +15,6 @@ from processing.results import InvalidResult
 from tests.processing.crew import Hand, new_user, requests_of
 from tests.processing.tasks import functions
 from tests.processing.tasks.conftest import refreshed
-
-
-def test_an_enqueued_task_is_ready_and_can_be_found(user: User) -> None:
-    result = functions.note.using(user=user).enqueue(1, two=3)
-    assert (result.status, result.is_finished, result.attempts) == (TaskResultStatus.READY, False, 0)
-    assert (result.args, result.kwargs, result.started_at, result.finished_at) == ([1], {"two": 3}, None, None)
-    assert result.task == functions.note.using(user=user)
-    with pytest.raises(ValueError, match="has not finished"):
-        _ = result.return_value
-    assert default_task_backend.get_result(result.id) == result
-    assert functions.note.get_result(result.id) == result
-    with pytest.raises(TaskResultMismatch):
-        functions.fail.get_result(result.id)
 
 
 def test_a_task_is_retried_and_its_context_counts(hand: Hand, user: User) -> None:

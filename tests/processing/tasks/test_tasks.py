@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
 from django.test import override_settings
@@ -122,13 +121,6 @@ def test_it_must_be_said_whose_a_task_is() -> None:
     assert Request.objects.get().queue == queue_of(User.objects.get(username="the-service"))
 
 
-def test_what_does_not_map_is_refused_where_it_is_declared() -> None:
-    with pytest.raises(InvalidTaskError, match="priority"):
-        functions.note.using(priority=5)
-    with pytest.raises(InvalidTaskError, match="not valid for backend"):
-        functions.note.using(queue_name="other")
-
-
 @pytest.mark.django_db
 def test_nobody_names_a_function_over_the_api() -> None:
     caller = Caller()
@@ -160,11 +152,6 @@ def test_what_this_code_has_no_task_for_waits_as_what_has_no_handler(
     assert queue.wake_at is not None
     assert queue.wake_at - timezone.now() > timedelta(seconds=20)
     assert functions.CALLS == []
-
-
-def test_the_async_interface_is_there(user: User) -> None:
-    result = async_to_sync(functions.note.using(user=user).aenqueue)(1)
-    assert async_to_sync(default_task_backend.aget_result)(result.id) == result
 
 
 @pytest.mark.parametrize(
@@ -200,7 +187,7 @@ def check(folder: Any, more: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_guides_task_runs(hand: Hand, user: User) -> None:
-    guide = (ROOT / "docs" / "python.md").read_text().partition("## Django's tasks")[2]
+    guide = (ROOT / "docs" / "django-tasks.md").read_text()
     declared, enqueued = re.findall(r"^```py\n(.+?)^```", guide, re.DOTALL | re.MULTILINE)
     module = type(sys)("guide_tasks")
     sys.modules["guide_tasks"] = module
