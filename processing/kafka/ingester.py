@@ -22,6 +22,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 
 from processing.kafka import metrics
 from processing.kafka.group import Entry, Rejected, Settled, accept_group, gone, resolve
+from processing.kafka.lag import Lag
 from processing.kafka.partitions import Name, Partition
 from processing.kafka.pending import PendingEvents
 from processing.kafka.reading import Event, Message, Rejection, read
@@ -68,6 +69,7 @@ class Ingester:
         self._oldest_ms = 0  # when the oldest message was sent that was settled since the last figures
         watched = {**properties(), "stats_cb": self._tell, "error_cb": _log_error}
         self._consumer = Consumer(watched, logger=logging.getLogger("librdkafka"))
+        self._lag = Lag(self._consumer)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set; then what is settled is committed, and the partitions are others'."""
@@ -80,9 +82,11 @@ class Ingester:
 
     def subscribe(self) -> None:
         self._consumer.subscribe(self.topics, on_assign=_log_assigned, on_revoke=self._revoked, on_lost=self._revoked)
+        self._lag.start()
         log.info("ingesting", topics=self.topics, group=settings.ENV.kafka_group)
 
     def close(self) -> None:
+        self._lag.stop()
         self._consumer.close()
         log.info("stopped")
 
@@ -210,19 +214,31 @@ class Ingester:
             self.partitions.pop(name, None)
 
     def _tell(self, text: str) -> None:
-        """Set the figures, from what librdkafka knows."""
+        """Set the figures, from what librdkafka and the partitions know."""
         told = orjson.loads(text)
         self.reachable = any(one["state"] == "UP" for one in told["brokers"].values())
-        for topic, found in told["topics"].items():
-            lags = [one["consumer_lag_stored"] for one in found["partitions"].values()]
-            metrics.LAG.labels(topic).set(sum(lag for lag in lags if lag > 0))
-        waiting = [one.sent_ms for part in self.partitions.values() for one in part.open.values()]
-        oldest = min([*waiting, *([self._oldest_ms] if self._oldest_ms else [])], default=0)
+        waiting = [one.sent_ms for part in self.partitions.values() for one in part.open.values() if one.sent_ms]
+        self._lag.oldest_ms = min([*waiting, *([self._oldest_ms] if self._oldest_ms else [])], default=0)
         self._oldest_ms = 0
-        metrics.DELAY.set(max(0.0, time.time() - oldest / 1000) if oldest else 0.0)
+        for topic in told["topics"]:
+            metrics.LAG.labels(topic)  # 0 from the start, also where the topic is not there yet
+        self._lag.settled = {
+            (topic, int(number)): self._settled_to((topic, int(number)), one)
+            for topic, found in told["topics"].items()
+            for number, one in found["partitions"].items()
+        }
         metrics.HELD.set(len(self.pending))
         metrics.PAUSED.set(len(self._paused))
         metrics.PARTITIONS.set(told["cgrp"]["assignment_size"])
+
+    def _settled_to(self, name: Name, told: dict[str, Any]) -> int:
+        """The offset below which nothing waits. Where all that was fetched is settled, that is what is fetched next: at
+        a partition's end there may be what is no message, a transaction's mark.
+        """
+        part = self.partitions.get(name)
+        if part is not None and (part.open or told["fetchq_cnt"]):
+            return part.done
+        return int(max(told["committed_offset"], -1 if told["fetchq_cnt"] else told["next_offset"]))
 
 
 def _name(message: Message) -> Name:

@@ -12,7 +12,7 @@ from accounts.models import User
 from processing.kafka import partitions
 from processing.kafka.ingester import Ingester
 from processing.kafka.models import Event, RejectedMessage
-from queues.models import Request, UserQueue
+from queues.models import Request
 from tests.metrics import counted
 from tests.processing.crew import new_user, queue_of, requests_of
 from tests.processing.frozen import QUEUE, frozen
@@ -259,20 +259,6 @@ def test_what_postgresql_refuses_is_kept_before_its_offset_is_committed(
             cursor.execute("ALTER TABLE queues_request DROP CONSTRAINT no_seven")
     assert (0, 0) in committed
     assert (1, 0) not in committed
-
-
-def test_lag_is_told(mock: Broker, ingest: Ingest, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    topic = mock.topic()
-    monkeypatch.setattr(settings.ENV, "waiting_limit", 2)
-    for number in range(5):
-        mock.send(topic, event(number), key=ada.username)
-    mock.flush()
-    ingest(mock, topic, lambda: counted("kafka_lag_messages", topic=topic) == 3)
-    assert counted("kafka_partitions") == 4
-    ingest(mock, topic, lambda: counted("kafka_lag_seconds") > 3)
-    monkeypatch.setattr(settings.ENV, "waiting_limit", 100)
-    ingest(mock, topic, lambda: counted("kafka_lag_messages", topic=topic) == 0 and counted("kafka_lag_seconds") == 0)
-    assert UserQueue.objects.get(user=ada).last_seq == 5
 
 
 def test_an_id_is_kept_in_16_bytes_however_long_it_is(mock: Broker, ingest: Ingest, ada: User) -> None:
