@@ -1,14 +1,8 @@
 """The examples run, against servers that do what they are about: lose answers, limit, wait for a call."""
 
-import json
-import os
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -20,10 +14,10 @@ from processing.handlers import HandlerRequest
 from queues import kinds
 from queues.models import Request
 from scripts.place import ROOT
+from tests.answering import Answer, serving
 from tests.processing.crew import Hand, attempts_of, new_user, requests_of, statuses_of
 from tests.processing.kinds import kept
 
-Answer = tuple[int, dict[str, str], Any]
 APPS = ("payments", "reports", "weather")
 
 
@@ -35,35 +29,6 @@ def _examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             sys.modules.pop(f"{name}.handlers", None)
             import_module(f"{name}.handlers")
         yield
-
-
-@contextmanager
-def serving(answer: Callable[[str, dict[str, str], Any], Answer]) -> Iterator[str]:
-    """A server that answers so (path, headers, body -> status, headers, body); its address."""
-
-    class Server(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, told = answer(self.path, dict(self.headers), json.loads(body) if body else None)
-            content = json.dumps(told).encode()
-            self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        do_GET = do_POST  # noqa: N815
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def sooner(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,15 +141,3 @@ def test_a_limited_api_is_asked_again_when_it_says_so(hand: Hand, monkeypatch: p
         {"at": "/weather/New%20York"},
         None,
     ]
-
-
-def test_the_examples_start_as_their_guides_say() -> None:
-    for name in APPS:
-        guide = (ROOT / "examples" / name / "README.md").read_text()
-        assert f"PYTHONPATH=examples EXTRA_APPS={name} " in guide
-    variables = {**os.environ, "PYTHONPATH": "examples", "EXTRA_APPS": ",".join(APPS)}
-    command = [sys.executable, "manage.py", "kinds", "list", "--json"]
-    ran = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    there = {kind["kind"] for kind in json.loads(ran.stdout)}
-    assert {"payments.charge", "reports.build", "weather.now"} <= there

@@ -1,11 +1,14 @@
 """What the tests of ./run share."""
 
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from scripts.place import ROOT
 from scripts.servers.borrowing import borrowed
 from scripts.servers.servers import Servers
 
@@ -40,3 +43,19 @@ def program(tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A working copy, in which the reader writes; it runs from the environment of this one."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for name in ("run", "manage.py", "pyproject.toml", "requirements.txt"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "bench").mkdir()
+    shutil.copy(ROOT / "bench" / "requirements.txt", folder / "bench")  # the environment may have what it names
+    leave_out = shutil.ignore_patterns("__pycache__", "node_modules")
+    for name in ("accounts", "queues", "processing", "project", "scripts", "tests", "docs", "examples"):
+        shutil.copytree(ROOT / name, folder / name, ignore=leave_out)
+    (folder / ".venv").symlink_to(Path(sys.prefix).resolve())
+    return folder

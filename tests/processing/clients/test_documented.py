@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from accounts.models import User
-from scripts.place import ROOT, SetupError
-from scripts.servers import packages
+from scripts.place import ROOT
 from tests.processing.clients.conftest import run_in
+from tests.scripts.guides import curl
 
 pytestmark = pytest.mark.timeout(300)
 EXAMPLE = re.compile(r"(?s)```(python|bash|ts)\n(.*?)```")
@@ -26,14 +26,6 @@ def examples(document: str, language: str) -> list[str]:
 def adapted(code: str, url: str, user: User) -> str:
     assert '"ada"' in code
     return code.replace("http://127.0.0.1:8000", url).replace('"ada"', f'"{user.username}"')
-
-
-def curl() -> None:
-    """It is there, or apt-get brings it; elsewhere a test that needs it is skipped."""
-    try:
-        packages.programs({"curl": "curl"})
-    except SetupError as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.mark.parametrize(
