@@ -1,11 +1,29 @@
-"""Where a request stands in its user's queue: what follows from its row and the queue's, however they were read."""
+"""Where a request stands in its user's queue, and a queue's own figures: what follows from the rows, however they were
+read.
+"""
 
 from datetime import datetime
 from typing import Any
 
+from django.conf import settings
 from django.utils.functional import cached_property
 
 from queues.states import GIVEN_UP, QueueState, Status
+
+
+def eta(ahead: int | None, each: float | None, stands: bool) -> float | None:
+    """Seconds until so many requests are done at the queue's present pace of `each`; None while nobody can know."""
+    return None if ahead is None or each is None or stands else round(ahead * each, 3)
+
+
+def eta_of_all(depth: int, each: float | None, stands: bool) -> float | None:
+    """Seconds until all that waits or runs is done; None while nobody can know."""
+    return eta(depth, each, stands) if depth else 0.0
+
+
+def limit_of(own: int | None) -> int:
+    """How many requests may be in a queue: its own limit, or the setting."""
+    return settings.ENV.waiting_limit if own is None else own
 
 
 class InLine:
@@ -64,8 +82,7 @@ class InLine:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until its turn at the queue's present pace; None when unknown."""
-        ahead, each = self.position, self.queue.avg_service_seconds
-        return None if ahead is None or each is None or self.queue.stands else round(ahead * float(each), 3)
+        return eta(self.position, self.queue.avg_service_seconds, self.queue.stands)
 
     @property
     def started(self) -> datetime | None:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from queues.bulk_action import BulkAction
 from queues.fields import JSONText
-from queues.in_line import InLine
+from queues.in_line import InLine, limit_of
 from queues.limits.models import HELD_UNTIL, KindLimit, KindStart, Permit
 from queues.states import FINAL, GIVEN_UP, AttemptOutcome, OnFailure, QueueState, Status
 
@@ -139,7 +139,7 @@ class UserQueue(models.Model):
     @property
     def limit(self) -> int:
         """How many requests may wait in it."""
-        return self.waiting_limit if self.waiting_limit is not None else settings.ENV.waiting_limit
+        return limit_of(self.waiting_limit)
 
 
 class Request(InLine, models.Model):

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import uuid_utils.compat
 
+from queues.in_line import eta
 from queues.kinds import Kind
 from queues.states import AttemptOutcome, QueueState, Status
 
@@ -46,9 +47,7 @@ class Accepted:
     @property
     def eta_seconds(self) -> float | None:
         """Seconds until its turn at the queue's present pace; None when unknown."""
-        if self.position is None or self.avg_service_seconds is None or self.stands:
-            return None
-        return round(self.position * self.avg_service_seconds, 3)
+        return eta(self.position, self.avg_service_seconds, self.stands)
 
 
 @dataclass(frozen=True, slots=True)

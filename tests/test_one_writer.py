@@ -65,7 +65,7 @@ def test_the_check_sees_sql_wherever_it_stands(tmp_path: Path) -> None:
 MOVED = {
     "last_seq", "published_seq", "done_seq", "given_up_ahead", "state", "state_since", "fence", "worker_id",
     "lease_until", "claimed", "claimed_at", "crash_recovery_until_seq", "wake_at", "idle_since", "moved_at", "status",
-    "seq", "attempt",
+    "seq", "attempt", "bytes_stored", "waiting_limit",
 }  # fmt: skip
 WRITERS = ("queues/lifecycle/", "queues/enqueue/accept.py", "queues/sql/", "queues/models.py")
 OWN_TABLES = (

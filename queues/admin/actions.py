@@ -2,15 +2,11 @@
 
 from django.db.models import QuerySet
 
-from queues.admin.bulk_actions import Given, Intervention, Limit, Paced
+from queues.admin.bulk_actions import Intervention, Limit, Paced
 from queues.lifecycle import control
 from queues.models import Request, UserQueue
 from queues.operations.dead_letters import Chosen, not_retried
 from queues.states import FINAL, GIVEN_UP, QueueState, Status
-
-
-def limit(queue_id: int, given: Given) -> None:
-    UserQueue.objects.filter(id=queue_id).update(waiting_limit=given.values["waiting_limit"])
 
 
 def failed_of(queues: QuerySet[UserQueue]) -> QuerySet[Request]:
@@ -52,7 +48,7 @@ OF_QUEUES = (
     ),
     Intervention(
         "limit", "Set how many requests may wait in the selected queues", "More are refused with 429.", "limited",
-        limit, Limit, right="change",
+        lambda queue, given: control.limit(queue, given.values["waiting_limit"]), Limit, right="change",
     ),
 )  # fmt: skip
 OF_REQUESTS = (

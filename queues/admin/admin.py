@@ -24,6 +24,7 @@ from queues.admin.actions import OF_QUEUES, OF_REQUESTS
 from queues.admin.ages import exact, since
 from queues.admin.bulk_actions import Limit, Steering
 from queues.admin.filters import CreatedFilter, KindFilter, PausedFilter, StateFilter, StatusFilter
+from queues.lifecycle import control
 from queues.models import OperatorAction, Request, UserQueue
 from queues.operations.selectors import DEPTH, of_queues, with_oldest
 from queues.representation.shape import as_text
@@ -108,8 +109,7 @@ class UserQueueAdmin(Styled, Steering):
         return f"limited: {form.cleaned_data['reason']} (waiting_limit {form.cleaned_data['waiting_limit']})"
 
     def save_model(self, request: HttpRequest, obj: UserQueue, form: Any, change: bool) -> None:
-        # Its one column: the others have moved on since the page was shown.
-        UserQueue.objects.filter(id=obj.id).update(waiting_limit=obj.waiting_limit)
+        control.limit(obj.id, obj.waiting_limit)  # the other columns have moved on since the page was shown
 
     @admin.display(description="user")
     def owner(self, queue: UserQueue) -> str:

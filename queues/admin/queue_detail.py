@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from queues.in_line import eta_of_all
 from queues.models import Request, UserQueue
 from queues.operations.selectors import throughput, with_oldest
 from queues.states import QueueState
@@ -60,9 +61,7 @@ def page_of(queue_id: str, after: str) -> Page | None:
         waiting[A_PAGE - 1].seq if len(waiting) > A_PAGE else None,
         not behind,
         throughput([queue])[queue.id],
-        None
-        if queue.avg_service_seconds is None or queue.stands
-        else round(queue.depth * queue.avg_service_seconds, 1),
+        eta_of_all(queue.depth, queue.avg_service_seconds, queue.stands),
         newest,
         head if queue.state == QueueState.BLOCKED else None,
     )

@@ -1,4 +1,4 @@
-"""What owners and operators do to a queue while it runs: cancel, retry, skip, pause, resume, purge, republish.
+"""What owners and operators do to a queue while it runs: cancel, retry, skip, pause, resume, limit, purge, republish.
 
 Each verb locks the queue's row, looks, and changes it in one transaction; a worker's lease and record wait for the
 same lock. What a worker has claimed is never taken away from it, only asked for.
@@ -137,6 +137,11 @@ def resume(queue_id: int, *, operator: bool = False) -> None:
         if queue.state == QueueState.READY:
             _wake(queue)  # its token found it paused and is gone
         event_log.intervened("resumed", queue)
+
+
+def limit(queue_id: int, most: int | None) -> None:
+    """Let so many requests be in it; None: as many as the setting says. What is in it stays."""
+    UserQueue.objects.filter(id=queue_id).update(waiting_limit=most)
 
 
 def republish(queue_id: int) -> int:

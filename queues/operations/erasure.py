@@ -12,9 +12,9 @@ from project.web import rate_limit
 from queues.exceptions import NotPossible
 from queues.lifecycle import control
 from queues.lifecycle.recovery import recover
+from queues.lifecycle.removal import remove
 from queues.models import OperatorAction, Request, UserQueue
 from queues.notify import progress
-from queues.operations.retention import remove
 from queues.sql.idempotency import DELETE_KEYS_OF
 from queues.states import QueueState
 

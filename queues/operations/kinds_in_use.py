@@ -6,7 +6,7 @@ from datetime import datetime
 
 from queues import kinds
 from queues.exceptions import UnknownKind
-from queues.sql.figures import KINDS_WAITING
+from queues.sql.figures import KINDS_IN_USE
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,13 @@ class KindUse:
 def requests() -> list[KindUse]:
     """Requests without a final status."""
     return [
-        KindUse("requests", row.kind, row.version, row.waiting, row.users, row.oldest) for row in KINDS_WAITING.rows()
+        KindUse("requests", row.kind, row.version, row.unfinished, row.users, row.oldest) for row in KINDS_IN_USE.rows()
     ]
+
+
+def waiting() -> dict[tuple[str, int], int]:
+    """How many requests of each kind and version wait, scheduled ones included; the one that runs does not."""
+    return {(row.kind, row.version): row.waiting for row in KINDS_IN_USE.rows()}
 
 
 sources: list[Callable[[], list[KindUse]]] = [requests]  # an app that keeps kinds elsewhere adds its own

@@ -13,13 +13,12 @@ from django.conf import settings
 from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 
+from queues.lifecycle.removal import remove
 from queues.operations.selectors import first_id
-from queues.representation import response_cache
 from queues.sql.locks import wait_at_most
 from queues.sql.maintenance import (
     DELETE_OLD_ACTIONS,
     DELETE_OLD_BULK_ACTIONS,
-    DELETE_REQUESTS,
     OLD_REQUESTS,
     RETENTION_PAGE,
 )
@@ -65,15 +64,6 @@ def prune(retention: Retention, count: int) -> Iterator[int]:
     for ids in old(retention, count):
         with transaction.atomic():
             yield remove(ids)
-
-
-def remove(ids: Sequence[UUID]) -> int:
-    """Delete these requests with their attempts, and what Redis keeps of them; how many.
-
-    Those of a queue that somebody else has locked stay.
-    """
-    response_cache.forget(ids)
-    return len(DELETE_REQUESTS.rows(ids=ids))
 
 
 class Sweep:

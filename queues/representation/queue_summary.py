@@ -2,12 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-
 from queues.exceptions import SessionOver
+from queues.in_line import eta_of_all, limit_of
 from queues.sql.definitions import finished_per_minute
 from queues.sql.reads import QUEUE_SUMMARY
 from queues.states import QueueState
@@ -46,25 +44,16 @@ def summary(user_id: UUID, session_id: UUID) -> Summary:
     if row is None:
         raise SessionOver
     if row.state is None:
-        return Summary(QueueState.IDLE.value, False, 0, settings.ENV.waiting_limit, None, None, 0, 0, None, None)
+        return Summary(QueueState.IDLE.value, False, 0, limit_of(None), None, None, 0, 0, None, None)
     return Summary(
         state=row.state,
         paused=row.paused,
         depth=row.depth,
-        limit=settings.ENV.waiting_limit if row.waiting_limit is None else row.waiting_limit,
+        limit=limit_of(row.waiting_limit),
         oldest_waiting_at=row.oldest_waiting_at,
         running=row.head if row.state == QueueState.DRAINING else None,
         finished_per_minute=finished_per_minute(row.outcomes, row.seconds),
-        eta_seconds=_eta(row),
+        eta_seconds=eta_of_all(row.depth, row.avg_service_seconds, row.stands),
         blocked_by=row.head if row.state == QueueState.BLOCKED else None,
         limited_by=None if row.held_kind is None else LimitedBy(row.held_kind, row.held_reason, row.held_until),
     )
-
-
-def _eta(row: Any) -> float | None:
-    """Seconds until all that waits is done; None while nobody can know."""
-    if row.depth == 0:
-        return 0.0
-    if row.avg_service_seconds is None or row.paused or row.state == QueueState.BLOCKED or row.held_kind:
-        return None
-    return float(round(row.depth * row.avg_service_seconds, 3))

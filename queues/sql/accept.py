@@ -1,5 +1,6 @@
 """The statements that make a body a committed row; as `protocol.py` says."""
 
+from queues.sql.definitions import DEPTH, LIMIT, STANDS
 from queues.sql.statement import Statement
 
 # The rows of accepted requests, once `queue` has given places to each user's.
@@ -42,13 +43,13 @@ ACCEPT = Statement(f"""
         WHERE q.user_id = %(user)s AND u.id = q.user_id AND u.is_active
           AND (%(session)s::uuid IS NULL OR EXISTS (
               SELECT FROM accounts_session s WHERE s.id = %(session)s AND s.user_id = u.id AND s.ended_at IS NULL))
-          AND q.last_seq - q.done_seq - q.given_up_ahead + %(places)s <= coalesce(q.waiting_limit, %(limit)s)
-          AND (%(scheduled)s = 0 OR %(scheduled)s <= coalesce(q.waiting_limit, %(limit)s) - (
+          AND {DEPTH} + %(places)s <= {LIMIT}
+          AND (%(scheduled)s = 0 OR %(scheduled)s <= {LIMIT} - (
               SELECT count(*) FROM queues_request r WHERE r.queue_id = q.id AND r.due_at IS NOT NULL))
           {_ROOM.format(bytes="%(bytes)s::bigint")}
         RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.given_up_ahead,
                   q.avg_service_seconds,
-                  q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
+                  {STANDS} AS stands
     ), {_REQUESTS}
 """)  # noqa: S608  # of constants
 
@@ -68,14 +69,16 @@ _TOGETHER = """
         UPDATE queues_userqueue q SET last_seq = last_seq + v.places, bytes_stored = bytes_stored + v.bytes
         FROM unlocked v
         WHERE q.id = v.id AND q.id = ANY (ARRAY (SELECT id FROM unlocked)) -- bounds the scan, whatever join is planned
-          AND q.last_seq - q.done_seq - q.given_up_ahead + v.places <= coalesce(q.waiting_limit, %(limit)s)
+          AND {depth} + v.places <= {limit}
           {room}
         RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead,
                   q.avg_service_seconds,
-                  q.paused OR q.state = 'blocked' OR coalesce(q.wake_at > '2999-01-01', false) AS stands
+                  {stands} AS stands
     ), {requests}
 """
-_PARTS = {"room": _ROOM.format(bytes="v.bytes"), "requests": _REQUESTS}
+_PARTS = {
+    "room": _ROOM.format(bytes="v.bytes"), "requests": _REQUESTS, "depth": DEPTH, "limit": LIMIT, "stands": STANDS,
+}  # fmt: skip
 _SESSION = "JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id AND s.ended_at IS NULL"
 
 # Each with a session.

@@ -7,6 +7,15 @@ NEWEST_OUTCOMES = 100  # that the last minute's are counted among
 # How many requests have a sequence number and no final outcome yet.
 DEPTH = "greatest(0, q.last_seq - q.done_seq - q.given_up_ahead)"
 
+# How many may be in it; `limit` is the setting.
+LIMIT = "coalesce(q.waiting_limit, %(limit)s)"
+
+# Its head waits for its kind: for a limit, or because the kind is paused.
+HELD_BACK = "coalesce(q.wake_at > '2999-01-01', false)"
+
+# Nobody can say when the next request begins, as `UserQueue.stands` says.
+STANDS = f"q.paused OR q.state = 'blocked' OR {HELD_BACK}"
+
 # What has a greater sequence number than this waits: the head of a queue that is drained runs.
 BEGUN_TO = "q.done_seq + (q.state = 'draining')::int"
 

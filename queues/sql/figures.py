@@ -1,6 +1,6 @@
 """What operators, the metrics and the board are shown of all queues. Each reads only what is not at rest."""
 
-from queues.sql.definitions import DEPTH, FINISHED_LATELY, OLDEST_WAITING
+from queues.sql.definitions import BEGUN_TO, DEPTH, FINISHED_LATELY, HELD_BACK, OLDEST_WAITING
 from queues.sql.statement import Statement
 
 # Through the two partial indexes of the queue table; each queue's head in the index of its requests: the limits keep
@@ -11,7 +11,7 @@ BY_STATE = Statement(f"""
                -- When one last began or ended. What was put off claims nothing; what only woke up moved at that moment.
                CASE WHEN state = 'draining' AND claimed > 0 THEN coalesce(claimed_at, state_since)
                     WHEN state IN ('ready', 'blocked') AND moved_at <> state_since THEN moved_at END AS began_at,
-               coalesce(wake_at > '2999-01-01', false) AS held_back
+               {HELD_BACK} AS held_back
         FROM queues_userqueue q WHERE active
         UNION ALL
         SELECT id, state, paused, last_seq, published_seq, done_seq, {DEPTH}, NULL, false
@@ -72,17 +72,19 @@ LEASES_HELD = Statement("""
     ORDER BY q.worker_id, seconds DESC
 """)
 
-# Through the partial indexes of active queues and of scheduled requests: what is finished is not read.
-KINDS_WAITING = Statement("""
-    SELECT kind, version, count(*) AS waiting, count(DISTINCT queue_id) AS users, min(created_at) AS oldest FROM (
-        SELECT r.kind, r.version, r.queue_id, r.created_at
-        FROM (SELECT id, done_seq FROM queues_userqueue WHERE active
-              UNION SELECT id, done_seq FROM queues_userqueue WHERE unpublished) q
+# What has no final status, and how many of these wait. Through the partial indexes of active queues and of scheduled
+# requests: what is finished is not read.
+KINDS_IN_USE = Statement(f"""
+    SELECT kind, version, count(*) AS unfinished, count(*) FILTER (WHERE waits) AS waiting,
+           count(DISTINCT queue_id) AS users, min(created_at) AS oldest FROM (
+        SELECT r.kind, r.version, r.queue_id, r.created_at, r.seq > {BEGUN_TO} AS waits
+        FROM (SELECT id, done_seq, state FROM queues_userqueue WHERE active
+              UNION SELECT id, done_seq, state FROM queues_userqueue WHERE unpublished) q
         JOIN queues_request r ON r.queue_id = q.id AND r.seq > q.done_seq AND r.finished_at IS NULL
         UNION ALL
-        SELECT kind, version, queue_id, created_at FROM queues_request WHERE due_at IS NOT NULL
+        SELECT kind, version, queue_id, created_at, true FROM queues_request WHERE due_at IS NOT NULL
     ) v GROUP BY kind, version ORDER BY kind, version
-""")
+""")  # noqa: S608  (constants)
 
 # Through the index on (kind, id), so that ten million finished requests cost nothing. The newest are cut off first:
 # those that still wait are passed over only after that, or a deep backlog would be read to its end.

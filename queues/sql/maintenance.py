@@ -10,27 +10,6 @@ OLD_REQUESTS = Statement("""
     ORDER BY r.id LIMIT %(count)s
 """)
 
-# The queue's row first, as everybody locks; one that is locked keeps its requests until the next time.
-DELETE_REQUESTS = Statement("""
-    WITH queue AS MATERIALIZED (
-        SELECT id FROM queues_userqueue
-        WHERE id IN (SELECT queue_id FROM queues_request WHERE id = ANY(%(ids)s))
-        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM queues_request WHERE id = ANY(%(ids)s) AND queue_id IN (SELECT id FROM queue)
-        RETURNING id, queue_id, bytes
-    ), attempt AS (
-        DELETE FROM queues_attempt WHERE request_id = ANY(%(ids)s) AND request_id IN (SELECT id FROM gone)
-    ), retry AS (
-        UPDATE queues_request SET retry_of_id = NULL
-        WHERE retry_of_id = ANY(%(ids)s) AND NOT id = ANY(%(ids)s) AND retry_of_id IN (SELECT id FROM gone)
-    ), freed AS (
-        UPDATE queues_userqueue q SET bytes_stored = greatest(0, q.bytes_stored - n.bytes)
-        FROM (SELECT queue_id, sum(bytes) AS bytes FROM gone GROUP BY queue_id) n WHERE q.id = n.queue_id
-    )
-    SELECT id FROM gone
-""")
-
 # The next requests in the order in which they were accepted, and which of them are to go: however many are not, no more
 # than a page is read. What somebody has locked stays for another time.
 RETENTION_PAGE = Statement("""

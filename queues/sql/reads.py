@@ -4,7 +4,7 @@ from django.db.models import Model
 from django.db.models.fields.generated import GeneratedField
 
 from queues.models import Request, UserQueue
-from queues.sql.definitions import DEPTH, FINISHED_LATELY, OLDEST_WAITING
+from queues.sql.definitions import DEPTH, FINISHED_LATELY, HELD_BACK, OLDEST_WAITING, STANDS
 from queues.sql.statement import Statement
 
 # The columns that are read of a queue and of a request: all but the generated ones, and JSON as text.
@@ -61,8 +61,8 @@ OWN_REQUESTS = Statement(f"""
 
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
 QUEUE_SUMMARY = Statement(f"""
-    SELECT q.state, q.paused, {DEPTH} AS depth, q.waiting_limit, q.avg_service_seconds, head.id AS head,
-           ({OLDEST_WAITING}) AS oldest_waiting_at, lately.outcomes, lately.seconds,
+    SELECT q.state, q.paused, {DEPTH} AS depth, q.waiting_limit, q.avg_service_seconds, {STANDS} AS stands,
+           head.id AS head, ({OLDEST_WAITING}) AS oldest_waiting_at, lately.outcomes, lately.seconds,
            held.kind AS held_kind, held.reason AS held_reason, held.until AS held_until
     FROM {LIVING_SESSION}
     LEFT JOIN queues_userqueue q ON q.user_id = u.id
@@ -77,7 +77,7 @@ QUEUE_SUMMARY = Statement(f"""
         FROM queues_permit p JOIN queues_kindlimit k USING (kind) CROSS JOIN LATERAL (
             SELECT max(s.at + make_interval(secs => k.rate_seconds)) AS full_until FROM queues_kindstart s
             WHERE s.kind = k.kind AND s.n = k.starts + 1 - k.rate_most) first
-        WHERE p.queue_id = q.id AND p.fence IS NULL AND q.wake_at > '2999-01-01' LIMIT 1) held ON true
+        WHERE p.queue_id = q.id AND p.fence IS NULL AND {HELD_BACK} LIMIT 1) held ON true
     CROSS JOIN LATERAL ({FINISHED_LATELY}) lately
 """)  # noqa: S608  (a constant)
 

@@ -14,10 +14,10 @@ from queues.enqueue.accept import accept
 from queues.exceptions import TooManyBytes
 from queues.lifecycle import correction
 from queues.lifecycle.lease import Lease
+from queues.lifecycle.removal import remove
 from queues.models import Request, UserQueue
 from queues.operations import integrity
 from queues.operations.erasure import remove_requests
-from queues.operations.retention import remove
 from queues.states import AttemptOutcome, QueueState, Status
 from queues.values import Outcome, Submission
 from tests.processing.crew import new_user, queue_of

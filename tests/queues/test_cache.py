@@ -9,6 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from project import redis
+from queues.lifecycle import removal
 from queues.models import Request
 from queues.operations import retention
 from queues.operations.retention import Retention
@@ -168,7 +169,7 @@ def test_a_reader_that_was_slower_than_the_erasure_leaves_nothing_behind(
     keep = response_cache.keep
 
     def late(*kept: Any) -> None:
-        retention.remove([UUID(mine)])
+        removal.remove([UUID(mine)])
         keep(*kept)
 
     monkeypatch.setattr(response_cache, "keep", late)

@@ -66,6 +66,37 @@ def test_the_age_of_what_waits_longest_is_the_same_everywhere(alice: Caller, sta
 
 
 @pytest.mark.parametrize("state", QueueState)
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_waits_and_how_long_it_will_take_is_the_same_everywhere(
+    alice: Caller, state: QueueState, paused: bool
+) -> None:
+    queue = a_queue(alice, state)
+    UserQueue.objects.filter(id=queue.pk).update(avg_service_seconds=1.25, paused=paused)
+    told = alice.get("queue").json
+    page = queue_detail.page_of(str(queue.pk), "")
+    assert page is not None
+    runs = int(state == QueueState.DRAINING)
+    assert [told["depth"], page.queue.depth, run("queues", "list", "--json").json[0]["depth"]] == [3] * 3
+    assert UserQueue.objects.annotate(waiting=selectors.DEPTH).get(id=queue.pk).waiting == 3
+    kinds = {one["kind"]: one["waiting"] for one in run("kinds", "list", "--json").json}
+    assert kinds["demo.echo"] - 1 == len(page.waiting) == 3 - runs, "beside the one that is scheduled"
+    known = not paused and state != QueueState.BLOCKED
+    assert told["eta_seconds"] == page.eta_seconds == (3.75 if known else None)
+    last = alice.get("requests?order=desc&status=queued").json["results"][0]
+    assert (last["position"], last["eta_seconds"]) == (2, 2.5 if known else None)
+
+
+def test_a_queue_that_nobody_used_has_no_wait(alice: Caller) -> None:
+    before = alice.get("queue").json
+    queue = queue_of(alice.user)
+    page = queue_detail.page_of(str(queue.pk), "")
+    assert page is not None
+    after = alice.get("queue").json
+    assert (before["eta_seconds"], after["eta_seconds"], page.eta_seconds) == (0, 0, 0)
+    assert before["limit"] == after["limit"] == page.queue.limit
+
+
+@pytest.mark.parametrize("state", QueueState)
 def test_a_status_is_the_same_in_the_api_and_in_the_commands(alice: Caller, state: QueueState) -> None:
     queue = a_queue(alice, state)
     for status in Status:

@@ -6,7 +6,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from queues import kinds
 from queues.management.command_base import Exit, OperatorCommand, counted
-from queues.operations.kinds_in_use import all_uses, requests
+from queues.operations.kinds_in_use import all_uses, waiting
 
 COLUMNS = ("kind", "version", "newest", "offered", "permission", "max_attempts", "time_limit", "on_failure", "waiting")
 USED = ("kind", "version", "what", "count", "users", "oldest")
@@ -18,13 +18,15 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = self.verbs(parser)
-        self.looks(verbs.add_parser("list", help="Every kind and version, and how many requests wait for it."))
+        self.looks(
+            verbs.add_parser("list", help="Every kind and version, and how many requests wait, scheduled ones too.")
+        )
         self.looks(
             verbs.add_parser("check", help="What waits for a kind or version without a handler here: exit status 5.")
         )
 
     def handle_list(self, **_: Any) -> None:
-        waiting = {(use.kind, use.version): use.count for use in requests()}
+        waits = waiting()
         self.table(
             COLUMNS,
             [
@@ -37,7 +39,7 @@ class Command(OperatorCommand):
                     "max_attempts": kind.max_attempts,
                     "time_limit": kind.time_limit,
                     "on_failure": kind.on_failure.value,
-                    "waiting": waiting.get((kind.name, kind.version), 0),
+                    "waiting": waits.get((kind.name, kind.version), 0),
                 }
                 for kind in kinds.all_kinds()
             ],
@@ -47,9 +49,9 @@ class Command(OperatorCommand):
         missing = [use for use in all_uses() if not use.has_handler]
         self.table(USED, [{name: getattr(use, name) for name in USED} for use in missing])
         if missing:
-            waiting = " and ".join(counted(use.count, use.what.removesuffix("s")) for use in missing[:3])
+            told = " and ".join(counted(use.count, use.what.removesuffix("s")) for use in missing[:3])
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise CommandError(f"{waiting}{more} would have no handler with this code.", returncode=Exit.FAULTS)
+            raise CommandError(f"{told}{more} would have no handler with this code.", returncode=Exit.FAULTS)
 
 
 def permission_of(kind: kinds.Kind) -> str | None:
