@@ -44,8 +44,32 @@ def test_every_file_that_a_document_links_or_names_is_there(document: Path) -> N
     assert [str(path) for path in sorted(linked | named) if not path.exists()] == []
 
 
+def test_no_document_is_longer_than_a_reader_can_keep() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in DOCUMENTS}
+    assert {name for name, length in lengths.items() if length > 300} <= {"architecture.md"}
+
+
+def anchors(document: Path) -> set[str]:
+    """Of each heading the name that a link to it has."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", document.read_text())
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_heading_that_a_document_links_is_there(document: Path) -> None:
+    linked = re.findall(r"\]\(([^)#:]*)#([^)]+)\)", document.read_text())
+    assert [
+        (path, anchor)
+        for path, anchor in linked
+        if anchor not in anchors((document.parent / path) if path else document)
+    ] == []
+
+
 def test_every_default_that_is_documented_is_the_settings() -> None:
-    text = "".join((ROOT / "docs" / name).read_text() for name in ("operations.md", "accounts.md"))
+    text = "".join((ROOT / "docs" / name).read_text() for name in ("tuning.md", "accounts.md"))
     told = re.findall(r"^\| `([A-Z_]+)` \| (\S+) \|", text, re.MULTILINE)
     assert len(told) > 15
     for name, default in told:

@@ -177,7 +177,7 @@ def test_what_is_sent_to_kafka_is_read_from_where_it_is() -> None:
     told = {name: by_default(value) for name, value in ours()["ingest"]["environment"].items()}
     assert told["KAFKA_BROKERS"] == services()["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split("//")[1]
     assert told.items() >= {name: by_default(value) for name, value in ours()["worker"]["environment"].items()}.items()
-    guide = (ROOT / "docs" / "operations.md").read_text()
+    guide = (ROOT / "docs" / "deployment.md").read_text()
     assert f"--topic {told['KAFKA_TOPICS']} " in guide
     event = re.search(r"^echo '(\w+)\|(.+)' \\$", guide, re.MULTILINE)
     assert event

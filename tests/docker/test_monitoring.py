@@ -23,7 +23,7 @@ from tests.docker.compose import DOCKER, image_environment, ours, services
 from tests.docker.system import System
 from tests.waiting import until
 
-OPERATIONS = ROOT / "docs" / "operations.md"
+ALERTS = ROOT / "docs" / "alerts.md"
 UNITS = {"short", "s", "bytes", "ops", "reqps", "percentunit"}
 Json = dict[str, Any]
 
@@ -69,9 +69,9 @@ def test_every_alert_is_tried_firing_and_silent(name: str) -> None:
 
 @pytest.mark.parametrize("name", alerts())
 def test_every_alert_has_a_paragraph_that_says_what_to_type(name: str) -> None:
-    assert alerts()[name]["annotations"]["runbook"] == f"docs/operations.md#{name.lower()}"
-    found = re.search(rf"(?ms)^### {name}$(.*?)(?=^#{{2,3}} |\Z)", OPERATIONS.read_text())
-    assert found is not None, f"no paragraph ### {name}"
+    assert alerts()[name]["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+    found = re.search(rf"(?ms)^## {name}$(.*?)(?=^## |\Z)", ALERTS.read_text())
+    assert found is not None, f"no paragraph ## {name}"
     typed = re.findall(r"(?m)^manage\.py (\w+)(.*)$", found[1])
     assert typed, "no command to type"
     for command, rest in typed:

@@ -52,8 +52,8 @@ def test_every_variable_is_a_setting_and_every_port_somebody_s_own() -> None:
     ports += [int(variables("dispatcher")["HEALTH_PORT"].replace("%i", number)) for number in ("1", "2")]
     ports.append(int(variables("worker")["HEALTH_PORT"]))
     assert len(set(ports)) == len(ports)
-    operations = (ROOT / "docs" / "operations.md").read_text()
-    assert all(re.search(rf"(?m)^\|.*\b{port}\b.*\|$", operations) for port in ports)
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    assert all(re.search(rf"(?m)^\|.*\b{port}\b.*\|$", guide) for port in ports)
 
 
 @pytest.mark.parametrize("name", ["dispatcher", "worker"])

@@ -35,7 +35,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgresql]
 
 @contextmanager
 def pooled(pgbouncer: str, server: Postgresql, mode: str) -> Iterator[str]:
-    """The address of `server` through a pool as docs/operations.md sets it."""
+    """The address of `server` through a pool as docs/deployment.md sets it."""
     with tempfile.TemporaryDirectory() as folder:  # it runs as another user, who cannot come into tmp_path
         yield from _pooled(pgbouncer, server, Path(folder), mode)
 

@@ -1,4 +1,4 @@
-"""docs/tutorial.md, as it stands: its files are written, its commands run, its `./run up` does its request."""
+"""docs/tutorial.md and docs/recipes.md, as they stand: files are written, commands run, `./run up` does its request."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def test_the_tutorial_works_as_it_stands(copy: Path, environment: dict[str, str]
     environment.pop("PYTHONPATH", None)
     tests = passed = 0
     finished = None
-    following = iter(blocks_of(ROOT / "docs" / "tutorial.md"))
+    following = iter([block for name in ("tutorial", "recipes") for block in blocks_of(ROOT / "docs" / f"{name}.md")])
     for language, text in following:
         if language == "python":
             path = copy / text.splitlines()[0].removeprefix("# ")
