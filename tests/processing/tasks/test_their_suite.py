@@ -199,7 +199,6 @@ def test_what_a_task_raises_is_its_error_and_its_traceback(hand: Hand, user: Use
     hand.settle()
     failed = refreshed(result)
     assert (failed.status, failed.is_finished) == (TaskResultStatus.FAILED, True)
-    assert failed._return_value is None
     assert failed.started_at <= failed.last_attempted_at <= failed.finished_at
     assert failed.errors[0].exception_class is ValueError
     assert "ValueError: This task failed" in failed.errors[0].traceback
