@@ -116,7 +116,13 @@ def check_redis() -> None:
     database = settings.DATABASES["default"]["NAME"]
     prefix = settings.ENV.queue_prefix
     channel = own(f"{prefix}{database}:check")
-    keys = [own(f"{prefix}limit:check"), own("final:check"), own("progress:check"), channel]
+    keys = [
+        own(f"{prefix}limit:check"),
+        own("final:check"),
+        own("progress:check"),
+        own(f"{prefix}worker:check"),
+        channel,
+    ]
     with _one_error("check"):
         _connection.ask(("EVAL", _EVERYTHING, len(keys), *keys, channel))
     _breaker.succeeded()

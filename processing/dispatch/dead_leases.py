@@ -10,6 +10,7 @@ from queues.lifecycle import outbox
 from queues.lifecycle.lease import WORKERS
 from queues.lifecycle.outbox import Shard
 from queues.lifecycle.recovery import recover
+from queues.notify.workers import may_live
 from queues.sql.statement import left_out
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ class DeadLeases:
 
     A lock that is free may only mean that its holder lost its connection and soon takes it again. So it counts when it
     has been free for a while, and not shortly after this process lost its own: PostgreSQL may have ended everybody's.
+    Nor does it where the holder says in Redis that it lives, or Redis does not answer: it has its lease, to the end.
     """
 
     def __init__(self, shard: Shard) -> None:
@@ -45,12 +47,15 @@ class DeadLeases:
         now = time.monotonic()
         all_may_reconnect = now - self._lost_postgresql < SETTLED_SECONDS
         doubted, woken = {}, []
-        for queue_id, fence, expired in outbox.dead_leases(self.shard, WORKERS, count):
+        found = outbox.dead_leases(self.shard, WORKERS, count)
+        living = may_live({lease.worker_id for lease in found if not lease.expired})
+        for queue_id, fence, worker_id, expired in found:
             since = now if all_may_reconnect else self._doubted.get((queue_id, fence), now)
             doubted[queue_id, fence] = since
             next_try, _ = self._again.get((queue_id, fence), (now, 0.0))
             in_time = time.monotonic() - now < AT_ONCE_SECONDS
-            if (expired or now - since >= DEAD_SECONDS) and next_try <= now and in_time:
+            is_dead = now - since >= DEAD_SECONDS and worker_id not in living
+            if (expired or is_dead) and next_try <= now and in_time:
                 woken += self._end_one(queue_id, fence, expired)
         self._doubted = doubted
         self._again = {lease: again for lease, again in self._again.items() if lease in doubted}

@@ -20,6 +20,7 @@ from project.telemetry import tracing
 from project.telemetry.multiprocess import VARIABLE
 from queues.metrics import begin_at_zero
 from queues.notify.changes import watched
+from queues.notify.workers import keep_shown
 from queues.throughput import tally
 
 log = structlog.get_logger()
@@ -30,6 +31,7 @@ def run(threads: int, stop: threading.Event) -> None:
     watched.listen()
     shared = os.environ.get(VARIABLE)
     drain.watch.start(stop, Heartbeat(Path(shared)) if shared else None, pass_on_later)
+    keep_shown(drain.watch.worker_id)
     if threads > 1:  # with one thread nothing runs beside what may crash
         drain.isolation = Isolation(drain.watch)
         drain.coroutines = CoroutineRun(drain.watch)
@@ -74,6 +76,7 @@ def run_alone(queue_id: int, fence: int, parent: int, stop: threading.Event) -> 
         return  # it died before it could be told of
     watched.listen()
     drain.watch.start(stop, send_tokens=pass_on_later)
+    keep_shown(drain.watch.worker_id)
 
     def work() -> None:
         try:

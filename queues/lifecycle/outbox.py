@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from queues import event_log
@@ -122,10 +122,19 @@ def enter_line(shard: Shard, count: int) -> int:
     return len(rows)
 
 
-def dead_leases(shard: Shard, lock_class: int, count: int) -> list[tuple[int, int, bool]]:
-    """Queues (id, fence, lease expired) whose worker is silent, or seems dead: its lock of `lock_class` is free."""
+class DoubtfulLease(NamedTuple):
+    """A lease whose time is over (`expired`), or whose worker seems dead."""
+
+    queue_id: int
+    fence: int
+    worker_id: int
+    expired: bool
+
+
+def dead_leases(shard: Shard, lock_class: int, count: int) -> list[DoubtfulLease]:
+    """Those of silent workers, and of workers whose lock of `lock_class` is free."""
     rows = DEAD_LEASES.rows(shards=shard.of, shard=shard.number, lock_class=lock_class, count=count)
-    return [(row.id, row.fence, row.expired) for row in rows]
+    return [DoubtfulLease._make(row) for row in rows]
 
 
 def stale_ready(shard: Shard, seconds: float, count: int) -> list[int]:

@@ -68,7 +68,7 @@ RENAME_TOKENS = Statement("""
 # Draining, but its holder was silent for longer than its lease, or seems dead: its session-level advisory lock is free.
 # (Shortly after a restart of PostgreSQL nobody has had time to take theirs again.)
 DEAD_LEASES = Statement("""
-    SELECT id, fence, lease_until < clock_timestamp() AS expired FROM queues_userqueue
+    SELECT id, fence, worker_id, lease_until < clock_timestamp() AS expired FROM queues_userqueue
     WHERE active AND state = 'draining' AND id %% %(shards)s = %(shard)s
       AND (lease_until < clock_timestamp() OR pg_postmaster_start_time() < now() - interval '5 s' AND NOT EXISTS (
           SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.classid = %(lock_class)s AND l.objsubid = 2

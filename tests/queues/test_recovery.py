@@ -2,6 +2,7 @@
 
 import threading
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
@@ -12,12 +13,14 @@ from processing.dispatch import dead_leases
 from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import recorder
+from project.redis import RedisUnavailable
 from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
 from queues.lifecycle.lease import WORKERS, Lease
 from queues.lifecycle.outbox import Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Attempt, Request, UserQueue
+from queues.notify import workers
 from queues.states import QueueState, Status
 from queues.values import Outcome
 from tests.processing import kinds
@@ -165,7 +168,7 @@ def test_a_lease_ends_when_it_runs_out_or_its_holders_lock_is_free() -> None:
         cursor.execute("SELECT pg_advisory_lock(%s, 11)", [WORKERS])
     leases = [leased(user, worker_id=worker_id) for user, worker_id in ((alive, 11), (dead, 12), (silent, 11))]
     UserQueue.objects.filter(user=silent).update(lease_until=timezone.now() - timedelta(seconds=1))
-    found = {queue_id: expired for queue_id, _, expired in outbox.dead_leases(ALL, WORKERS, 10)}
+    found = {lease.queue_id: lease.expired for lease in outbox.dead_leases(ALL, WORKERS, 10)}
     assert found == {leases[1].queue_id: False, leases[2].queue_id: True}
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_unlock_all()")
@@ -183,6 +186,39 @@ def test_a_lock_that_is_free_for_a_moment_counts_for_nothing(hand: Hand) -> None
         return queue_of(user).fence == lease.fence + 1
 
     until(taken_away, 5, "a dead worker keeps its queue")
+
+
+def test_a_worker_that_lost_postgresql_alone_keeps_its_lease_to_the_end(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handlers go on: another one's would run beside them."""
+    monkeypatch.setattr(dead_leases, "DEAD_SECONDS", 0)
+    user = new_user()
+    lease = leased(user, worker_id=15)
+    monkeypatch.setattr(workers, "SHOWN_SECONDS", 60)  # however busy the machine is
+    workers.show(15)
+    assert workers.may_live({15, 16}) == {15}
+    hand.dispatcher.end_dead_leases()
+    assert queue_of(user).fence == lease.fence
+    UserQueue.objects.filter(user=user).update(lease_until=timezone.now() - timedelta(seconds=1))
+    hand.dispatcher.end_dead_leases()
+    assert queue_of(user).fence == lease.fence + 1
+
+
+def test_where_redis_is_away_a_lease_ends_with_its_time(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: Any) -> None:
+        raise RedisUnavailable
+
+    monkeypatch.setattr(dead_leases, "DEAD_SECONDS", 0)
+    monkeypatch.setattr(workers, "call", away)
+    user = new_user()
+    lease = leased(user, worker_id=14)
+    hand.dispatcher.end_dead_leases()
+    assert queue_of(user).fence == lease.fence
+    monkeypatch.undo()
+    monkeypatch.setattr(dead_leases, "DEAD_SECONDS", 0)
+    hand.dispatcher.end_dead_leases()
+    assert queue_of(user).fence == lease.fence + 1
 
 
 def test_a_dispatcher_that_lost_postgresql_lets_others_come_back_first(
