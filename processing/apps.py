@@ -18,7 +18,7 @@ class ProcessingConfig(AppConfig):
         from project.telemetry.health import register
         from queues import kinds
 
-        register("rabbitmq", look=health.rabbitmq)
+        register("rabbitmq", check=health.rabbitmq)
         extra = settings.ENV.extra_apps
         for app in apps.get_app_configs():
             before = len(kinds.all_kinds())

@@ -26,7 +26,7 @@ class QueuesConfig(AppConfig):
             from project.telemetry import spans
 
             spans.start()
-        health.register("dispatcher", "workers", "queues", look=check, in_database=True)
+        health.register("dispatcher", "workers", "queues", check=check, in_database=True)
         metrics.register(figures, before=begin_at_zero)
         register_board(dashboard.board, permission="queues.view_userqueue")
 

@@ -47,7 +47,7 @@ class Finding:
 
     check: str
     grade: Grade
-    found: str
+    detail: str
     advice: str = ""
     repair: Callable[[], object] | None = None
 

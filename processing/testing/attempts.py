@@ -49,7 +49,7 @@ class Ran:
             error=None if said is None else said.error,
             delay=ending.delay,
             blocked=ending.then == QueueState.BLOCKED,
-            progress=request.told if isinstance(request, TestedRequest) else [],
+            progress=request.progress_calls if isinstance(request, TestedRequest) else [],
             submitted=request.next_requests if status == Status.SUCCEEDED else [],
             exception=exception,
         )
@@ -61,8 +61,8 @@ class TestedRequest(HandlerRequest):
 
     __test__ = False  # for pytest, which collects classes of such names
 
-    told: list[tuple[int, int, str]] = field(default_factory=list, repr=False)
+    progress_calls: list[tuple[int, int, str]] = field(default_factory=list, repr=False)
 
     def progress(self, current: int, total: int, note: str = "") -> None:
         """Keep it; every call, unlike in a worker."""
-        self.told.append((current, total, note))
+        self.progress_calls.append((current, total, note))

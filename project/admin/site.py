@@ -14,17 +14,17 @@ from django.urls.resolvers import URLPattern, URLResolver
 
 
 class Board(NamedTuple):
-    look: Callable[[], Any]
+    figures: Callable[[], Any]
     permission: str
 
 
 _board: Board | None = None
 
 
-def register_board(look: Callable[[], Any], permission: str) -> None:
+def register_board(figures: Callable[[], Any], permission: str) -> None:
     """The first page, from an app's `ready()`: what templates/admin/board shows to whoever has the permission."""
     global _board
-    _board = Board(look, permission)
+    _board = Board(figures, permission)
 
 
 class AdminConfig(DjangoAdminConfig):
@@ -52,4 +52,4 @@ class Site(admin.AdminSite):
     def _shown(self, request: HttpRequest) -> dict[str, Any]:
         if _board is None or not request.user.has_perm(_board.permission):
             return {}
-        return {"board": _board.look()}
+        return {"board": _board.figures()}

@@ -70,7 +70,7 @@ class _Recent:
             return self.results
 
     def fetch(self) -> dict[str, str]:
-        started = [(checked, self.thread(checked.names[0]).submit(checked.look)) for checked in _beside()]
+        started = [(checked, self.thread(checked.names[0]).submit(checked.check)) for checked in _beside()]
         deadline = time.monotonic() + TIMEOUT
         found: dict[str, str] = {}
         for checked, future in started:
@@ -94,22 +94,22 @@ class _Recent:
 
 
 class Checked(NamedTuple):
-    """What is found by one look; the names are those of its answer."""
+    """What one check finds; the names are those of its answer."""
 
     names: tuple[str, ...]
-    look: Callable[[], dict[str, str]]
+    check: Callable[[], dict[str, str]]
 
 
 _registered: list[Checked] = []
 _registered_in_database: list[Checked] = []
 
 
-def register(*names: str, look: Callable[[], dict[str, str]], in_database: bool = False) -> None:
-    """An app's check, from its `ready()`: what `look` answers for each of the names. An exception means `down`.
+def register(*names: str, check: Callable[[], dict[str, str]], in_database: bool = False) -> None:
+    """An app's check, from its `ready()`: what `check` answers for each of the names. An exception means `down`.
 
     It runs in a thread of its own; with `in_database`, on the connection of the check of PostgreSQL, after that.
     """
-    (_registered_in_database if in_database else _registered).append(Checked(names, look))
+    (_registered_in_database if in_database else _registered).append(Checked(names, check))
 
 
 def _beside() -> list[Checked]:
@@ -128,7 +128,7 @@ def in_database() -> dict[str, str]:
         schema = migrations()
         found["migrations"] = schema
         for checked in _registered_in_database:
-            found |= checked.look() if schema == "ok" else dict.fromkeys(checked.names, "down")
+            found |= checked.check() if schema == "ok" else dict.fromkeys(checked.names, "down")
         return found
     except (DatabaseError, InterfaceError):
         connection.close()

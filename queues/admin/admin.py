@@ -1,4 +1,4 @@
-"""Queues and requests for operators: seen, searched and steered by the same verbs as the API's.
+"""Queues and requests for operators: seen, searched and controlled by the same verbs as the API's.
 
 Nothing is written by hand but a queue's limit: a counter or a status that somebody edits breaks the order or loses
 work. No page counts a table, and each filter reads an index.
@@ -22,7 +22,7 @@ from project.admin.confirming import Why
 from queues.admin import queue_detail, request_detail
 from queues.admin.actions import OF_QUEUES, OF_REQUESTS
 from queues.admin.ages import exact, since
-from queues.admin.bulk_actions import Limit, Steering
+from queues.admin.bulk_actions import ControlAdmin, Limit
 from queues.admin.filters import CreatedFilter, KindFilter, PausedFilter, StateFilter, StatusFilter
 from queues.lifecycle import control
 from queues.models import OperatorAction, Request, UserQueue
@@ -53,14 +53,14 @@ class QueueForm(ModelForm):  # type: ignore[type-arg]  # it is generic for mypy 
 
 
 @admin.register(UserQueue)
-class UserQueueAdmin(Styled, Steering):
+class UserQueueAdmin(Styled, ControlAdmin):
     list_display = ("owner", "state_shown", "depth_shown", "oldest_waiting", "running_for", "state_for", "number")
     list_display_links = ("owner",)
     list_select_related = ("user",)
     list_filter = (StateFilter, PausedFilter)
     search_fields = ("user__username",)  # shows the field; `get_search_results` searches
     search_help_text = "A user's id, e-mail address, name or its beginning."
-    interventions = OF_QUEUES
+    controls = OF_QUEUES
     actions = tuple(what.action() for what in OF_QUEUES)
     form = QueueForm
     change_form_template = "admin/queues/queue.html"
@@ -141,14 +141,14 @@ class UserQueueAdmin(Styled, Steering):
 
 
 @admin.register(Request)
-class RequestAdmin(Styled, Steering, ReadOnlyAdmin):
+class RequestAdmin(Styled, ControlAdmin, ReadOnlyAdmin):
     list_display = ("named", "owner", "seq", "status_shown", "attempt_now", "age", "waited", "ran")
     list_display_links = ("named",)
     list_select_related = ("queue__user",)
     list_filter = (StatusFilter, KindFilter, CreatedFilter)
     search_fields = ("id",)
     search_help_text = "A request's id, or a user's id, e-mail address, name or its beginning."
-    interventions = OF_REQUESTS
+    controls = OF_REQUESTS
     actions = tuple(what.action() for what in OF_REQUESTS)
     change_form_template = "admin/queues/request.html"
     fields = ("id", "version", "max_attempts", "on_failure", "not_before", "expires_at", "cancel_asked_at", "trace")

@@ -61,7 +61,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Intervention:
+class ControlAction:
     """What an action does to each target, in the words of the page, and who may."""
 
     name: str
@@ -79,22 +79,22 @@ class Intervention:
         """As Django's admin wants it."""
 
         @admin.action(description=self.label, permissions=[self.right])
-        def run(page: "Steering", request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
-            return page.steer(request, queryset, self)
+        def run(page: "ControlAdmin", request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+            return page.control(request, queryset, self)
 
         run.__name__ = self.name
         return run
 
 
-class Steering(FastAdmin):
+class ControlAdmin(FastAdmin):
     """Actions for who may; what is not possible is said and leaves the others alone."""
 
-    interventions: tuple[Intervention, ...] = ()
+    controls: tuple[ControlAction, ...] = ()
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm(f"queues.operate_{self.opts.model_name}"))
 
-    def steer(self, request: HttpRequest, chosen: QuerySet[Any], what: Intervention) -> HttpResponse:
+    def control(self, request: HttpRequest, chosen: QuerySet[Any], what: ControlAction) -> HttpResponse:
         """Ask first; then have a dispatcher do it. What is small is over when the next page is shown."""
         targets = what.targets(chosen) if what.targets else chosen
         salt = f"{what.name} {self.opts.label} {request.user.pk}"
@@ -124,7 +124,7 @@ class Steering(FastAdmin):
         return HttpResponseRedirect(self._back(request))
 
     def _begin(
-        self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, confirmed: Any, given: dict[str, Any]
+        self, request: HttpRequest, targets: QuerySet[Any], what: ControlAction, confirmed: Any, given: dict[str, Any]
     ) -> BulkAction | None:
         """Freeze the targets; what came after the confirmation is not meant. None: there are none."""
         if targets.model is UserQueue:
@@ -138,7 +138,7 @@ class Steering(FastAdmin):
         return BulkAction.objects.defer("targets").filter(confirmation=confirmed["once"]).first()
 
     def _ask(
-        self, request: HttpRequest, targets: QuerySet[Any], what: Intervention, salt: str, form: Why
+        self, request: HttpRequest, targets: QuerySet[Any], what: ControlAction, salt: str, form: Why
     ) -> HttpResponse:
         whose = self._whose(targets, what.heads)
         total = sum(count for count, _ in whose.values())
@@ -161,7 +161,7 @@ class Steering(FastAdmin):
         }
         return confirmation(self, request, what, "admin/queues/confirmation.html", context)
 
-    def _named(self, targets: QuerySet[Any], what: Intervention, total: int) -> list[Request]:
+    def _named(self, targets: QuerySet[Any], what: ControlAction, total: int) -> list[Request]:
         """The requests that are touched, one by one, where they are few or each is somebody's blocking head."""
         if what.heads:
             return list(blocking(targets)[:USERS_NAMED])
@@ -189,17 +189,17 @@ class Steering(FastAdmin):
             return reverse(f"admin:queues_{self.opts.model_name}_change", args=selected)
         return request.get_full_path()
 
-    def steers(self, request: HttpRequest, row: Any) -> Iterable[tuple[str, str, str]]:
+    def buttons(self, request: HttpRequest, row: Any) -> Iterable[tuple[str, str, str]]:
         """What this user may do to this row as it is: its name, a word for a button, what it means."""
         may = self.get_actions(request)
         return [
             (what.name, what.name.replace("_", " ").capitalize(), what.means)
-            for what in self.interventions
+            for what in self.controls
             if what.name in may and what.applies(row)
         ]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
-        context = {**context, "steers": self.steers(request, more["obj"])}
+        context = {**context, "buttons": self.buttons(request, more["obj"])}
         return super().render_change_form(request, context, *args, **more)
 
 

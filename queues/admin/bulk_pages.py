@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from project.admin.base import ReadOnlyAdmin
-from queues.admin.bulk_steps import end, intervention, may
+from queues.admin.bulk_steps import control_of, end, may
 from queues.models import BulkAction
 
 UNTAKEN_SECONDS = 5.0  # after so long without a first group, no dispatcher lives
@@ -56,12 +56,12 @@ class BulkActionAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(reverse("admin:queues_bulkaction_change", args=[pk]))
 
     def _may_cancel(self, request: HttpRequest, action: BulkAction) -> bool:
-        what = intervention(action)
+        what = control_of(action)
         return what is None or may(request.user, action, what)  # type: ignore[arg-type]  # who is here is staff
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **more: Any) -> Any:
         action = more["obj"]
-        what = intervention(action)
+        what = control_of(action)
         shown = {
             "title": what.label if what else action.name,
             "subtitle": None,
@@ -75,7 +75,7 @@ class BulkActionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="action")
     def what(self, action: BulkAction) -> str:
-        what = intervention(action)
+        what = control_of(action)
         return what.label if what else action.name
 
     @admin.display

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from queues.admin.actions import OF_QUEUES, OF_REQUESTS
-from queues.admin.bulk_actions import Given, Intervention
+from queues.admin.bulk_actions import ControlAction, Given
 from queues.exceptions import NotPossible, QueueFull, SessionOver
 from queues.models import BulkAction, Request, UserQueue
 from queues.sql.locks import restore_lock_timeout, wait_at_most
@@ -38,12 +38,12 @@ PAGES = {"userqueue": OF_QUEUES, "request": OF_REQUESTS}
 REASONS = 20  # that are counted each by itself
 
 
-def intervention(action: BulkAction) -> Intervention | None:
+def control_of(action: BulkAction) -> ControlAction | None:
     """What is to be done; None: this release does not know it."""
     return next((what for what in PAGES.get(action.page, ()) if what.name == action.name), None)
 
 
-def may(user: User, action: BulkAction, what: Intervention) -> bool:
+def may(user: User, action: BulkAction, what: ControlAction) -> bool:
     """Whether the user has the right for it."""
     return user.is_active and user.is_staff and user.has_perm(f"queues.{what.right}_{action.page}")
 
@@ -60,7 +60,7 @@ def step() -> bool:
             if taken is None:
                 return False
             action = BulkAction.objects.select_related("user").defer("targets").get(id=taken.id)
-            what = intervention(action)
+            what = control_of(action)
             if what is None:
                 _leave(action)
             elif not may(action.user, action, what):
@@ -108,12 +108,12 @@ def end(action: BulkAction, stopped: str = "") -> None:
 
 def model_of(action: BulkAction) -> type[UserQueue] | type[Request]:
     """What its targets are."""
-    what = intervention(action)
+    what = control_of(action)
     return Request if action.page == "request" or (what and what.targets) else UserQueue
 
 
 def _told(action: BulkAction) -> str:
-    what = intervention(action)
+    what = control_of(action)
     values = ", ".join(f"{name} {value}" for name, value in action.given.items() if value is not None)
     return f"{what.done if what else action.name}: {action.reason}" + (f" ({values})" if values else "")
 
@@ -121,7 +121,7 @@ def _told(action: BulkAction) -> str:
 class _Group:
     """The next targets of an action whose row this transaction has locked."""
 
-    def __init__(self, action: BulkAction, what: Intervention) -> None:
+    def __init__(self, action: BulkAction, what: ControlAction) -> None:
         self.action, self.what = action, what
         self.given = Given(f"{action.user.get_username()}: {action.reason}", action.reason, action.given)
         self.rows: dict[str, Any] = {}

@@ -8,13 +8,13 @@ TICKS = (60, 45, 30, 15, 0)  # minutes ago
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a chart, and what is told of it."""
+    """A bar of a chart, and what it says under the mouse."""
 
     x: float
     y: float
     width: float
     height: float
-    told: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def chart(minutes: list[int], what: str, top: int) -> Chart:
     for number, count in enumerate(minutes):
         high = round((floor - 8) * count / top, 1)
         ago = len(minutes) - 1 - number
-        told = f"{count} {what}, {f'{ago} min ago' if ago else 'this minute so far'}"
-        bars.append(Bar(round(LEFT + number * step, 1), round(floor - high, 1), round(step - 1.5, 1), high, told))
+        title = f"{count} {what}, {f'{ago} min ago' if ago else 'this minute so far'}"
+        bars.append(Bar(round(LEFT + number * step, 1), round(floor - high, 1), round(step - 1.5, 1), high, title))
     high_ticks = [Tick(round(floor - (floor - 8) * part, 1), short(top * part)) for part in (0, 0.5, 1)]
     time_ticks = [Tick(round(WIDE - (WIDE - LEFT) * ago / 60, 1), f"-{ago} min" if ago else "now") for ago in TICKS]
     return Chart(what, bars, high_ticks, time_ticks, max(minutes), minutes[-2])

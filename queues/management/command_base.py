@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 LONGEST_SPAN = timedelta(days=18_000)  # requests' ids tell times from 1970 on
 LARGEST = 2**31 - 1
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a user's name must not steer an operator's terminal
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # a user's name must not control an operator's terminal
 
 
 class Exit(IntEnum):

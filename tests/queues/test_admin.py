@@ -1,4 +1,4 @@
-"""Operators see, search and steer queues and requests; no page writes what the protocol owns, none counts a table."""
+"""Operators see, search and control queues and requests; no page writes what the protocol owns, none counts a table."""
 
 import json
 import re

@@ -83,7 +83,7 @@ def test_what_a_session_that_has_ended_asks_for_is_not_shown(alice: Caller, path
 
 
 @pytest.mark.parametrize("verb", ["requests/{id}/cancel", "requests/{id}/retry", "queue/pause", "queue/purge"])
-def test_a_session_that_has_ended_steers_nothing(alice: Caller, verb: str) -> None:
+def test_a_session_that_has_ended_controls_nothing(alice: Caller, verb: str) -> None:
     mine = alice.submit()["id"]
     alice.user.end_sessions()
     assert alice.post(verb.format(id=mine)).status == 401

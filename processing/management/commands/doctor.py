@@ -10,7 +10,7 @@ from processing.operations.doctor import Finding, Grade, diagnose
 from queues.exceptions import NotPossible
 from queues.management.command_base import Exit, OperatorCommand, counted
 
-COLUMNS = ("check", "grade", "found", "advice")
+COLUMNS = ("check", "grade", "detail", "advice")
 
 
 class Command(OperatorCommand):
@@ -45,7 +45,7 @@ class Command(OperatorCommand):
                     if finding.repair is not None:
                         finding.repair()
                     done += 1
-                    self.progress(f"repaired: {finding.found}")
+                    self.progress(f"repaired: {finding.detail}")
                 except (NotPossible, BrokerUnavailable, ObjectDoesNotExist) as why:
-                    self.progress(f"not repaired: {finding.found}: {why}")
+                    self.progress(f"not repaired: {finding.detail}: {why}")
                 action.outcome = f"{done} of {len(findings)} repaired"

@@ -1,4 +1,4 @@
-"""manage.py queue: steer users' queues."""
+"""manage.py queue: control users' queues."""
 
 from collections.abc import Callable, Iterable
 from functools import partial

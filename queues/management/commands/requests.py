@@ -86,12 +86,12 @@ class Command(OperatorCommand):
             self.table([*tried[0]], tried)
 
     def handle_retry(self, request: list[str], **_: Any) -> None:
-        self._steer("retry", request, control.retry, "tried again")
+        self._control("retry", request, control.retry, "tried again")
 
     def handle_cancel(self, request: list[str], **_: Any) -> None:
-        self._steer("cancel", request, control.cancel, "cancelled, or asked to stop")
+        self._control("cancel", request, control.cancel, "cancelled, or asked to stop")
 
-    def _steer(self, verb: str, texts: list[str], do: Any, done: str) -> None:
+    def _control(self, verb: str, texts: list[str], do: Any, done: str) -> None:
         chosen = [find_request(text) for text in texts]
         if not self.confirm(f"{verb} {counted(len(chosen), 'request')}"):
             self.table(COLUMNS, [row(request) for request in chosen])

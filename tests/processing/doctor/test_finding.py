@@ -50,9 +50,9 @@ def test_what_is_away_is_said_with_what_to_type(monkeypatch: pytest.MonkeyPatch)
     assert "RABBITMQ_URL" in found["rabbitmq"]
     assert "redis" not in found, "without Redis all goes on"
     redis = next(row for row in ran.json if row["check"] == "redis")
-    assert redis["found"].startswith("down: ")
-    assert str(urlsplit(settings.ENV.redis_url).port or "usual port") in redis["found"]
-    assert redis["found"].endswith("it answers just now")
+    assert redis["detail"].startswith("down: ")
+    assert str(urlsplit(settings.ENV.redis_url).port or "usual port") in redis["detail"]
+    assert redis["detail"].endswith("it answers just now")
     monkeypatch.setattr(health, "checks", lambda: dict.fromkeys(doctor.SERVERS, "down"))
     assert len(run("doctor", "--json").json) == len(doctor.SERVERS), "without PostgreSQL nothing else can be asked"
 
@@ -97,7 +97,7 @@ def test_so_many_faults_are_named_and_the_others_counted(
         wire.delete(queue_name(queue_of(user).id))
         Request.objects.filter(queue__user=user, seq=1).delete()
     ran = run("doctor", "--json", "--batch-size", "3")
-    found = {check: [row["found"] for row in ran.json if row["check"] == check] for check in ("counters", "broker")}
+    found = {check: [row["detail"] for row in ran.json if row["check"] == check] for check in ("counters", "broker")}
     assert [len(told) for told in found.values()] == [3, 3]
     assert (found["counters"][2], found["broker"][2]) == ("2 more queues", "as it seems, 2 more queues")
     assert ("broker", "manage.py rebuild_broker") in faults(ran)
@@ -123,6 +123,6 @@ def test_a_server_that_is_away_is_said_with_where_it_was_looked_for(monkeypatch:
     monkeypatch.setitem(doctor.ASKED, "rabbitmq", ("amqp://ada:secret@mq.example:5673/jobs", refused))
     monkeypatch.setattr(health, "checks", lambda: {**dict.fromkeys(doctor.SERVERS, "ok"), "rabbitmq": "timeout"})
     ran = run("doctor", "--json")
-    (found,) = [row["found"] for row in ran.json if row["check"] == "rabbitmq"]
+    (found,) = [row["detail"] for row in ran.json if row["check"] == "rabbitmq"]
     assert found == "timeout: mq.example:5673/jobs: connection refused"
     assert "secret" not in ran.out

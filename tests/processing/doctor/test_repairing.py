@@ -82,7 +82,7 @@ def test_what_a_queue_has_passed_without_an_outcome_is_found_and_ended_for_its_o
     found = run("doctor", "--all", "--json")
     queue_id = queue_of(owner.user).id
     said = f"queue {queue_id}: it has passed request {first.id} and 1 more without an outcome (done_seq is 3)"
-    assert [row["found"] for row in found.json if row["grade"] == "fault"] == [said]
+    assert [row["detail"] for row in found.json if row["grade"] == "fault"] == [said]
     assert faults(found)[0][1].startswith("manage.py doctor --repair")
     assert run("doctor", "--all", "--repair", "--yes").status == Exit.DONE
     assert statuses_of(owner.user) == ["failed", "failed", "succeeded"]

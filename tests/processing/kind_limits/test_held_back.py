@@ -1,4 +1,4 @@
-"""What is held back by its kind can be given up, steered and let go, and costs nobody else anything."""
+"""What is held back by its kind can be given up, controlled and let go, and costs nobody else anything."""
 
 import random
 import threading

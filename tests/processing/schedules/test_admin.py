@@ -24,7 +24,7 @@ def operator() -> Client:
     return client
 
 
-def test_operators_see_and_steer_them_when_they_have_said_why(operator: Client) -> None:
+def test_operators_see_and_control_them_when_they_have_said_why(operator: Client) -> None:
     user = new_user()
     made = writing.add(user.id, '{"n": 1}', {"name": "nightly", "kind": "demo.echo", "every_seconds": 60})
     assert b"every 60 s" in operator.get(SCHEDULES, {"q": user.username}).content

@@ -1,4 +1,4 @@
-"""Operators and viewers before the admin, and a queue of bob's to steer."""
+"""Operators and viewers before the admin, and a queue of bob's to control."""
 
 import importlib
 import re

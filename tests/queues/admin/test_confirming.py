@@ -7,7 +7,7 @@ from django.contrib.admin.models import LogEntry
 from accounts.audit import Event, SecurityEvent
 from accounts.models import User
 from queues.admin import bulk_actions, bulk_steps
-from queues.admin.bulk_actions import Steering
+from queues.admin.bulk_actions import ControlAdmin
 from queues.lifecycle import control
 from queues.models import BulkAction, Request, UserQueue
 from queues.operations import selectors
@@ -152,5 +152,5 @@ def test_a_hostile_name_or_payload_is_text_when_asked_and_done(groups: None) -> 
 
 def test_of_nothing_nobody_has_anything() -> None:
     page = admin.site.get_model_admin(Request)
-    assert isinstance(page, Steering)
+    assert isinstance(page, ControlAdmin)
     assert page._whose(Request.objects.none()) == {}

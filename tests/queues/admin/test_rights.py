@@ -26,7 +26,7 @@ def test_a_viewers_forged_post_does_nothing(viewer: Client, bob: User) -> None:
         {"asked": 4e9, "once": "0" * 32}, salt=f"cancel queues.Request {page.wsgi_request.user.pk}"
     )
     before = list(UserQueue.objects.values()), list(Request.objects.order_by("id").values())
-    for path, actions in ((QUEUES, steered(QUEUES)), (REQUESTS, steered(REQUESTS))):
+    for path, actions in ((QUEUES, names_of(QUEUES)), (REQUESTS, names_of(REQUESTS))):
         for action in actions:
             for more in ({}, {"confirmed": token, "reason": "x"}):
                 row = queue if path == QUEUES else waiting
@@ -35,7 +35,7 @@ def test_a_viewers_forged_post_does_nothing(viewer: Client, bob: User) -> None:
     assert not LogEntry.objects.exists()
 
 
-def steered(path: str) -> list[str]:
+def names_of(path: str) -> list[str]:
     from queues.admin.actions import OF_QUEUES, OF_REQUESTS
 
     return [what.name for what in (OF_QUEUES if path == QUEUES else OF_REQUESTS)]

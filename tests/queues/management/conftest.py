@@ -1,4 +1,4 @@
-"""Queues and requests for operators to look at and to steer."""
+"""Queues and requests for operators to look at and to control."""
 
 from datetime import timedelta
 from typing import Any

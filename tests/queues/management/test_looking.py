@@ -34,7 +34,7 @@ def test_queues_are_listed_worst_first_and_those_at_rest_left_out() -> None:
     assert one["oldest_waiting_seconds"] == pytest.approx(300, abs=60)
 
 
-def test_a_table_is_aligned_and_no_name_steers_the_terminal() -> None:
+def test_a_table_is_aligned_and_no_name_controls_the_terminal() -> None:
     user = User.objects.create(username="\x1b[2Jevil")
     a_queue(user, 11)
     a_queue(new_user(), 2)

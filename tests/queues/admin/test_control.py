@@ -18,7 +18,7 @@ from tests.queues.rows import a_long_story, queue_of, request_in
 pytestmark = pytest.mark.django_db
 
 
-def test_operators_steer_with_the_verbs_of_the_api(operator: Client, bob: User) -> None:
+def test_operators_control_with_the_verbs_of_the_api(operator: Client, bob: User) -> None:
     queue = a_long_story(bob)
     final, waiting = queue.requests.get(seq=1), queue.requests.get(seq=9)
     page = act(operator, REQUESTS, "cancel", final, waiting)
@@ -128,7 +128,7 @@ def test_a_command_says_who_paused_it_too(bob: User) -> None:
     assert paused.operator_paused
 
 
-def test_a_row_is_steered_from_its_own_page(operator: Client, bob: User) -> None:
+def test_a_row_is_controlled_from_its_own_page(operator: Client, bob: User) -> None:
     queue = queue_of(bob)
     page = operator.get(f"{QUEUES}{queue.id}/change/").content.decode()
     assert 'value="pause"' in page
@@ -139,7 +139,7 @@ def test_a_row_is_steered_from_its_own_page(operator: Client, bob: User) -> None
 
 
 def buttons(client: Client, path: str) -> set[str]:
-    return {name for name, _, _ in client.get(path).context["steers"]}
+    return {name for name, _, _ in client.get(path).context["buttons"]}
 
 
 def test_a_page_offers_only_what_can_be_done_now(operator: Client, bob: User) -> None:
