@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import OperationalError
 from structlog.testing import capture_logs
 
-from accounts.models import SecurityEvent, User
+from accounts.models import User
 from processing.handlers import handler
 from processing.kafka import ingester
 from processing.kafka import rejected as keeping
@@ -22,7 +22,6 @@ from processing.kafka.reading import Message, Rejection, read
 from processing.kafka.rejected import keep, prune
 from project.environment import read_environment
 from queues.enqueue import permissions
-from tests.client import Client
 from tests.metrics import counted
 from tests.processing.crew import new_user, requests_of
 from tests.processing.kafka.brokers import Broker, event
@@ -183,34 +182,6 @@ def test_a_replay_into_a_full_queue_is_refused_and_can_be_done_later(monkeypatch
     monkeypatch.setattr(settings.ENV, "waiting_limit", 2)
     assert run("kafka", "rejected", "replay", "--yes").status == 0
     assert [one.payload for one in requests_of(hopper)] == [0, 1]
-
-
-def test_operators_replay_in_the_admin(client: Client) -> None:
-    keep([(Message("requests", 0, 5, b"lovelace", b'{"eventId": "<b>"}'), Rejection("invalid", "timestamp: .."))])
-    value = json.dumps(event("x")).encode()
-    keep([(Message("requests", 0, 6, b"lovelace", value), Rejection("unknown_user", "nobody"))])
-    lovelace = User.objects.create(username="lovelace")
-    client.force_login(User.objects.create_superuser("root"))
-    page = "/admin/kafka/rejectedmessage/"
-    first, second = RejectedMessage.objects.order_by("offset")
-    assert "&lt;b&gt;" in client.get(f"{page}{first.id}/change/").content.decode()
-    assert client.get(f"{page}?reason=invalid").status_code == 200
-    asked = {"action": "replay", "_selected_action": [str(first.id), str(second.id)]}
-    named = client.post(page, asked).context["named"]
-    assert named == ["requests/0/6, unknown_user: nobody", "requests/0/5, invalid: timestamp: .."]
-    assert not requests_of(lovelace), "nothing is done before it is confirmed"
-    client.post(page, {**asked, "confirmed": "yes", "reason": "ticket 4711"})
-    [made] = requests_of(lovelace)
-    assert made.payload == "x"
-    told = f"changed kafka.RejectedMessage {second.id}: replayed as request {made.id}: ticket 4711"
-    assert SecurityEvent.objects.filter(event="staff_action").latest("id").detail == told
-    first.refresh_from_db()
-    assert first.replayed_at is None
-    assert "timestamp: This field is required." in first.detail
-    assert client.get(f"{page}add/").status_code == 403
-    viewer = User.objects.create_user("viewer", is_staff=True)
-    client.force_login(viewer)
-    assert client.post(page, {"action": "replay", "_selected_action": [str(first.id)]}).status_code == 403
 
 
 def test_old_ones_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

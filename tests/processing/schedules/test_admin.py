@@ -11,6 +11,7 @@ from processing.schedules.models import Schedule
 from queues.models import Request
 from tests.client import Client
 from tests.processing.crew import new_user
+from tests.staff import make_groups, member_of
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +46,21 @@ def test_operators_see_and_control_them_when_they_have_said_why(operator: Client
     assert list(told)[-3:] == [
         f"changed schedules.Schedule {made.id}: {done}: ticket 4711" for done in ("paused", "resumed", "submitted")
     ]
+
+
+@pytest.mark.parametrize(("group", "operates"), [("viewer", False), ("operator", True), ("admin", True)])
+def test_each_group_does_what_it_may(group: str, operates: bool) -> None:
+    make_groups()
+    client = member_of(group)
+    add(1)
+    schedule = Schedule.objects.get()
+    assert list(client.get(SCHEDULES).context["cl"].result_list) == [schedule]
+    assert client.get(f"{SCHEDULES}{schedule.id}/change/").status_code == 200
+    for action in ("pause", "resume", "run"):
+        asked = {"action": action, "_selected_action": [str(schedule.id)]}
+        answer = client.post(SCHEDULES, {**asked, "confirmed": "yes", "reason": "ticket 4711"})
+        assert answer.status_code == (302 if operates else 403), action
+    assert Request.objects.count() == operates
 
 
 def add(count: int) -> None:

@@ -11,20 +11,19 @@ from urllib.request import urlopen
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group
 from django.utils import timezone
 
-from accounts.models import SecurityEvent, User
+from accounts.models import SecurityEvent
 from processing.webhooks import owning
 from processing.webhooks.models import Delivery, Webhook
 from processing.webhooks.showing import webhook_as_json
 from queues.operations.export import records
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
-from tests.client import Client
 from tests.processing.crew import new_user
 from tests.processing.webhooks.messages import cancelled
 from tests.processing.webhooks.receiver import Receiver
+from tests.staff import make_groups, member_of
 from tests.waiting import until
 
 WEBHOOKS, DELIVERIES = "/admin/webhooks/webhook/", "/admin/webhooks/delivery/"
@@ -44,32 +43,17 @@ def webhook() -> Webhook:
     return webhook
 
 
-def staff(group: str) -> Client:
-    user = User.objects.create_user(f"the-{group}", is_staff=True)
-    user.groups.add(Group.objects.get(name=group))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def rows(page: Any) -> list[Any]:
     return list(page.context["cl"].result_list)
 
 
 @pytest.fixture
 def groups(transactional_db: None) -> None:
-    """As the migration makes them: a test that empties the database took them away."""
-    from importlib import import_module
-
-    from django.apps import apps
-
-    import_module("queues.migrations.0008_groups").make_groups(apps, None)
-    for name in ("0003_rights", "0004_switching"):
-        import_module(f"processing.webhooks.migrations.{name}").give_rights(apps, None)
+    make_groups()
 
 
 def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, webhook: Webhook) -> None:
-    viewer = staff("viewer")
+    viewer = member_of("viewer")
     [delivery] = Delivery.objects.all()
     pages = [
         viewer.get(WEBHOOKS, {"q": webhook.queue.user.username}),
@@ -90,8 +74,8 @@ def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, 
 def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
     delivery = Delivery.objects.get()
     asked = {"action": "resend", "_selected_action": [delivery.id]}
-    assert staff("viewer").post(DELIVERIES, asked | CONFIRMED).status_code == 403
-    operator = staff("operator")
+    assert member_of("viewer").post(DELIVERIES, asked | CONFIRMED).status_code == 403
+    operator = member_of("operator")
     [named] = operator.post(DELIVERIES, asked).context["named"]
     assert named.startswith("request.cancelled of ")
     assert named.endswith(f" UTC to {webhook.url} of {webhook.queue.user.username}")
@@ -108,8 +92,8 @@ def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: Non
 def test_operators_switch_webhooks_off_and_on_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
     Webhook.objects.update(due_at=timezone.now())
     off, on = ({"action": f"switch_{to}", "_selected_action": [webhook.id]} for to in ("off", "on"))
-    assert staff("viewer").post(WEBHOOKS, off | CONFIRMED).status_code == 403
-    operator = staff("operator")
+    assert member_of("viewer").post(WEBHOOKS, off | CONFIRMED).status_code == 403
+    operator = member_of("operator")
     assert operator.post(WEBHOOKS, off).context["named"] == [f"{webhook.url} of {webhook.queue.user.username}"]
     assert Webhook.objects.filter(enabled=True, due_at__isnull=False).exists(), "nothing is done before it is confirmed"
     assert b"1 switched off." in operator.post(WEBHOOKS, off | CONFIRMED, follow=True).content
@@ -132,7 +116,7 @@ def test_operators_switch_webhooks_off_and_on_and_viewers_do_not(groups: None, w
 def test_a_webhooks_page_leads_to_its_deliveries(groups: None, webhook: Webhook) -> None:
     other = owning.create(webhook.queue.user_id, "https://example.com/other", ["request.failed"], enabled=True)
     owning.test(other)
-    viewer = staff("viewer")
+    viewer = member_of("viewer")
     page = viewer.get(f"{WEBHOOKS}{webhook.id}/change/").content.decode()
     [address] = re.findall(r'href="([^"]+)">All to this webhook', page)
     assert rows(viewer.get(address)) == list(webhook.deliveries.all())

@@ -1,21 +1,17 @@
 """Operators and viewers before the admin, and a queue of bob's to control."""
 
-import importlib
 import re
 from typing import Any
 
 import pytest
-from django.apps import apps
-from django.contrib.auth.models import Group
 
 from accounts.models import User
 from queues.admin import alarms, bulk_actions, bulk_steps, dashboard
 from queues.models import BulkAction
 from tests.client import Client
+from tests.staff import make_groups, member_of
 
 QUEUES, REQUESTS = "/admin/queues/userqueue/", "/admin/queues/request/"
-GROUPS = importlib.import_module("queues.migrations.0008_groups")
-RIGHTS_ON_KINDS = importlib.import_module("queues.migrations.0018_kind_rights")
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +35,7 @@ def dispatcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def groups(db: None) -> None:
-    """As the migrations make them; a test that empties the database takes them away."""
-    GROUPS.make_groups(apps, None)
-    RIGHTS_ON_KINDS.give_rights(apps, None)
-
-
-def member_of(group: str) -> Client:
-    user = User.objects.create_user(f"the-{group}", is_staff=True)
-    user.groups.add(Group.objects.get(name=group))
-    client = Client(raise_request_exception=True)
-    client.force_login(user)
-    return client
+    make_groups()
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from queues.models import BulkAction, Request, UserQueue
 from queues.operations import selectors
 from queues.states import Status
 from tests.client import Client
-from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen, member_of
+from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen
 from tests.queues.rows import a_long_story, queue_of, request_in
+from tests.staff import member_of
 from tests.waiting import until
 
 pytestmark = pytest.mark.django_db

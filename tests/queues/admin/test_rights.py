@@ -8,8 +8,9 @@ from accounts.models import User
 from queues.admin import bulk_actions
 from queues.models import Request, UserQueue
 from tests.client import Client
-from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen, member_of
+from tests.queues.admin.conftest import QUEUES, REQUESTS, act, ask, chosen
 from tests.queues.rows import a_long_story, queue_of
+from tests.staff import member_of
 
 pytestmark = pytest.mark.django_db
 
