@@ -11,10 +11,12 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from project.admin import tokens
 from project.admin.base import FastAdmin
 
 NAMED = 20
 COUNTED = 10_000
+TOO_OLD = "This page was too old, or not yours. Nothing was done."
 
 
 class Why(forms.Form):
@@ -53,7 +55,7 @@ def confirmed(
     most: int | None = None,
     named: Callable[[Any], str] = str,
 ) -> Callable[[Verb], Action]:
-    """An action as Django's admin wants it, of a method that is called with the reason once it is given.
+    """An action as Django's admin wants it, of a method that is called with the reason, once for each confirmation.
 
     `only`: the rows it can be done to. `most`: more are refused, and those that were asked about are done, though
     others may fit by then. `named`: a row as the page names it.
@@ -74,10 +76,14 @@ def confirmed(
                 return None
             form = Why(request.POST if "confirmed" in request.POST else None)
             if form.is_valid():
-                verb(page, request, chosen, form.cleaned_data["reason"])
+                if problem := _unusable(page, request, verb.__name__):
+                    page.message_user(request, problem, messages.ERROR)
+                else:
+                    verb(page, request, chosen, form.cleaned_data["reason"])
                 return None
             shown = [named(row) for row in chosen[:NAMED]]
-            context = {"named": shown, "left_out": count - len(shown), "form": form, "confirmed": "yes"}
+            context = {"named": shown, "left_out": count - len(shown), "form": form}
+            context["confirmed"] = tokens.issue(page, request, verb.__name__)
             if most:
                 context |= {"selected": list(chosen.values_list("pk", flat=True)), "select_across": False}
             return confirmation(page, request, Asked(verb.__name__, label, means), "admin/confirmation.html", context)
@@ -85,6 +91,14 @@ def confirmed(
         return action
 
     return action_of
+
+
+def _unusable(page: FastAdmin, request: HttpRequest, action: str) -> str:
+    """Why this confirmation does nothing; empty: it is spent now, and does."""
+    token = tokens.read(page, request, action)
+    if token is None:
+        return TOO_OLD
+    return "" if tokens.spend(request, token) else "This was confirmed before, and is done only once."
 
 
 def confirmation(

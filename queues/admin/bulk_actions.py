@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.core import signing
 from django.db.models import Case, F, QuerySet, Value, When
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 
+from project.admin import tokens
 from project.admin.base import FastAdmin
-from project.admin.confirming import Why, confirmation
+from project.admin.confirming import TOO_OLD, Why, confirmation
 from queues.models import BulkAction, Request, UserQueue
 from queues.operations.selectors import DEPTH, first_id
 from queues.sql.selectors import COUNT_BY_QUEUE, FREEZE, of_chosen
@@ -29,7 +28,6 @@ from queues.states import QueueState
 MOST = 100_000  # targets of one action
 PATIENCE_SECONDS = 1.5  # for what is small: longer than a dispatcher takes to look
 USERS_NAMED = 20
-TOKEN_SECONDS = 86_400
 
 
 class Paced(Why):
@@ -97,19 +95,16 @@ class ControlAdmin(FastAdmin):
     def control(self, request: HttpRequest, chosen: QuerySet[Any], what: ControlAction) -> HttpResponse:
         """Ask first; then have a dispatcher do it. What is small is over when the next page is shown."""
         targets = what.targets(chosen) if what.targets else chosen
-        salt = f"{what.name} {self.opts.label} {request.user.pk}"
-        token = request.POST.get("confirmed")
+        if "confirmed" not in request.POST:
+            return self._ask(request, targets, what, what.form())
+        token = tokens.read(self, request, what.name)
         if token is None:
-            return self._ask(request, targets, what, salt, what.form())
-        try:
-            confirmed = signing.loads(token, salt=salt, max_age=TOKEN_SECONDS)
-        except signing.BadSignature:
-            self.message_user(request, "This page was too old, or not yours. Nothing was done.", messages.ERROR)
+            self.message_user(request, TOO_OLD, messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
         form = what.form(request.POST)
         if not form.is_valid():
-            return self._ask(request, targets, what, salt, form)
-        action = self._begin(request, targets, what, confirmed, dict(form.cleaned_data))
+            return self._ask(request, targets, what, form)
+        action = self._begin(request, targets, what, token, dict(form.cleaned_data))
         if action is None:
             self.message_user(request, "There is nothing left that this could be done to.", messages.WARNING)
             return HttpResponseRedirect(self._back(request))
@@ -124,22 +119,25 @@ class ControlAdmin(FastAdmin):
         return HttpResponseRedirect(self._back(request))
 
     def _begin(
-        self, request: HttpRequest, targets: QuerySet[Any], what: ControlAction, confirmed: Any, given: dict[str, Any]
+        self,
+        request: HttpRequest,
+        targets: QuerySet[Any],
+        what: ControlAction,
+        token: tokens.Token,
+        given: dict[str, Any],
     ) -> BulkAction | None:
         """Freeze the targets; what came after the confirmation is not meant. None: there are none."""
         if targets.model is UserQueue:
             chosen = targets.order_by().annotate(queue_id=F("id"), seq=Value(0)).values_list("queue_id", "seq", "id")
         else:
-            asked = datetime.fromtimestamp(confirmed["asked"], UTC) + timedelta(milliseconds=1)
+            asked = datetime.fromtimestamp(token.asked, UTC) + timedelta(milliseconds=1)
             chosen = targets.filter(id__lt=first_id(asked)).order_by().values_list("queue_id", "seq", "id")
         reason, page = given.pop("reason"), self.opts.model_name
-        row = (confirmed["once"], request.user.pk, page, what.name, reason, json.dumps(given))
+        row = (token.once, request.user.pk, page, what.name, reason, json.dumps(given))
         of_chosen(FREEZE, chosen[: MOST + 1], *row, MOST)
-        return BulkAction.objects.defer("targets").filter(confirmation=confirmed["once"]).first()
+        return BulkAction.objects.defer("targets").filter(confirmation=token.once).first()
 
-    def _ask(
-        self, request: HttpRequest, targets: QuerySet[Any], what: ControlAction, salt: str, form: Why
-    ) -> HttpResponse:
+    def _ask(self, request: HttpRequest, targets: QuerySet[Any], what: ControlAction, form: Why) -> HttpResponse:
         whose = self._whose(targets, what.heads)
         total = sum(count for count, _ in whose.values())
         if not total:
@@ -157,7 +155,7 @@ class ControlAdmin(FastAdmin):
             "named": self._named(targets, what, total),
             "form": form,
             "away": self._back(request),
-            "confirmed": signing.dumps({"asked": time.time(), "once": uuid4().hex}, salt=salt),
+            "confirmed": tokens.issue(self, request, what.name),
         }
         return confirmation(self, request, what, "admin/queues/confirmation.html", context)
 

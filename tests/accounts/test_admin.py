@@ -14,6 +14,7 @@ from project.web import rate_limit
 from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.client import Client
+from tests.staff import confirm
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_an_operator_ends_sessions_and_changes_users(operator: Client) -> None:
     for unconfirmed in (data, {**data, "confirmed": "yes", "reason": " "}):
         assert "They are logged out everywhere" in operator.post("/admin/accounts/user/", unconfirmed).content.decode()
         assert api.get("auth/me").status_code == 200
-    assert operator.post("/admin/accounts/user/", {**data, "confirmed": "yes", "reason": "lost"}).status_code == 302
+    assert confirm(operator, "/admin/accounts/user/", data, "lost").status_code == 302
     assert api.get("auth/me").status_code == 401
     for path in ("add/", f"{bob.id}/change/", f"{bob.id}/password/"):
         assert operator.get(f"/admin/accounts/user/{path}").status_code == 200

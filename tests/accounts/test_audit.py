@@ -20,6 +20,7 @@ from project.web.rate_limit import Limit
 from queues.models import Request
 from tests.accounts.people import PASSWORD, Api, make_user
 from tests.client import Client
+from tests.staff import confirm
 
 NEW = "another-four-random-words"
 
@@ -128,8 +129,8 @@ def test_what_staff_do_to_an_account_is_told_with_who_did_it(operator: Client) -
     boss, bob = User.objects.get(username="boss"), make_user(username="bob")
     Api.of(bob)
     page = f"/admin/accounts/user/{bob.id}/"
-    action = {"action": "end_sessions", "_selected_action": [str(bob.id)], "confirmed": "yes", "reason": "lost"}
-    assert operator.post("/admin/accounts/user/", action, REMOTE_ADDR="192.0.2.9").status_code == 302
+    action = {"action": "end_sessions", "_selected_action": [str(bob.id)]}
+    assert confirm(operator, "/admin/accounts/user/", action, "lost", REMOTE_ADDR="192.0.2.9").status_code == 302
     form = {"username": "bob", "email": "", "is_staff": "on"}
     assert operator.post(f"{page}change/", form).status_code == 302  # is_active is off
     assert operator.post(f"{page}change/", {**form, "is_active": "on"}).status_code == 302

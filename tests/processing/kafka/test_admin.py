@@ -11,7 +11,7 @@ from processing.kafka.rejected import keep
 from tests.client import Client
 from tests.processing.crew import new_user, requests_of
 from tests.processing.kafka.brokers import event
-from tests.staff import make_groups, member_of
+from tests.staff import confirm, make_groups, member_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,7 +31,7 @@ def test_operators_replay_in_the_admin(client: Client) -> None:
     named = client.post(PAGE, asked).context["named"]
     assert named == ["requests/0/6, unknown_user: nobody", "requests/0/5, invalid: timestamp: .."]
     assert not requests_of(lovelace), "nothing is done before it is confirmed"
-    client.post(PAGE, {**asked, "confirmed": "yes", "reason": "ticket 4711"})
+    confirm(client, PAGE, asked)
     [made] = requests_of(lovelace)
     assert made.payload == "x"
     told = f"changed kafka.RejectedMessage {second.id}: replayed as request {made.id}: ticket 4711"
@@ -55,6 +55,6 @@ def test_each_group_does_what_it_may(group: str, replays: bool) -> None:
     row = RejectedMessage.objects.get()
     assert list(client.get(PAGE).context["cl"].result_list) == [row]
     assert client.get(f"{PAGE}{row.id}/change/").status_code == 200
-    asked = {"action": "replay", "_selected_action": [str(row.id)], "confirmed": "yes", "reason": "ticket 4711"}
-    assert client.post(PAGE, asked).status_code == (302 if replays else 403)
+    asked = {"action": "replay", "_selected_action": [str(row.id)]}
+    assert confirm(client, PAGE, asked).status_code == (302 if replays else 403)
     assert len(requests_of(user)) == replays

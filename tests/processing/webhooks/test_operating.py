@@ -23,11 +23,10 @@ from scripts.servers.process import launch
 from tests.processing.crew import new_user
 from tests.processing.webhooks.messages import cancelled
 from tests.processing.webhooks.receiver import Receiver
-from tests.staff import make_groups, member_of
+from tests.staff import confirm, make_groups, member_of
 from tests.waiting import until
 
 WEBHOOKS, DELIVERIES = "/admin/webhooks/webhook/", "/admin/webhooks/delivery/"
-CONFIRMED = {"confirmed": "yes", "reason": "ticket 4711"}
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,13 +73,13 @@ def test_viewers_see_webhooks_with_their_last_error_and_no_secret(groups: None, 
 def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
     delivery = Delivery.objects.get()
     asked = {"action": "resend", "_selected_action": [delivery.id]}
-    assert member_of("viewer").post(DELIVERIES, asked | CONFIRMED).status_code == 403
+    assert confirm(member_of("viewer"), DELIVERIES, asked).status_code == 403
     operator = member_of("operator")
     [named] = operator.post(DELIVERIES, asked).context["named"]
     assert named.startswith("request.cancelled of ")
     assert named.endswith(f" UTC to {webhook.url} of {webhook.queue.user.username}")
     assert Delivery.objects.get().state == "delivered"
-    answer = operator.post(DELIVERIES, asked | CONFIRMED, follow=True)
+    answer = confirm(operator, DELIVERIES, asked, follow=True)
     assert b"1 sent once more." in answer.content
     assert Delivery.objects.get().state == "pending"
     told = f"changed webhooks.Delivery {delivery.id}: sent once more: ticket 4711"
@@ -92,16 +91,16 @@ def test_operators_have_deliveries_sent_once_more_and_viewers_do_not(groups: Non
 def test_operators_switch_webhooks_off_and_on_and_viewers_do_not(groups: None, webhook: Webhook) -> None:
     Webhook.objects.update(due_at=timezone.now())
     off, on = ({"action": f"switch_{to}", "_selected_action": [webhook.id]} for to in ("off", "on"))
-    assert member_of("viewer").post(WEBHOOKS, off | CONFIRMED).status_code == 403
+    assert confirm(member_of("viewer"), WEBHOOKS, off).status_code == 403
     operator = member_of("operator")
     assert operator.post(WEBHOOKS, off).context["named"] == [f"{webhook.url} of {webhook.queue.user.username}"]
     assert Webhook.objects.filter(enabled=True, due_at__isnull=False).exists(), "nothing is done before it is confirmed"
-    assert b"1 switched off." in operator.post(WEBHOOKS, off | CONFIRMED, follow=True).content
+    assert b"1 switched off." in confirm(operator, WEBHOOKS, off, follow=True).content
     webhook.refresh_from_db()
     assert (webhook.enabled, webhook.due_at, webhook.failures) == (False, None, 3)
     assert webhook_as_json(webhook)["disabled_reason"] == "An operator switched it off."
     assert b"There is nothing that" in operator.post(WEBHOOKS, off, follow=True).content
-    assert b"1 switched on." in operator.post(WEBHOOKS, on | CONFIRMED, follow=True).content
+    assert b"1 switched on." in confirm(operator, WEBHOOKS, on, follow=True).content
     webhook.refresh_from_db()
     assert (webhook.enabled, webhook.due_at is None, webhook.failures, webhook.disabled_reason) == (True, False, 0, "")
     told = SecurityEvent.objects.filter(event="staff_action").order_by("id").values_list("detail", flat=True)

@@ -17,6 +17,7 @@ from queues.operations.figures import figures
 from queues.states import QueueState, Status
 from tests.client import Client
 from tests.queues.rows import queue_of, request_in
+from tests.staff import confirm
 
 pytestmark = pytest.mark.django_db
 KINDS = "/admin/queues/kindlimit/"
@@ -36,8 +37,8 @@ def of_group(name: str) -> Client:
 
 
 def act(client: Client, action: str, *kinds: str, reason: str = "ticket 4711") -> int:
-    data = {"action": action, "_selected_action": kinds, "confirmed": "yes", "reason": reason}
-    return client.post(KINDS, data).status_code
+    status: int = confirm(client, KINDS, {"action": action, "_selected_action": kinds}, reason).status_code
+    return status
 
 
 def held_back(kind: str, minutes: float) -> UserQueue:
