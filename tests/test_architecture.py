@@ -160,6 +160,29 @@ def test_each_room_knows_only_rooms_below_it(app: str) -> None:
     assert back == []
 
 
+FLOORS = ("project", *APPS)  # upwards
+NAMED = re.compile(r"""\{% (?:static|extends|include) ["']([^"']+)["']""")
+
+
+def test_no_page_needs_a_file_of_a_floor_above_it() -> None:
+    """A template, or a style sheet or script that it names."""
+    ours = {
+        path.as_posix().rpartition(f"/{kind}/")[2]: floor
+        for floor, app in enumerate(FLOORS)
+        for kind in ("templates", "static")
+        for path in (ROOT / app).rglob("*.*")
+        if kind in path.relative_to(ROOT).parts
+    }
+    upwards = [
+        (str(path.relative_to(ROOT)), name)
+        for floor, app in enumerate(FLOORS)
+        for path in (ROOT / app).rglob("templates/**/*.html")
+        for name in NAMED.findall(path.read_text())
+        if ours.get(name, 0) > floor  # the others are Django's, and of packages
+    ]
+    assert upwards == []
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     circles = [name for name, others in house().items() if any(name in reached(other) for other in others)]
     assert circles == []
