@@ -84,7 +84,13 @@ def test_the_time_to_a_turn_counts_no_pause_between_attempts(page: Page) -> None
         }
         return turns;"""
     found = page.open().later(f"import('/static/page/store.js').then(({{ Store }}) => {{ {script} }})")
-    assert found == [3600, 10, 16, 10, 24]
+    assert found == [3600, 10, 10, 10, 10]
+
+
+def test_no_beginning_is_shown_of_an_attempt_that_is_not_the_first(signed_in: Page, owner: Owner) -> None:
+    owner.submit({"failures": 20}, kind="demo.flaky")
+    signed_in.until("/Attempt ([2-9]|1.) of/.test(document.querySelector('.running').innerText)")
+    assert "started" not in signed_in.text(".running")
 
 
 def test_two_users_side_by_side_each_see_their_own(page: Page, site: Site) -> None:

@@ -144,7 +144,7 @@ function drawRunning(store, part, head, kept) {
   const attempts = head.attempt > 1 || head.status !== "running" ? `Attempt ${head.attempt} of ${head.max_attempts}` : "";
   const trouble = head.status === "retrying" && head.error ? `${head.error.type}: ${head.error.message}` : "";
   text(said, [head.cancel_requested ? "Asked to stop" : "", step, attempts, trouble].filter(Boolean).join(" · "));
-  text(time, head.started_at ? `started ${ago(head.started_at)}` : "");
+  text(time, head.started_at && head.attempt === 1 ? `started ${ago(head.started_at)}` : "");
   const wanted = verbs(head);
   if (kept.verbs !== wanted.join()) {
     kept.verbs = wanted.join();

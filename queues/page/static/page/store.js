@@ -1,5 +1,6 @@
 // What is known of one's queue. Views read it; what changes it marks it, and it is drawn once a frame at most.
 
+import { since } from "./dom.js";
 import { api, pathOf, read, write, whose } from "./session.js";
 import { Stream } from "./stream.js";
 
@@ -22,7 +23,6 @@ export class Store extends EventTarget {
   kinds = null;
   connection = { state: "connecting", until: null };
   problem = null; // why nothing can be shown
-  begun = {}; // the attempt that runs: since when its progress is known, and how far it was then
   asking = new Set(); // for each question to the API: what the stream told of since, by id; the queue has none
 
   start() {
@@ -96,7 +96,6 @@ export class Store extends EventTarget {
   /** A request as the API showed it. */
   take(request) {
     const before = this.active.get(request.id);
-    this.clock(request);
     if (!isFinal(request)) {
       if (!this.finished.has(request.id)) this.active.set(request.id, request);
     } else {
@@ -187,20 +186,11 @@ export class Store extends EventTarget {
     return { head, waiting: head ? inLine.slice(1) : inLine, scheduled };
   }
 
-  /** An attempt's beginning is told of the first alone. Another one is timed from where it was first seen. */
-  clock({ id, status, attempt, progress, started_at }) {
-    if (status !== "running" || !progress) return;
-    const { begun } = this;
-    if (begun.id === id && begun.attempt === attempt && begun.current <= progress.current) return;
-    const first = attempt === 1;
-    this.begun = { id, attempt, at: first ? new Date(started_at).getTime() : Date.now(), current: first ? 0 : progress.current };
-  }
-
-  /** Seconds that the head still takes: by its own progress, else as long as others take. */
-  rest({ id, status, attempt, progress }, usual) {
-    const { begun } = this;
-    if (status !== "running" || !progress?.total || begun.id !== id || begun.attempt !== attempt || progress.current <= begun.current) return usual;
-    return (Date.now() - begun.at) / 1000 / (progress.current - begun.current) * (progress.total - progress.current);
+  /** Seconds that the head still takes: the first attempt by its progress, else as long as others take. The API does not
+      tell when a later attempt began. */
+  rest({ status, attempt, progress, started_at }, usual) {
+    if (status !== "running" || attempt > 1 || !progress?.total || !progress.current) return usual;
+    return since(started_at) / progress.current * (progress.total - progress.current);
   }
 
   /** Seconds until the request behind so many others starts; null while nobody can know. */
