@@ -200,7 +200,7 @@ def test_what_failed_comes_into_an_inbox_until_it_is_dealt_with(signed_in: Page,
 
 def test_putting_all_away_leads_to_what_failed_earlier(signed_in: Page, owner: Owner) -> None:
     owner.submit(*[{"product": "tea", "amount": 1, "place": {"street": "gone"}}] * 430, kind="page.order")
-    signed_in.sees("Idle", "#state")
+    until(lambda: owner.get("queue")["depth"] == 0, why="all have failed")
     signed_in.go("failed")
     signed_in.browser.refresh()
     signed_in.sees("Failed (200)", "#places")
@@ -218,7 +218,7 @@ def test_putting_all_away_leads_to_what_failed_earlier(signed_in: Page, owner: O
 
 def test_history_goes_back_page_by_page(signed_in: Page, owner: Owner) -> None:
     owner.submit(*range(70))
-    signed_in.sees("Idle", "#state")
+    until(lambda: owner.get("queue")["depth"] == 0, why="all are over")
     signed_in.go("history")
     signed_in.until("document.querySelectorAll('.row.over').length === 50")
     signed_in.click("main > .frame .actions .button")
