@@ -7,13 +7,14 @@ made in processes of a lower priority, and never on all cores of the machine, so
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from random import SystemRandom
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from django.conf import settings
@@ -24,6 +25,7 @@ from project.rest.problems import ServiceUnavailable
 from project.telemetry.multiprocess import VARIABLE
 
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
+TURN_SECONDS, LOOK_SECONDS = 3.0, 0.02  # how long a hash waits for those of other processes, and how often it looks
 RETRY_SECONDS = 1, 3  # at random, so that who was refused together does not come back together
 
 log = structlog.get_logger()
@@ -78,22 +80,25 @@ class HashingQueue:
 
 @contextmanager
 def turn() -> Iterator[None]:
-    """One of the AT_ONCE that all API processes share which a server started; of this process alone where it has no
-    siblings.
+    """One of the AT_ONCE that all API processes share which a server started, or, after a while, one more: a sibling
+    that is stuck keeps nobody from logging in.
     """
     shared = os.environ.get(VARIABLE)
-    if not shared:
-        yield
-        return
     with ExitStack() as stack:
-        files = [stack.enter_context((Path(shared) / f"hashing-{n}.lock").open("w")) for n in range(AT_ONCE)]
-        for file in files:
-            with suppress(BlockingIOError):
-                flock(file, LOCK_EX | LOCK_NB)
-                break
-        else:
-            flock(_random.choice(files), LOCK_EX)
+        names = [f"hashing-{n}.lock" for n in range(AT_ONCE)] if shared else []
+        files = [stack.enter_context((Path(shared or "") / name).open("w")) for name in names]
+        patience = time.monotonic() + TURN_SECONDS
+        while files and not any(map(_taken, files)) and time.monotonic() < patience:
+            time.sleep(LOOK_SECONDS)
         yield
+
+
+def _taken(file: TextIO) -> bool:
+    try:
+        flock(file, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def places() -> int:

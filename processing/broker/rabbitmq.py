@@ -165,14 +165,15 @@ class Publisher(Channel):
         channel = self.channel()
         with as_unavailable():
             self._returned.clear()
+            new = [(name, pointers) for name, pointers in batch if name not in self._declared]
+            for name, _ in new:
+                _declare(name, channel)  # what is wrong with one is the commit's answer
             for name, pointers in batch:
-                if name not in self._declared:
-                    self._ask(partial(_declare, name), TOGETHER_SECONDS)
-                    self._declared.add(name)
                 for pointer in pointers:
                     channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
-            seconds = TOGETHER_SECONDS + _seconds_more(batch)
+            seconds = TOGETHER_SECONDS + _seconds_more(batch, len(new))
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered), seconds)
+            self._declared.update(name for name, _ in new)
         gone = [(name, pointers) for name, pointers in batch if name in self._returned]
         self._declared.difference_update(name for name, _ in gone)
         return gone
@@ -196,7 +197,7 @@ class Publisher(Channel):
             _declare(name, channel, send)
 
         questions = {name: partial(publish, name, pointers) for name, pointers in batch}
-        answers = apart(questions, seconds + _seconds_more(batch))
+        answers = apart(questions, seconds + _seconds_more(batch, len(batch)))
         return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
@@ -278,7 +279,7 @@ def _answer(answer: Any) -> Any:
 def _declare(
     name: str,
     channel: Any,
-    answered: Answered,
+    answered: Answered | None = None,
     arguments: dict[str, Any] = CLASSIC,
     passive: bool = False,
 ) -> None:
@@ -289,5 +290,5 @@ def _delete(name: str, channel: Any, answered: Answered) -> None:
     channel.queue_delete(name, callback=answered)
 
 
-def _seconds_more(batch: Sequence[tuple[str, list[Pointer]]]) -> float:
-    return sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND + len(batch) / QUEUES_A_SECOND
+def _seconds_more(batch: Sequence[tuple[str, list[Pointer]]], declared: int) -> float:
+    return sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND + declared / QUEUES_A_SECOND

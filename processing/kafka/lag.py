@@ -31,6 +31,7 @@ class Lag:
         self._consumer = consumer
         self._watermarks: dict[Name, tuple[int, int]] = {}
         self._seen: dict[Name, list[tuple[float, int]]] = {}  # ends above what is settled, and when they were new
+        self._silent: set[Name] = set()  # did not answer the last time
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kafka-lag", daemon=True)
 
@@ -45,24 +46,26 @@ class Lag:
 
     def _run(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
-            try:
-                self._ask()
-            except (KafkaException, RuntimeError) as failure:  # what was known stays, and grows older
-                log.debug("kafka_does_not_tell_its_offsets", error=str(failure))
+            self._ask()
             self._tell()
 
     def _ask(self) -> None:
-        """Where each partition of ours begins and ends. Raises KafkaException."""
-        ours = [(one.topic, one.partition) for one in self._consumer.assignment()]
-        for known in (self._watermarks, self._seen):
-            for gone in known.keys() - set(ours):
-                del known[gone]
-        for name in ours:
-            if self._stop.is_set():
-                return
-            found: Any = self._consumer.get_watermark_offsets(TopicPartition(*name), timeout=ANSWER_SECONDS)
-            if found is not None:
-                self._watermarks[name] = found
+        """Where each partition of ours begins and ends. One without a leader is asked last the next time."""
+        try:
+            ours = [(one.topic, one.partition) for one in self._consumer.assignment()]
+            for known in (self._watermarks, self._seen):
+                for gone in known.keys() - set(ours):
+                    del known[gone]
+            for name in sorted(ours, key=self._silent.__contains__):
+                if self._stop.is_set():
+                    return
+                self._silent.add(name)
+                found: Any = self._consumer.get_watermark_offsets(TopicPartition(*name), timeout=ANSWER_SECONDS)
+                self._silent.discard(name)
+                if found is not None:
+                    self._watermarks[name] = found
+        except (KafkaException, RuntimeError) as failure:  # what was known stays, and grows older
+            log.debug("kafka_does_not_tell_its_offsets", error=str(failure))
 
     def _tell(self) -> None:
         settled, now = self.settled, time.time()

@@ -51,7 +51,9 @@ class Shares:
             return None
         with self._free:
             if self._is_brisk(kind):
-                self._free.wait_for(lambda: self._has_room(kind, most), settings.ENV.record_after_ms / 1000)
+                in_time = settings.ENV.record_after_ms / 1000
+                if not self._free.wait_for(lambda: self._has_room(kind, most), in_time):
+                    self._left.pop(kind.name, None)  # the next one of many queues in a token does not wait, too
             if self._has_room(kind, most):
                 self._running[kind.name] += 1
                 self._began[threading.get_ident()] = time.monotonic()

@@ -29,4 +29,4 @@ def ended(rows: Sequence[Any], status: Status) -> None:
     """Tell of these, once they are committed."""
     if rows:
         transaction.on_commit(partial(count_given_up, Counter(row.kind for row in rows), status))
-        transaction.on_commit(partial(send_ended, [(row.user_id, row) for row in rows]))
+        transaction.on_commit(partial(send_ended, ((row.user_id, row) for row in rows)))

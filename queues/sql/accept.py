@@ -27,10 +27,12 @@ _REQUESTS = """
 # that counts only if the statement, which may have waited for the queue's lock, sees all that was accepted until now.
 _ROOM = """AND q.bytes_stored + {bytes} <= %(most_stored)s
           AND (q.bytes_stored + {bytes} <= %(most_waiting)s OR {bytes} + (
-                  SELECT coalesce(sum(r.bytes), 0) FROM queues_request r
-                  WHERE r.queue_id = q.id AND r.seq > q.done_seq AND r.finished_at IS NULL) + (
-                  SELECT coalesce(sum(r.bytes), 0) FROM queues_request r
-                  WHERE r.queue_id = q.id AND r.due_at IS NOT NULL) <= %(most_waiting)s
+                  SELECT coalesce(sum(r.bytes), 0) FROM (
+                      SELECT bytes FROM queues_request
+                      WHERE queue_id = q.id AND seq > q.done_seq AND finished_at IS NULL ORDER BY seq) r) + (
+                  SELECT coalesce(sum(r.bytes), 0) FROM (
+                      SELECT bytes FROM queues_request
+                      WHERE queue_id = q.id AND due_at IS NOT NULL ORDER BY due_at) r) <= %(most_waiting)s
               AND EXISTS (SELECT FROM queues_userqueue seen WHERE seen.id = q.id
                           AND seen.last_seq = q.last_seq AND seen.bytes_stored = q.bytes_stored))
 """
@@ -45,7 +47,8 @@ ACCEPT = Statement(f"""
               SELECT FROM accounts_session s WHERE s.id = %(session)s AND s.user_id = u.id AND s.ended_at IS NULL))
           AND {DEPTH} + %(places)s <= {LIMIT}
           AND (%(scheduled)s = 0 OR %(scheduled)s <= {LIMIT} - (
-              SELECT count(*) FROM queues_request r WHERE r.queue_id = q.id AND r.due_at IS NOT NULL))
+              SELECT count(*) FROM (
+                  SELECT FROM queues_request WHERE queue_id = q.id AND due_at IS NOT NULL ORDER BY due_at) r))
           {_ROOM.format(bytes="%(bytes)s::bigint")}
         RETURNING q.id, q.user_id, q.last_seq - %(places)s AS before, q.done_seq, q.given_up_ahead,
                   q.avg_service_seconds,

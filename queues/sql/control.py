@@ -19,7 +19,13 @@ _END = f"""
 """  # noqa: S608  (constants)
 
 # From one place in line to another, of a queue that this transaction has locked.
-END_IN_LINE = Statement(_END.format(which="r.queue_id = %(queue)s AND r.seq >= %(first)s AND r.seq <= %(last)s"))
+END_IN_LINE = Statement(
+    _END.format(
+        which="""r.id = ANY (ARRAY (
+        SELECT id FROM queues_request WHERE queue_id = %(queue)s AND seq >= %(first)s AND seq <= %(last)s ORDER BY seq))
+"""
+    )
+)
 
 # Not in line yet, so no queue is locked: whoever ends one first, or gives it its place, has it.
 END_SCHEDULED = Statement(_END.format(which="r.id = %(id)s AND r.status = 'scheduled'"))
@@ -39,7 +45,6 @@ EXPIRE = Statement(f"""
     )
     UPDATE queues_request r SET status = 'expired', finished_at = clock_timestamp()
     FROM lapsed q WHERE r.id = q.id
-      AND r.id = ANY (ARRAY (SELECT id FROM lapsed)) -- bounds the scan, whatever join is planned
     RETURNING {_ENDED}
 """)  # noqa: S608  (constants)
 

@@ -82,6 +82,18 @@ def test_where_places_come_free_all_the_time_the_next_one_is_waited_for(
     over.join()
 
 
+def test_who_waited_in_vain_lets_the_next_ones_not_wait(shares: Shares, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token has many queues, and the last may be another user's."""
+    monkeypatch.setattr("django.conf.settings.ENV.record_after_ms", 50)
+    kind = kinds.find("test.script")
+    assert [shares.enter(kind) for _ in range(3)] == [None] * 3
+    shares.leave(kind)
+    assert shares.enter(kind) is None
+    assert shares._is_brisk(kind)
+    assert isinstance(shares.enter(kind), float)
+    assert not shares._is_brisk(kind)
+
+
 def test_where_none_came_free_of_late_nobody_waits_for_a_place(shares: Shares, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread is one of those that are kept for other kinds."""
     monkeypatch.setattr("django.conf.settings.ENV.record_after_ms", 60_000)

@@ -15,6 +15,7 @@ from queues.exceptions import FencedOut
 from queues.lifecycle import control, outbox
 from queues.lifecycle.lease import Lease
 from queues.models import Request, UserQueue
+from queues.sql import control as ends
 from queues.sql import reads
 from queues.states import QueueState
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
@@ -144,14 +145,15 @@ def test_what_is_planned_while_tables_are_small_is_planned_for_large_ones() -> N
 
 def test_what_is_planned_while_tables_are_empty_looks_up_places_in_line() -> None:
     """Until PostgreSQL analyzes them, a user's request costs as much as if there were no others of theirs."""
-    looked_up = {name: HOT[name] for name in ("LEASE", "LEASE_TOGETHER", "CLAIMED", "RECORD", "RENEW", "TAKE")}
-    looked_up |= {"RECORD_TOGETHER": HOT["RECORD_TOGETHER"], "QUEUE_SUMMARY": reads.QUEUE_SUMMARY}
+    names = {"one_request_a_place", "queues_request_pkey", "request_given_up", "request_scheduled"}
+    names |= {"request_due", "request_lapses"}  # of all queues, by a moment
+    looked_up = {**HOT, "QUEUE_SUMMARY": reads.QUEUE_SUMMARY, "EXPIRE": ends.EXPIRE, "END_IN_LINE": ends.END_IN_LINE}
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("TRUNCATE queues_request, queues_attempt")
         for name, statement in looked_up.items():
             plan = generic_plan(cursor, statement.text)
             used = set(re.findall(r"using (\w+) on queues_request\b", plan))
-            assert used <= {"one_request_a_place", "queues_request_pkey", "request_given_up"}, f"{name}\n{plan}"
+            assert used <= names, f"{name}\n{plan}"
             assert "Join Filter: (r.id" not in plan, f"compares each with each: {name}\n{plan}"
             assert "Seq Scan on queues_request" not in plan, f"{name}\n{plan}"
         transaction.set_rollback(True)

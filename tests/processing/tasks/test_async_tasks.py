@@ -1,9 +1,12 @@
 """`async def` tasks run on the process's event loop and hold no thread; what holds for plain ones holds for them."""
 
+import asyncio
 import threading
+from importlib import import_module
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from django_tasks import TaskResultStatus
 from django_tasks.signals import task_finished, task_started
 
@@ -97,3 +100,26 @@ def test_what_waits_runs_though_a_release_made_its_function_async_or_plain(
     queues.submit(user, "task.default", payload, version=version, check_permission=False)
     hand.settle()
     assert [request.status for request in requests_of(user)] == ["succeeded"]
+
+
+def test_a_function_that_became_plain_ends_before_its_attempt_and_has_a_thread_of_its_own() -> None:
+    """Nothing interrupts it: it would go on beside the user's next request. Others' queries have one thread."""
+    to_its_end = import_module("processing.tasks.handlers").to_its_end
+    begun, end = threading.Event(), threading.Event()
+
+    def overrun() -> None:
+        begun.set()
+        assert end.wait(30)
+
+    async def main() -> None:
+        attempt = asyncio.ensure_future(to_its_end(overrun))
+        assert await asyncio.to_thread(begun.wait, 30)
+        attempt.cancel()
+        assert await asyncio.wait_for(sync_to_async(threading.get_ident)(), 30)
+        assert not attempt.done()
+        end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        assert await to_its_end(lambda: 1) == 1
+
+    asyncio.run(main())
