@@ -43,7 +43,8 @@ def test_with_one_thread_nothing_runs_beside_what_may_crash(monkeypatch: pytest.
         def __init__(self, *_: object, **__: object) -> None:
             raise Made
 
-    monkeypatch.setattr(drain, "watch", SimpleNamespace(start=lambda *_: None))
+    monkeypatch.setattr(drain, "watch", SimpleNamespace(start=lambda *_: None, worker_id=1))
+    monkeypatch.setattr(process, "keep_shown", lambda _: None)
     monkeypatch.setattr(drain, "isolation", None)
     monkeypatch.setattr(drain, "coroutines", None)
     monkeypatch.setattr(process, "Threads", NoThreads)
