@@ -2,6 +2,8 @@
 
 from django.db import migrations
 
+from project.admin.rights import give
+
 SEE = [
     ("webhook", "view_webhook", "Can view webhook"),
     ("delivery", "view_delivery", "Can view delivery"),
@@ -11,18 +13,7 @@ GROUPS = {"viewer": SEE, "operator": SEE + OPERATE, "admin": SEE + OPERATE}
 
 
 def give_rights(apps, _schema_editor):
-    # Rights are made here, for Django makes them only after all migrations.
-    Group = apps.get_model("auth", "Group")
-    ContentType = apps.get_model("contenttypes", "ContentType")
-    Permission = apps.get_model("auth", "Permission")
-    for called, rights in GROUPS.items():
-        group, _ = Group.objects.get_or_create(name=called)
-        for model, codename, name in rights:
-            content_type, _ = ContentType.objects.get_or_create(app_label="webhooks", model=model)
-            right, _ = Permission.objects.get_or_create(
-                content_type=content_type, codename=codename, defaults={"name": name}
-            )
-            group.permissions.add(right)
+    give(apps, "webhooks", GROUPS)
 
 
 class Migration(migrations.Migration):

@@ -2,20 +2,14 @@
 
 from django.db import migrations
 
+from project.admin.rights import give
+
 OPERATE = ("operate_webhook", "Can switch webhooks on and off")
+GROUPS = {"operator": [("webhook", *OPERATE)], "admin": [("webhook", *OPERATE)]}
 
 
 def give_rights(apps, _schema_editor):
-    # Rights are made here, for Django makes them only after all migrations.
-    Group = apps.get_model("auth", "Group")
-    ContentType = apps.get_model("contenttypes", "ContentType")
-    Permission = apps.get_model("auth", "Permission")
-    content_type, _ = ContentType.objects.get_or_create(app_label="webhooks", model="webhook")
-    codename, name = OPERATE
-    right, _ = Permission.objects.get_or_create(content_type=content_type, codename=codename, defaults={"name": name})
-    for called in ("operator", "admin"):
-        group, _ = Group.objects.get_or_create(name=called)
-        group.permissions.add(right)
+    give(apps, "webhooks", GROUPS)
 
 
 class Migration(migrations.Migration):

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group
 from django.utils import timezone
 
 from accounts.models import User
@@ -17,7 +16,7 @@ from queues.operations.figures import figures
 from queues.states import QueueState, Status
 from tests.client import Client
 from tests.queues.rows import queue_of, request_in
-from tests.staff import confirm
+from tests.staff import confirm, member_of
 
 pytestmark = pytest.mark.django_db
 KINDS = "/admin/queues/kindlimit/"
@@ -26,14 +25,6 @@ KINDS = "/admin/queues/kindlimit/"
 @pytest.fixture(autouse=True)
 def _declared(groups: None) -> None:
     deployment.declare()
-
-
-def of_group(name: str) -> Client:
-    user = User.objects.create_user(name, is_staff=True)
-    user.groups.add(Group.objects.get(name=name))
-    client = Client()
-    client.force_login(user)
-    return client
 
 
 def act(client: Client, action: str, *kinds: str, reason: str = "ticket 4711") -> int:
@@ -59,7 +50,7 @@ def exposed() -> list[Any]:
 def test_every_kind_is_listed_with_its_limits_and_what_waits() -> None:
     deployment.set_limits("demo.echo", max_concurrency=3)
     held_back("demo.echo", 1)
-    page = of_group("viewer").get(KINDS)
+    page = member_of("viewer").get(KINDS)
     found: dict[str, Any] = {row.kind: row for row in page.context["cl"].result_list}
     assert set(found) >= {"demo.echo", "demo.steps", "http.call"}
     echo = found["demo.echo"]
@@ -69,7 +60,7 @@ def test_every_kind_is_listed_with_its_limits_and_what_waits() -> None:
 
 @pytest.mark.parametrize(("group", "pauses", "limits"), [("viewer", 0, 0), ("operator", 1, 0), ("admin", 1, 1)])
 def test_each_group_does_what_it_may(group: str, pauses: bool, limits: bool) -> None:
-    client = of_group(group)
+    client = member_of(group)
     assert (act(client, "pause", "demo.echo") == 302) == pauses
     assert KindLimit.objects.get(kind="demo.echo").paused == pauses
     form = {"max_concurrency": "4", "rate_here": "5/10s", "reason": "because"}
@@ -84,7 +75,7 @@ def test_each_group_does_what_it_may(group: str, pauses: bool, limits: bool) -> 
 
 
 def test_nothing_is_paused_before_it_is_confirmed_with_a_reason() -> None:
-    operator = of_group("operator")
+    operator = member_of("operator")
     chosen = {"action": "pause", "_selected_action": ["demo.echo", "demo.steps"]}
     page = operator.post(KINDS, chosen)
     assert "for any user" in page.content.decode()
@@ -95,7 +86,7 @@ def test_nothing_is_paused_before_it_is_confirmed_with_a_reason() -> None:
     assert not LogEntry.objects.exists()
     assert act(operator, "pause", "demo.echo", "demo.steps") == 302
     assert set(KindLimit.objects.filter(paused=True).values_list("kind", "paused_by")) == {
-        ("demo.echo", "operator: ticket 4711"), ("demo.steps", "operator: ticket 4711"),
+        ("demo.echo", "the-operator: ticket 4711"), ("demo.steps", "the-operator: ticket 4711"),
     }  # fmt: skip
     assert {entry.get_change_message() for entry in LogEntry.objects.all()} == {"paused: ticket 4711"}
 
@@ -103,7 +94,7 @@ def test_nothing_is_paused_before_it_is_confirmed_with_a_reason() -> None:
 @pytest.mark.parametrize(("field", "value"), [("rate_here", "x/y"), ("max_concurrency", "-1"), ("reason", "")])
 def test_what_does_not_fit_is_said_beside_its_field(field: str, value: str) -> None:
     form = {"max_concurrency": "4", "rate_here": "5/10s", "reason": "because", field: value}
-    page = of_group("admin").post(f"{KINDS}demo.echo/change/", form)
+    page = member_of("admin").post(f"{KINDS}demo.echo/change/", form)
     assert field in page.context["adminform"].form.errors
     assert KindLimit.objects.get(kind="demo.echo").most is None
 
