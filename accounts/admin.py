@@ -24,11 +24,26 @@ from project.admin.confirming import confirmed
 MOST_FOUND = 1000  # users of one e-mail address, or with one beginning of their names, that a search may mean
 
 
+class FoundByUser(FastAdmin):
+    """Searched by what `User.objects.meant_by` takes; `search_fields` only shows the field."""
+
+    user_of = "user"  # the path to it
+    most_found = 300  # users of one e-mail address, or with one beginning of their names, that a search may mean
+    search_help_text = "A user's id, e-mail address, name or its beginning."
+
+    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        term = search_term.strip().replace("\0", "")
+        if not term:
+            return queryset, False
+        return queryset.filter(**{f"{self.user_of}__in": User.objects.meant_by(term, self.most_found)}), False
+
+
 @admin.register(User)
-class UserAdmin(FastAdmin, DjangoUserAdmin):
+class UserAdmin(FoundByUser, DjangoUserAdmin):
+    user_of, most_found = "id", MOST_FOUND
     list_display = ("username", "email", "email_confirmed", "state", "role", "created_at")
     list_filter = ("is_active", "is_staff", "is_superuser")
-    search_fields = ("username",)  # shows the field; `get_search_results` searches
+    search_fields = ("username",)
     search_help_text = "An id, an e-mail address, a name or its beginning."
     ordering = ("-pk",)
     readonly_fields = ("id", "created_at", "last_login", "email_confirmed", "erase_asked_at")
@@ -53,10 +68,6 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
     def has_delete_permission(self, request: Any, obj: Any = None) -> bool:
         """Deactivate them here; all that is theirs goes with `manage.py user erase`, which leaves no work behind."""
         return False
-
-    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        term = search_term.strip().replace("\0", "")
-        return (queryset.filter(id__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
 
     @admin.display(description="email confirmed")
     def email_confirmed(self, user: User) -> str:
@@ -87,19 +98,13 @@ class UserAdmin(FastAdmin, DjangoUserAdmin):
 
 
 @admin.register(Session)
-class SessionAdmin(ReadOnlyAdmin):
+class SessionAdmin(FoundByUser, ReadOnlyAdmin):
+    most_found = MOST_FOUND
     list_display = ("id", "user", "address", "user_agent", "created_at", "last_used_at", "ended_at")
     list_select_related = ("user",)
     list_filter = (("ended_at", admin.EmptyFieldListFilter),)
     search_fields = ("user__username",)
-    search_help_text = "A user's id, e-mail address, name or its beginning."
     fields = ("id", "user", "address", "user_agent", "created_at", "last_used_at", "ended_at")
-
-    def get_search_results(self, request: Any, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        term = search_term.strip().replace("\0", "")
-        if not term:
-            return queryset, False
-        return queryset.filter(user_id__in=User.objects.meant_by(term, MOST_FOUND)), False
 
 
 @admin.register(Invitation)

@@ -7,7 +7,7 @@ from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
-from accounts.models import User
+from accounts.admin import FoundByUser
 from processing.schedules.due import run_now
 from processing.schedules.models import Schedule
 from project.admin.base import ReadOnlyAdmin
@@ -15,7 +15,6 @@ from project.admin.confirming import confirmed
 from project.rest.problems import Problem
 from queues.exceptions import QueueFull, SessionOver
 
-MOST_FOUND = 300
 MOST = 100  # in one request, each with its line in the log
 
 
@@ -30,12 +29,11 @@ def _named(schedule: Schedule) -> str:
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(ReadOnlyAdmin):
+class ScheduleAdmin(FoundByUser, ReadOnlyAdmin):
     list_display = ("name", "user", "kind", "when", "state", "next_at", "last_error", "last_due_at")
     list_select_related = ("user",)
     list_filter = ("enabled",)
-    search_fields = ("user__username",)  # shows the field; `get_search_results` searches
-    search_help_text = "A user's id, e-mail address, name or its beginning."
+    search_fields = ("user__username",)
     fields = readonly_fields = (
         "id", "name", "user", "kind", "version", "payload", "cron", "time_zone", "every_seconds", "missed", "enabled",
         "next_at", "look_at", "last_due_at", "last_request_id", "last_error", "created_at",
@@ -44,12 +42,6 @@ class ScheduleAdmin(ReadOnlyAdmin):
 
     def has_operate_permission(self, request: HttpRequest) -> bool:
         return bool(request.user.has_perm("schedules.operate_schedule"))
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip().replace("\0", "")
-        return (queryset.filter(user__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
 
     @admin.display
     def when(self, schedule: Schedule) -> str:

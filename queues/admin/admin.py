@@ -16,6 +16,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 
+from accounts.admin import FoundByUser
 from accounts.models import User
 from project.admin.base import ReadOnlyAdmin
 from project.admin.confirming import Why
@@ -30,12 +31,11 @@ from queues.operations.selectors import DEPTH, of_queues, with_oldest
 from queues.representation.shape import as_text
 from queues.states import QueueState
 
-MOST_FOUND = 300  # users of one e-mail address, or with one beginning of their names, that a search may mean
-
 
 def searched(term: str) -> list[int]:
     """The queues of the users that `term` may mean."""
-    return list(UserQueue.objects.filter(user__in=User.objects.meant_by(term, MOST_FOUND)).values_list("id", flat=True))
+    users = User.objects.meant_by(term, FoundByUser.most_found)
+    return list(UserQueue.objects.filter(user__in=users).values_list("id", flat=True))
 
 
 class Styled:
@@ -219,20 +219,13 @@ class OperatorActionAdmin(ReadOnlyAdmin):
 
 
 @admin.register(LogEntry)
-class LogEntryAdmin(ReadOnlyAdmin):
+class LogEntryAdmin(FoundByUser, ReadOnlyAdmin):
     """What staff did in the admin: who, what, why, to how many."""
 
     list_display = ("action_time", "user", "content_type", "object_repr", "message")
     list_select_related = ("user", "content_type")
     fields = readonly_fields = ("action_time", "user", "content_type", "object_id", "object_repr", "message")
-    search_fields = ("user__username",)  # shows the field; `get_search_results` searches
-    search_help_text = "A user's id, e-mail address, name or its beginning."
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip().replace("\0", "")
-        return (queryset.filter(user__in=User.objects.meant_by(term, MOST_FOUND)) if term else queryset), False
+    search_fields = ("user__username",)
 
     @admin.display(description="what was done")
     def message(self, entry: LogEntry) -> str:

@@ -43,7 +43,7 @@ def test_users_are_found_by_name_beginning_id_and_address(operator: Client, by: 
 def test_a_name_is_found_among_however_many_that_begin_with_it(
     operator: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accounts_admin, "MOST_FOUND", 2)
+    monkeypatch.setattr(accounts_admin.UserAdmin, "most_found", 2)
     for name in ("bob-1", "bob-2", "bob-3", "bob-4"):
         make_user(username=name)
     meant = make_user(username="bob")
