@@ -51,31 +51,31 @@ def plain(returned: Any) -> Any:
 def run(request: HandlerRequest, payload: TaskPayload) -> Any:
     """Call the task's function; what it returns, or raises, is the request's result or error. Raises NoSuchTask."""
     call = Call(request, payload)
-    task_started.send(**call.told)
+    task_started.send(**call.signal_arguments)
     try:
         returned = call.begin()
         call.succeed(wait_for(returned) if inspect.iscoroutine(returned) else returned)
     except BaseException as error:
         if call.fail(error):
-            task_finished.send(**call.told)
+            task_finished.send(**call.signal_arguments)
         raise
-    task_finished.send(**call.told)
+    task_finished.send(**call.signal_arguments)
     return call.value
 
 
 async def run_async(request: HandlerRequest, payload: TaskPayload) -> Any:
     """The same on the event loop."""
     call = await sync_to_async(Call)(request, payload)
-    await task_started.asend(**call.told)
+    await task_started.asend(**call.signal_arguments)
     try:
         # It was `async def` when it was enqueued; a later release may have made it a `def`, which would block the loop.
         call.succeed(await call.begin() if call.is_async else await to_its_end(call.begin))
     except BaseException as error:
         # The loop ends with that what overruns its time limit.
         if call.fail(TimeLimitExceeded() if isinstance(error, asyncio.CancelledError) else error):
-            await task_finished.asend(**call.told)
+            await task_finished.asend(**call.signal_arguments)
         raise
-    await task_finished.asend(**call.told)
+    await task_finished.asend(**call.signal_arguments)
     return call.value
 
 
@@ -112,7 +112,7 @@ class Call:
         self.value: Any = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def signal_arguments(self) -> dict[str, Any]:
         """What receivers of the signals are given."""
         return {"sender": type(self.task.get_backend()), "task_result": self.result}
 

@@ -1,15 +1,27 @@
-"""What the end of an attempt means: its outcome, and how the queue goes on."""
+"""What the end of an attempt means: its outcome, and how the queue goes on.
 
+An outcome that cannot be kept means that the attempt failed. Run again, it would only be refused again.
+"""
+
+from collections.abc import Sequence
+from copy import copy
 from datetime import datetime
 from types import FrameType
 from typing import NamedTuple
 
+import structlog
+from django.db import InterfaceError, OperationalError, transaction
+
 from processing import tracebacks
 from processing.handlers import HandlerRequest, NoHandler, Reject, RetryLater, TimeLimitExceeded
 from processing.results import InvalidResult
+from queues.exceptions import FencedOut
 from queues.kinds import Kind
+from queues.lifecycle.lease import Lease
 from queues.states import AttemptOutcome, OnFailure, QueueState, Status
 from queues.values import Next, Outcome, Work
+
+log = structlog.get_logger()
 
 LONGEST_MESSAGE = 2000
 TRACED = (AttemptOutcome.FAILED, AttemptOutcome.TIMED_OUT, AttemptOutcome.REJECTED)
@@ -100,3 +112,48 @@ def _message(error: BaseException, kind: Kind | None) -> str:
     if isinstance(error, TimeLimitExceeded) and kind is not None:
         text = text or f"The handler overran its time limit of {kind.time_limit:g} s."
     return text.encode("utf-8", "replace").decode()[:LONGEST_MESSAGE]
+
+
+class Replaced(NamedTuple):
+    """What is recorded instead. `blocked_at`: its queue stops there, what ran after it runs again; 0: it goes on."""
+
+    outcomes: list[Outcome]
+    blocked_at: int = 0
+
+
+def replace_refused(lease: Lease, outcomes: Sequence[Outcome]) -> Replaced | None:
+    """Each is tried by itself, in a transaction that is rolled back. None: none of them is refused.
+
+    Raises OperationalError and InterfaceError.
+    """
+    kept: list[Outcome] = []
+    found = False
+    for outcome in outcomes:
+        error = _refusal(lease, outcome)
+        if error is None or outcome.work is None:
+            kept.append(outcome)
+            continue
+        found = True
+        log.error("an outcome cannot be kept", queue=lease.queue_id, sequence=outcome.seq, error=str(error).strip())
+        why = InvalidResult((), f"What came of it cannot be kept ({type(error).__name__}).")
+        began, ended = outcome.started_at or lease.now(), outcome.finished_at or lease.now()
+        ending = raised(outcome.work, None, False, why, began, ended)
+        assert ending.outcome is not None  # noqa: S101  (an attempt has one)
+        kept.append(ending.outcome)
+        if ending.then == QueueState.BLOCKED:
+            return Replaced(kept, outcome.seq)
+    return Replaced(kept) if found else None
+
+
+def _refusal(lease: Lease, outcome: Outcome) -> Exception | None:
+    try:
+        with transaction.atomic():
+            copy(lease).record(0, [outcome], QueueState.DRAINING, 1)
+            transaction.set_rollback(True)
+    except FencedOut:
+        return None  # the record itself will say so
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # PostgreSQL's, or it cannot even be told
+        return error
+    return None

@@ -11,8 +11,7 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from processing.worker.outcomes import Ending
-from processing.worker.refused import replace_refused
+from processing.worker.outcomes import Ending, replace_refused
 from processing.worker.watchdog import RENEW_SECONDS
 from queues import event_log
 from queues.exceptions import FencedOut
