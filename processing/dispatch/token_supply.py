@@ -7,7 +7,7 @@ from processing.broker.rabbitmq import Publisher
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 
-LARGEST_BUNDLE, ENOUGH_TOKENS = 32, 4
+LARGEST_BUNDLE, ENOUGH_TOKENS = 32, 4  # queues of a token at most, and how many tokens those who wake at once share
 CROWD_OF_TOKENS = 128  # where so many wait, who wakes now is not served at once anyway
 SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost with the queue of tokens
 TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")

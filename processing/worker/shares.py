@@ -22,8 +22,7 @@ class Shares:
     """Counts who runs what, for all threads of a process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._free = threading.Condition(self._lock)
+        self._free = threading.Condition()
         self._running: Counter[str] = Counter()
         self._left: dict[str, float] = {}  # when, by kind, a place came free
         self._began: dict[int, float] = {}  # when, by thread, the handler did that it is in
