@@ -1,8 +1,9 @@
 """Argon2 in processes of its own: a hash takes 100 MB and 0.35 s of a core, and many would starve everything else.
 
 A request that wants one waits for it in a short queue of HASHING_REQUESTS. Each holds a thread of the API meanwhile, so
-the queue is shorter than API_THREADS: the others stay free. Who finds it full is told 503 at once. The hashes are
-made in processes of a lower priority, and never on all cores of the machine, so that who submits does not notice them.
+the queue is shorter than API_THREADS: the others stay free. Who finds it full is told 503 before anything else is done
+for them, and to come back when those who were told so before have been served. The hashes are made in processes of a
+lower priority, and never on all cores of the machine, so that who submits does not notice them.
 """
 
 import os
@@ -12,8 +13,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
+from math import ceil
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, TextIO
 
 import structlog
@@ -26,11 +27,10 @@ from project.telemetry.multiprocess import VARIABLE
 
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 TURN_SECONDS, LOOK_SECONDS = 3.0, 0.02  # how long a hash waits for those of other processes, and how often it looks
-RETRY_SECONDS = 1, 3  # at random, so that who was refused together does not come back together
+USUAL_SECONDS = 0.35  # what a hash takes of a core, until one has been made here
+LONGEST_RETRY_SECONDS = 10.0  # nobody is told to come back later than that
 
 log = structlog.get_logger()
-
-_random = SystemRandom()
 
 
 class OrderlyArgon2(Argon2PasswordHasher):
@@ -55,27 +55,52 @@ class HashingQueue:
     """Who waits for a hash in this process, and the threads that each have one made in a process of their own."""
 
     def __init__(self, places: int) -> None:
-        self.places = threading.Semaphore(places)
+        self.places = places
         self.threads = ThreadPoolExecutor(min(AT_ONCE, places), "hashing")
         self._local = threading.local()
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._pace = USUAL_SECONDS / min(AT_ONCE, places)  # seconds from one hash to the next
+        self._expected = 0.0  # when the last who was refused was told to come back, on the monotonic clock
 
     def ask(self, *question: Any) -> Any:
         """What a hashing process answers, when it is this one's turn. Raises ServiceUnavailable."""
-        if not self.places.acquire(blocking=False):
-            raise ServiceUnavailable("Too many logins at once; try again.", retry_after=_random.randint(*RETRY_SECONDS))
+        with self._lock:
+            self._must_have_room()
+            self._waiting += 1
         try:
             return self.threads.submit(self._ask, question).result()
         except OSError as error:  # no memory, or too many processes
             log.error("no hash could be made", error=str(error))
-            raise ServiceUnavailable("No password can be checked now.", retry_after=RETRY_SECONDS[1]) from error
+            raise ServiceUnavailable("No password can be checked now.", retry_after=3) from error
         finally:
-            self.places.release()
+            with self._lock:
+                self._waiting -= 1
+
+    def refuse_if_full(self) -> None:
+        """Raises ServiceUnavailable where `ask` would, before anything is done for who asks."""
+        with self._lock:
+            self._must_have_room()
+
+    def _must_have_room(self) -> None:
+        """One after another is told to come back, as far apart as hashes are made: together they would be refused
+        again, and answering them costs others more than the hashes do.
+        """
+        if self._waiting < self.places:
+            return
+        now = time.monotonic()
+        self._expected = min(max(now, self._expected) + self._pace, now + LONGEST_RETRY_SECONDS)
+        raise ServiceUnavailable("Too many logins at once; try again.", retry_after=ceil(self._expected - now))
 
     def _ask(self, question: Any) -> Any:
         if not hasattr(self._local, "process"):
             self._local.process = HashingProcess()
-        with turn():
-            return self._local.process.ask(*question)
+        began = time.monotonic()
+        try:
+            with turn():
+                return self._local.process.ask(*question)
+        finally:
+            self._pace = (time.monotonic() - began) / min(AT_ONCE, self.places)
 
 
 @contextmanager
@@ -99,6 +124,11 @@ def _taken(file: TextIO) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def refuse_if_full() -> None:
+    """Raises ServiceUnavailable where no password can be looked at now."""
+    _queue.refuse_if_full()
 
 
 def places() -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib.auth.backends import ModelBackend
 from django.core.exceptions import PermissionDenied
 
+from accounts import hashers
 from accounts.audit import Event, record, record_refusal
 from accounts.exceptions import WrongCredentials
 from accounts.models import User
@@ -17,7 +18,8 @@ class failed_logins_limited:  # noqa: N801  (reads as the block it opens)
     """Counts a failed login of (address, name) before the password is looked at; takes it back unless it was wrong.
 
     Counted first, so that of 200 guesses at once no more than the limit are answered. Keyed with the address, so that
-    nobody locks a user out elsewhere. What fails is in the audit trail as `event`. Raises TooManyRequests.
+    nobody locks a user out elsewhere. What fails is in the audit trail as `event`. Raises TooManyRequests, and
+    ServiceUnavailable where no password can be looked at now.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class failed_logins_limited:  # noqa: N801  (reads as the block it opens)
         self.claims = (rate_limit.FAILED_LOGINS.claim(f"{client_ip.address_key(request)}:{name}"), *others)
 
     def __enter__(self) -> None:
+        hashers.refuse_if_full()
         try:
             self.taken = rate_limit.take(self.request, *self.claims)
         except TooManyRequests:

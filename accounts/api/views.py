@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts import invitations
+from accounts import hashers, invitations
 from accounts.api import cookie
 from accounts.api.serializers import (
     EmailShown,
@@ -67,6 +67,7 @@ class RegisterView(PublicView):
     @extend_schema(operation_id="register", request=RegisterBody, responses={201: UserShown})
     def post(self, request: Request) -> Response:
         """Creates a user."""
+        hashers.refuse_if_full()
         rate_limit.take(request, rate_limit.REGISTRATIONS.claim(client_ip.address_key(request)))
         asked = self.body(request, RegisterBody)
         invited = invitations.check(asked["invitation"], asked["email"])

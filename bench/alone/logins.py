@@ -6,6 +6,8 @@ import multiprocessing
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import quantiles
 from typing import Any
 
@@ -23,8 +25,8 @@ PASSWORD = "four-random-words-here"
 
 
 def run(here: Place, report: Report, name: str, quick: bool) -> None:
-    """Submissions at an even pace: alone, then while the clients log in again and again, as Retry-After lets them."""
-    count = 300 if quick else 1_500
+    """Submissions at an even pace, in rounds: alone, then while the clients log in as Retry-After lets them."""
+    rounds, count = (1, 300) if quick else (5, 500)
     port = free_port()
     command = next(service.command for service in services(port) if service.name == "api")
     api = here.start("api", command, FAILED_LOGINS_PER_MINUTE="100000")
@@ -33,24 +35,19 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     for number in range(CLIENTS):
         User.objects.create_user(f"login-{number}", password=PASSWORD)
     listening(port, "/api/v1/requests")
-    submitted(port, token, count // 3)
-    alone = submitted(port, token, count)
-    # In a process of their own: a thread here would wait for theirs, and measure that.
-    forked = multiprocessing.get_context("fork")
-    over, told = forked.Event(), forked.SimpleQueue()
-    clients = forked.Process(target=log_in_at_once, args=(port, over, told))
-    clients.start()
-    beside = submitted(port, token, count)
-    over.set()
-    answers = told.get()
-    clients.join()
+    submitted(port, token, count)
+    alone, beside, answers = [], [], Counter[int]()
+    for _ in range(rounds):
+        alone += submitted(port, token, count)
+        with logging_in(port, answers):
+            beside += submitted(port, token, count)
     here.stop(api)
     table = report.table("logins: submissions at an even pace", "beside", "p50", "p99")
     for what, latencies in (("nobody", alone), (f"{CLIENTS} who log in at once", beside)):
         cuts = quantiles(latencies, n=100, method="inclusive")
         table.add_row(what, milliseconds(cuts[49]), milliseconds(cuts[98]))
     report.show(table)
-    report.say(f"The logins were answered {answers}.")
+    report.say(f"The logins were answered {dict(answers)}.")
     p99 = [quantiles(latencies, n=100, method="inclusive")[98] for latencies in (alone, beside)]
     report.verdict("logins: 1.5 x p99 alone beside p99 with them", 1.5 * p99[0] / p99[1], 1.0)
 
@@ -72,6 +69,19 @@ def submitted(port: int, token: str, count: int) -> list[float]:
         time.sleep(EVERY)
     connection.close()
     return latencies
+
+
+@contextmanager
+def logging_in(port: int, answers: "Counter[int]") -> Iterator[None]:
+    """All clients log in, in a process of their own: threads here would wait for theirs, and measure that."""
+    forked = multiprocessing.get_context("fork")
+    over, told = forked.Event(), forked.SimpleQueue()
+    clients = forked.Process(target=log_in_at_once, args=(port, over, told))
+    clients.start()
+    yield
+    over.set()
+    answers.update(told.get())
+    clients.join()
 
 
 def log_in_at_once(port: int, over: Any, told: Any) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import orjson
 import pytest
 from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
+from django.db import connection
 from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
 
 from accounts import hashers
 from accounts.models import User
+from project.rest.problems import ServiceUnavailable
 from project.web import rate_limit
 from project.web.rate_limit import Limit
 from tests.accounts.people import PASSWORD, Api, at_once, make_user
@@ -185,8 +188,49 @@ def test_while_every_hashing_place_is_taken_others_are_answered_and_more_logins_
     assert others == [202, 200]
     assert statuses.count(503) == 24 - hashers.places()
     assert {status for status in statuses if status != 503} <= {401, 201}
-    assert all(1 <= int(headers["Retry-After"]) <= 3 for headers in refused)
+    told = {int(headers["Retry-After"]) for headers in refused}
+    assert told <= set(range(1, 11))
+    assert len(told) > 1, "those who are refused together are not told to come back together"
     assert {headers["Content-Type"] for headers in refused} == {"application/problem+json"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_is_refused_a_hash_is_refused_before_anything_is_spent_on_them(held: threading.Event) -> None:
+    line = hashers._queue
+    waiting = [threading.Thread(target=line.ask, args=("verify", "x", "$argon2id$")) for _ in range(hashers.places())]
+    for thread in waiting:
+        thread.start()
+    until(lambda: _full(line), 10, "the line is full")
+    with CaptureQueriesContext(connection) as queries:
+        answers = [login("nobody", "guess") for _ in range(12)]
+        answers.append(Api().post("auth/register", {"username": "newcomer", "password": PASSWORD}))
+    held.set()
+    for thread in waiting:
+        thread.join()
+    assert {answer.status_code for answer in answers} == {503}
+    assert not queries.captured_queries
+    assert not any(answer.has_header("RateLimit") for answer in answers)
+    assert login("nobody", "guess").status_code == 401, "none of them counted as a guess"
+
+
+def _full(line: hashers.HashingQueue) -> bool:
+    try:
+        line.refuse_if_full()
+    except ServiceUnavailable:
+        return True
+    return False
+
+
+def test_nobody_is_told_to_come_back_much_later() -> None:
+    line = hashers.HashingQueue(1)
+    line.places = 0
+    told = []
+    for _ in range(200):
+        with pytest.raises(ServiceUnavailable) as refused:
+            line.refuse_if_full()
+        told.append(int(refused.value.headers["Retry-After"]))
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (1, 10)
 
 
 def ask(application: Any, path: str, body: Any, **environ: Any) -> tuple[int, dict[str, str]]:
