@@ -188,6 +188,7 @@ def fill(here: Place, users: int, requests: int) -> int:
             FROM generate_series(1, %s) n""",
         [base, users],
     )
+    here.sql.execute("SELECT setval(pg_get_serial_sequence('queues_userqueue', 'id'), %s)", [base + users])
     indexes = here.sql.execute(
         "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
         " WHERE indrelid = 'queues_request'::regclass AND NOT indisprimary"
