@@ -1,9 +1,9 @@
 """Argon2 in processes of its own: a hash takes 100 MB and 0.35 s of a core, and many would starve everything else.
 
 A request that wants one waits for it in a short queue of HASHING_REQUESTS. Each holds a thread of the API meanwhile, so
-the queue is shorter than API_THREADS: the others stay free. Who finds it full is told 503 before anything else is done
-for them, and to come back when those who were told so before have been served. The hashes are made in processes of a
-lower priority, and never on all cores of the machine, so that who submits does not notice them.
+the queue is shorter than API_THREADS: the others stay free. Who finds it full is told 503, mostly before anything else
+is done for them, and to come back, one after another, as hashes are made. These are made in processes of a lower
+priority, and never on all cores of the machine, so that who submits does not notice them.
 """
 
 import os
@@ -28,7 +28,7 @@ from project.telemetry.multiprocess import VARIABLE
 AT_ONCE = max(1, (os.cpu_count() or 1) // 2)
 TURN_SECONDS, LOOK_SECONDS = 3.0, 0.02  # how long a hash waits for those of other processes, and how often it looks
 USUAL_SECONDS = 0.35  # what a hash takes of a core, until one has been made here
-LONGEST_RETRY_SECONDS = 10.0  # nobody is told to come back later than that
+LONGEST_RETRY_SECONDS = 10.0  # nobody is told to come back later than that: of more, several at the same moment
 
 log = structlog.get_logger()
 
@@ -89,7 +89,9 @@ class HashingQueue:
         if self._waiting < self.places:
             return
         now = time.monotonic()
-        self._expected = min(max(now, self._expected) + self._pace, now + LONGEST_RETRY_SECONDS)
+        self._expected = max(now, self._expected) + self._pace
+        if self._expected > now + LONGEST_RETRY_SECONDS:
+            self._expected = now + min(self._pace, LONGEST_RETRY_SECONDS)
         raise ServiceUnavailable("Too many logins at once; try again.", retry_after=ceil(self._expected - now))
 
     def _ask(self, question: Any) -> Any:

@@ -261,6 +261,7 @@ class PasswordResetConfirmView(PublicView):
     @extend_schema(operation_id="password_reset_confirm", request=ResetConfirmBody, responses={204: None})
     def post(self, request: Request) -> Response:
         """Sets a new password with the token of the link, once, and ends every session."""
+        hashers.refuse_if_full()
         asked = self.body(request, ResetConfirmBody)
         user = recovery.user_to_reset(request, asked["token"])
         check_new_password(asked["new_password"], user, "new_password")
