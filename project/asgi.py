@@ -4,6 +4,7 @@ API_THREADS requests run at once, each thread with a connection to PostgreSQL. H
 answers although all others wait for a server. Streams and long polls have none.
 """
 
+import asyncio
 import gc
 import os
 import signal
@@ -44,22 +45,28 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def lifespan(receive: Receive, send: Send) -> None:
     await receive()
-    end_what_waits_on(signal.SIGTERM)
-    end_what_waits_on(signal.SIGINT)
+    loop = asyncio.get_running_loop()
+    end_what_waits_on(signal.SIGTERM, loop)
+    end_what_waits_on(signal.SIGINT, loop)
     await send({"type": "lifespan.startup.complete"})
     await receive()
     tracing.flush()
     await send({"type": "lifespan.shutdown.complete"})
 
 
-def end_what_waits_on(number: int) -> None:
-    """The server waits for open answers before it stops; these would never end. What it does itself is done as well."""
+def end_what_waits_on(number: int, loop: asyncio.AbstractEventLoop) -> None:
+    """The server waits for open answers before it stops; these would never end. What it does itself is done as well.
+
+    uvloop passes a signal on to the server while it runs alone: between start-up and serving it does not.
+    """
     before = signal.getsignal(number)
 
     def stop(number: int, frame: FrameType | None) -> None:
         streams.stop()
         waiting.stop()
-        if callable(before):
+        if not loop.is_running() and not loop.is_closed():
+            loop.call_soon_threadsafe(signal.raise_signal, number)
+        elif callable(before):
             before(number, frame)
 
     signal.signal(number, stop)

@@ -182,3 +182,29 @@ def test_a_permission_that_nobody_can_have_is_refused(tmp_path: Path, permission
     place = f"{tmp_path}/yours/handlers.py:3: 'yours.build' has permission={permission!r}: "
     assert ran.stderr.startswith(place + told if told else "")
     assert ran.returncode == (1 if told else 0), ran.stderr
+
+
+STOPPED_BEFORE_IT_SERVES = """\
+import asyncio, signal, uvloop
+from project import asgi
+
+async def start_up():
+    loop.add_signal_handler(signal.SIGTERM, told.append, "told")  # as the server does
+    asgi.end_what_waits_on(signal.SIGTERM, loop)
+
+async def serve():
+    while not told:
+        await asyncio.sleep(0.01)
+
+for make in asyncio.new_event_loop, uvloop.new_event_loop:
+    told, loop = [], make()
+    loop.run_until_complete(start_up())
+    signal.raise_signal(signal.SIGTERM)
+    loop.run_until_complete(asyncio.wait_for(serve(), 10))
+    print(told[0])
+"""
+
+
+def test_a_stop_between_starting_up_and_serving_is_not_lost(tmp_path: Path) -> None:
+    stopped = start(tmp_path, sys.executable, "-c", STOPPED_BEFORE_IT_SERVES, EXTRA_APPS="")
+    assert (stopped.stdout.split(), stopped.returncode) == (["told"] * 2, 0), stopped.stderr
