@@ -6,6 +6,7 @@ Says on stdout how many seconds the tables took to fill, then the jobs a second 
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from bench.names import FILLED
@@ -22,14 +23,15 @@ FINISH = (  # what `pages` leaves waiting, for its lists
 
 
 def main(quick: bool) -> None:
-    """Fill, and measure until stdin ends; then put everything away."""
+    """Fill, and measure until stdin ends or somebody stops it; then put everything away."""
     signals_interrupt()
     out, sys.stdout = sys.stdout, sys.stderr  # others print, too
 
     def say(what: Any) -> None:
         print(json.dumps(what), file=out, flush=True)
 
-    with place() as here:
+    with suppress(KeyboardInterrupt), place() as here:
+        here.prefix = "filled-"
         from bench.alone.pages import fill  # whose models Django has to be set up for
         from bench.loads.scale import backlogs, measured, started
 
@@ -39,10 +41,10 @@ def main(quick: bool) -> None:
             here.sql.execute(statement)
         filled = time.monotonic() - began
         asked = backlogs(quick)
-        ours = started(here, asked)
+        ours = started(here, asked, keep_others=True)
         say(filled)
-        for line in sys.stdin:
-            say(measured(ours, asked[line.strip()], line.strip()))
+        for name in filter(None, map(str.strip, sys.stdin)):
+            say(measured(ours, asked[name], name))
 
 
 if __name__ == "__main__":

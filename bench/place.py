@@ -34,14 +34,15 @@ class Place:
     def __init__(self, variables: dict[str, str]) -> None:
         self.variables = variables
         self.peers: list[str] = []  # those that were asked for
+        self.prefix = ""  # of the files of what the processes print
         self.started: list[Process] = []
         self.servers: dict[str, tuple[Process, int]] = {}  # private ones that peers started, with their ports
         self.sql = psycopg.connect(variables["DATABASE_URL"], autocommit=True)
 
     def start(self, name: str, command: list[str], **more: str) -> Process:
-        """Start a process; what it prints is kept in .local/bench/<name>.log."""
+        """Start a process; what it prints is kept in .local/bench/<prefix><name>.log."""
         LOGS.mkdir(parents=True, exist_ok=True)
-        with (LOGS / f"{name}.log").open("wb") as log:
+        with (LOGS / f"{self.prefix}{name}.log").open("wb") as log:
             process = launch(command, environment={**self.variables, **more}, output=log, folder=ROOT)
         self.started.append(process)
         return process

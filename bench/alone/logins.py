@@ -78,10 +78,12 @@ def logging_in(port: int, answers: "Counter[int]") -> Iterator[None]:
     over, told = forked.Event(), forked.SimpleQueue()
     clients = forked.Process(target=log_in_at_once, args=(port, over, told))
     clients.start()
-    yield
-    over.set()
-    answers.update(told.get())
-    clients.join()
+    try:
+        yield
+    finally:
+        over.set()
+        answers.update(told.get())
+        clients.join()
 
 
 def log_in_at_once(port: int, over: Any, told: Any) -> None:

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
 
 from bench.loads.backlog import BACKLOGS, QUICK, Backlog, drain, made
@@ -60,10 +60,10 @@ def backlogs(quick: bool) -> dict[str, Backlog]:
     return {one: of_all[one] for one in ("deep", "middle", "wide")} | {"20,000 queues": MANY_QUICK if quick else MANY}
 
 
-def started(here: Place, asked: dict[str, Backlog]) -> Ours:
-    """Our processes, after one backlog that only warms up."""
+def started(here: Place, asked: dict[str, Backlog], *, keep_others: bool = False) -> Ours:
+    """Our processes, after one backlog that only warms up. `keep_others`: what is in the tables stays there."""
     ours = peer("ours")
-    ours.keep_others = True
+    ours.keep_others = keep_others
     ours.start(here, max(one.users for one in asked.values()))
     measured(ours, asked["deep"], "deep")
     return ours
@@ -81,17 +81,20 @@ def measured(ours: Ours, backlog: Backlog, name: str) -> float:
 def filled(quick: bool) -> Iterator[tuple["subprocess.Popen[str]", float]]:
     """A process with full tables, which measures what it is asked for, and the seconds that filling them took."""
     command = [sys.executable, "-m", "bench.filled", *(["--quick"] if quick else [])]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        try:
-            yield process, float(answer(process))
-        finally:
-            process.stdin.close()  # type: ignore[union-attr]  # it puts everything away, and ends
+    process = subprocess.Popen(  # in a session of its own: whoever stops this one waits until that has put all away
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+    try:
+        yield process, float(answer(process))
+    finally:
+        process.terminate()
+        process.communicate()
 
 
 def answer(process: "subprocess.Popen[str]", question: str = "") -> str:
     """What it says next, of what it is asked if that is anything. Raises RuntimeError when it has ended."""
     assert process.stdin is not None and process.stdout is not None  # noqa: PT018  (pipes)
-    if question:
+    with suppress(BrokenPipeError):
         print(question, file=process.stdin, flush=True)
     said = process.stdout.readline()
     if not said.endswith("\n"):
