@@ -5,10 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from statistics import median
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from accounts.models import User
 from processing.broker import tokens
@@ -62,6 +65,14 @@ def declared_through(node: Node, url: str, users: list[User], monkeypatch: pytes
     monkeypatch.setattr(settings.ENV, "rabbitmq_url", url)
 
 
+def times(users: list[User], since: datetime) -> list[float]:
+    """Seconds from acceptance to the end, of what these submitted since then."""
+    asked = Request.objects.filter(queue__user__in=users, created_at__gt=since, finished_at__isnull=False)
+    return [
+        (finished - created).total_seconds() for created, finished in asked.values_list("created_at", "finished_at")
+    ]
+
+
 def one_each(users: list[User], journal: Journal, counts: dict[str, int]) -> None:
     for user in users:
         submit(user, journal.payload(), kind="test.journal")
@@ -82,7 +93,7 @@ def test_each_node_may_be_lost_and_come_back(cluster: Cluster, tmp_path: Path, m
         generations = {user.id: queue_of(user).generation for user in users}
         for _ in range(5):
             one_each(users, journal, counts)
-        lost = time.monotonic()
+        lost, at = time.monotonic(), timezone.now()
         node.kill()
         while time.monotonic() - lost < 3:
             one_each(users, journal, counts)
@@ -91,6 +102,9 @@ def test_each_node_may_be_lost_and_come_back(cluster: Cluster, tmp_path: Path, m
         took = time.monotonic() - lost
         renamed = sum(queue_of(user).generation > generations[user.id] for user in users)
         print(f"node {number + 1}: all done after {took:.1f} s, {renamed} queues renamed")
+        for home in range(3):
+            took_each = times(users[home::3], at)
+            print(f"  queues of node {home + 1}: p50 {median(took_each):.2f} s, {max(took_each):.2f} s at most")
         node.start()
         one_each(users, journal, counts)
         until(all_done, 30, f"the return of node {number + 1} changes nothing")
