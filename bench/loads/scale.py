@@ -31,7 +31,7 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     with filled(quick) as (there, seconds):
         report.say(f"filled with {users:,} users and {requests:,} requests within {seconds:,.0f} s")
         ours = started(here, asked)
-        for number in range(1 if quick else 5):
+        for number in range(1 if quick else 3):
             for one, backlog in asked.items():
                 for side in ("empty", "full")[:: -1 if number % 2 else 1]:
                     if side == "empty":

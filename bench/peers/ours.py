@@ -65,7 +65,11 @@ class Ours(Peer):
 
     def clear(self) -> None:
         if self.keep_others:
-            self.here.sql.execute("DELETE FROM queues_request WHERE kind = %s", [KIND])
+            self.here.sql.execute(
+                "DELETE FROM queues_request r USING queues_userqueue q"
+                " WHERE q.id = r.queue_id AND q.user_id = ANY(%s) AND r.kind = %s",
+                [self.ids, KIND],
+            )
             self.here.sql.execute("VACUUM ANALYZE queues_userqueue")
         else:
             self.here.empty()
