@@ -55,12 +55,12 @@ class HashingQueue:
     """Who waits for a hash in this process, and the threads that each have one made in a process of their own."""
 
     def __init__(self, places: int) -> None:
-        self.places = places
-        self.threads = ThreadPoolExecutor(min(AT_ONCE, places), "hashing")
+        self.places, self._at_once = places, min(AT_ONCE, places)
+        self.threads = ThreadPoolExecutor(self._at_once, "hashing")
         self._local = threading.local()
         self._lock = threading.Lock()
         self._waiting = 0
-        self._pace = USUAL_SECONDS / min(AT_ONCE, places)  # seconds from one hash to the next
+        self._pace = USUAL_SECONDS / self._at_once  # seconds from one hash to the next
         self._expected = 0.0  # when the last who was refused was told to come back, on the monotonic clock
 
     def ask(self, *question: Any) -> Any:
@@ -98,11 +98,10 @@ class HashingQueue:
         if not hasattr(self._local, "process"):
             self._local.process = HashingProcess()
         began = time.monotonic()
-        try:
-            with turn():
-                return self._local.process.ask(*question)
-        finally:
-            self._pace = (time.monotonic() - began) / min(AT_ONCE, self.places)
+        with turn():
+            answer = self._local.process.ask(*question)
+        self._pace = (time.monotonic() - began) / self._at_once  # of those that were made: what fails may fail at once
+        return answer
 
 
 @contextmanager
