@@ -9,7 +9,7 @@ from processing.handlers import TimeLimitExceeded
 
 def interrupt(thread_id: int) -> None:
     """That thread raises TimeLimitExceeded at its next Python instruction. A system call is not interrupted."""
-    raise_thread_exception(thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]
+    raise_thread_exception(thread_id, TimeLimitExceeded)  # type: ignore[no-untyped-call]  # Dramatiq's has none
 
 
 def let_it_arrive() -> None:

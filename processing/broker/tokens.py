@@ -64,7 +64,7 @@ class TokenBroker(RabbitmqBroker):
             try:
                 publisher.hold(queue_name, arguments_of(queue_name))
             except (BrokerUnavailable, QueueUnavailable) as error:
-                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
+                raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]  # Dramatiq's has none
             finally:
                 publisher.close()
 

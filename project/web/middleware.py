@@ -69,7 +69,7 @@ class Edge:
     def arrive(self, request: HttpRequest) -> HttpResponse | None:
         sent = request.META.get("HTTP_X_REQUEST_ID", "")
         request_id = identify(sent)
-        request.request_id = request_id  # type: ignore[attr-defined]
+        request.request_id = request_id  # type: ignore[attr-defined]  # set here for all
         request.rate_limits = []  # type: ignore[attr-defined]  # project/web/rate_limit.py adds to it
         if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
             return exception_handler.respond(
@@ -93,10 +93,10 @@ class Edge:
             exception_handler.log.error("crash", path=request.path_info, exc_info=exc)
             got_request_exception.send(sender=type(self), request=request)
             problem = problems.Crash()
-        return exception_handler.respond(problem, request.request_id)  # type: ignore[attr-defined]
+        return exception_handler.respond(problem, request.request_id)  # type: ignore[attr-defined]  # set here for all
 
     def leave(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        request_id: str = request.request_id  # type: ignore[attr-defined]
+        request_id: str = request.request_id  # type: ignore[attr-defined]  # set here for all
         under_html = request.path_info.startswith(HTML_UNDER)
         if (
             response.status_code >= 400
@@ -112,7 +112,7 @@ class Edge:
         if request.path_info.startswith("/api/"):
             response.headers.setdefault("Cache-Control", "no-store")
             response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-        counted: list[Any] = request.rate_limits  # type: ignore[attr-defined]
+        counted: list[Any] = request.rate_limits  # type: ignore[attr-defined]  # set here for all
         for name, value in rate_limit.headers(counted).items():
             response[name] = value
         return response

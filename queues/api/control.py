@@ -67,7 +67,7 @@ class RetryView(OwnersView):
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id)))
         with suppress(UnknownKind):  # `retry` says so
             permissions.check(claims.user_id, [kinds.find(mine.kind, mine.version)])
-        trace = request.request_id  # type: ignore[attr-defined]
+        trace = request.request_id  # type: ignore[attr-defined]  # the middleware's
         again = possible(control.retry, mine.id, session_id=claims.session_id, trace=trace)
         shown = shape.one(own(request, request_id)) if again is None else shape.new(again)
         return Answer(encoded(shown), f"{request.path.rsplit('/', 2)[0]}/{shown['id']}")

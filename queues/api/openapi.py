@@ -32,7 +32,7 @@ CONDITION = [
 NOT_MODIFIED = OpenApiResponse(description="What If-None-Match names is still so.")
 
 
-class SubmissionSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]
+class SubmissionSchema(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # drf-spectacular has no types
     """One of the kinds, each with its payload's schema."""
 
     target_class = "queues.api.serializers.SubmissionBody"
@@ -81,7 +81,7 @@ def _payload(registry: Any, kind: Kind, prefix: str) -> dict[str, Any]:
 
 def _add(registry: Any, name: str, schema: dict[str, Any]) -> dict[str, Any]:
     """Add a schema to the document; the reference to it."""
-    component: Any = ResolvedComponent(  # type: ignore[no-untyped-call]
+    component: Any = ResolvedComponent(  # type: ignore[no-untyped-call]  # drf-spectacular has no types
         name=name, type=ResolvedComponent.SCHEMA, schema=schema, object=name
     )
     registry.register_on_missing(component)

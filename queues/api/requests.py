@@ -90,7 +90,7 @@ class SubmittingView(OwnersView):
         claims = caller(request)
         rate_limit.take(request, rate_limit.SUBMIT.claim(str(claims.user_id), cost=len(asked)))
         permissions.check(claims.user_id, [one.kind for one in asked], self.kind_field)
-        trace = request.request_id  # type: ignore[attr-defined]
+        trace = request.request_id  # type: ignore[attr-defined]  # the middleware's
 
         def accept_them() -> Answer:
             return answer(accept(claims.user_id, asked, session_id=claims.session_id, trace=trace))

@@ -20,7 +20,7 @@ LONGEST_WAIT = 30
 class Time(serializers.CharField):
     """A time of RFC 3339 with its offset."""
 
-    def to_internal_value(self, data: Any) -> datetime:  # type: ignore[override]
+    def to_internal_value(self, data: Any) -> datetime:  # type: ignore[override]  # a text, to DRF
         time = read_time(data) if isinstance(data, str) else None
         if time is None:
             said = "Write a time with offset as RFC 3339: 2026-11-20T09:30:00Z (a + is written %2B)."
@@ -30,7 +30,7 @@ class Time(serializers.CharField):
 
 @extend_schema_field(OpenApiTypes.STR)
 class CursorField(serializers.CharField):
-    def to_internal_value(self, data: Any) -> Cursor:  # type: ignore[override]
+    def to_internal_value(self, data: Any) -> Cursor:  # type: ignore[override]  # a text, to DRF
         return Cursor.read(str(data))
 
 
