@@ -23,6 +23,7 @@ COMPARED = {
 PEERS = {
     "ours": "ours",
     "dramatiq": "plain_dramatiq",
+    "dramatiq-returning": "plain_dramatiq",
     "celery": "celery_results",
     "procrastinate": "procrastinate_lock",
     "graphile": "graphile_worker",
