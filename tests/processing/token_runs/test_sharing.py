@@ -31,6 +31,7 @@ def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> No
 
     assert woken(4) == 4, "a token each: none waits for another one's handler"
     assert woken(12) == 4, "a few of each, which share statements"
+    assert woken(64) == 16, "a token for each of many threads"
     hand.wire.put_token(*[0] * token_supply.CROWD_OF_TOKENS)
     hand.dispatcher.sweep()
     assert woken(token_supply.LARGEST_BUNDLE + 1) == 2
