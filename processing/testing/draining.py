@@ -98,7 +98,7 @@ class Turn:
             work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
             queue_id=self.lease.queue_id,
         )  # fmt: skip
-        ending = without_running(work, self.lease.now()) or self._attempt(work, request)
+        ending = without_running(work, self.lease.now) or self._attempt(work, request)
         if ending is not RECORDED:
             self.recording.over(ending)
             delay = None if ending.delay is None else 0.0  # due at once

@@ -149,6 +149,8 @@ class Attempt:
 
     def run(self) -> Ending:
         """Call the handler. What it raises is in the ending; raises FencedOut alone."""
+        if tracing.tracer is None:
+            return self._run()
         # Around all in which a time limit may interrupt this thread: it meets no code of the tracer's.
         with traced(self.request, self.work) as ended:
             ending = self._run()

@@ -3,7 +3,7 @@
 An outcome that cannot be kept means that the attempt failed. Run again, it would only be refused again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import datetime
 from types import FrameType
@@ -36,14 +36,14 @@ class Ending(NamedTuple):
     delay: float | None = None
 
 
-def without_running(work: Work, now: datetime) -> Ending | None:
+def without_running(work: Work, now: Callable[[], datetime]) -> Ending | None:
     """For a request that was given up before its turn; None: it is to be run."""
     if work.finished_at is not None:
         return Ending(None)
     if work.expired:
-        return Ending(Outcome(work.seq, Status.EXPIRED, work.attempt, finished_at=now, work=work))
+        return Ending(Outcome(work.seq, Status.EXPIRED, work.attempt, finished_at=now(), work=work))
     if work.cancel_asked:
-        return Ending(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=now, work=work))
+        return Ending(Outcome(work.seq, Status.CANCELLED, work.attempt, finished_at=now(), work=work))
     return None
 
 

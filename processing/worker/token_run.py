@@ -152,8 +152,8 @@ class TokenRun(WatchedRun):
             self._claim([(turn, 1)])
 
     def _claim(self, claims: Sequence[tuple[Turn, int]]) -> None:
-        """Begin what was claimed: the head, which came along, or many, which are read."""
-        claimed = {t.lease.queue_id: [head] for t, count in claims if count == 1 and (head := t.lease.head) is not None}
+        """Begin what was claimed: few, which came along, or many, which are read."""
+        claimed = {t.lease.queue_id: t.lease.came_along for t, count in claims if t.lease.has(count)}
         unread = [(turn.lease, count) for turn, count in claims if turn.lease.queue_id not in claimed]
         if unread:
             claimed |= leases.claimed(unread)

@@ -4,6 +4,7 @@ Many are taken with one statement, and what came of many is recorded with one: e
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Self
@@ -49,7 +50,7 @@ class Lease:
         self.since = self.taken_at  # when the head was claimed: its attempt begins with that
         self.state = QueueState.DRAINING
         self.paused = False
-        self.head = _head(row)  # what is claimed, where that is one request and nobody had it locked
+        self.came_along = _works([row])  # what is claimed, if that is little; without what somebody had locked
 
     @classmethod
     def take(cls, queue_id: int, worker_id: int, left: int | None = None) -> Self | None:
@@ -83,10 +84,12 @@ class Lease:
     @property
     def last_chance(self) -> bool:
         """Whether the head's attempts ended with a worker here, but for one that is left."""
-        head = self.head
-        return (
-            self.careful and head is not None and head.finished_at is None and 1 < head.attempt + 1 == head.max_attempts
-        )
+        heads = self.came_along if self.careful else ()
+        return any(head.finished_at is None and 1 < head.attempt + 1 == head.max_attempts for head in heads)
+
+    def has(self, count: int) -> bool:
+        """Whether all came along of so many that are claimed."""
+        return len(self.came_along) == min(count, self.waiting)
 
     def claimed(self, count: int) -> list[Work]:
         """The first `count` requests without an outcome; as `claimed`."""
@@ -103,19 +106,19 @@ class Lease:
     ) -> None:
         """Record by itself, and wait for the row if somebody has locked it; as `Record` says. Raises FencedOut."""
         record = Record(self, passed, outcomes, then, claim, delay, began)
-        (row,) = RECORD.rows(**_told_of([record]))
-        if not row.recorded:
+        rows = RECORD.rows(**_told_of([record]))
+        if not rows[0].recorded:
             raise FencedOut
-        self.recorded(record, row)
+        self.recorded(record, rows)
 
-    def recorded(self, record: "Record", row: Any) -> None:
+    def recorded(self, record: "Record", rows: Sequence[Any]) -> None:
         """Where the queue stands after that."""
-        self.done_seq += record.passed
+        self.done_seq, row = self.done_seq + record.passed, rows[0]
         self.published_seq = row.published
         self.state = QueueState(row.state)
         self.paused = row.paused
         self.since = row.since
-        self.head = _head(row)
+        self.came_along = _works(rows)
         if record.began is None:
             # Both clocks meet here anew, or what begins after the head would seem to have begun before it.
             self.taken_at, self.received = row.since, time.monotonic()
@@ -127,7 +130,7 @@ class Lease:
             raise FencedOut
         moved: int = row.done_seq - self.done_seq
         self.done_seq, self.published_seq = row.done_seq, row.published_seq
-        self.state, self.paused, self.since, self.head = QueueState(row.state), row.paused, row.since, None
+        self.state, self.paused, self.since, self.came_along = QueueState(row.state), row.paused, row.since, []
         return moved
 
     def republish(self) -> bool:
@@ -176,13 +179,16 @@ def take_together(queue_ids: Iterable[int], worker_id: int) -> tuple[list[Lease]
 def record_together(records: Sequence[Record]) -> Recorded:
     """Record all in one commit that waits for no queue's lock; the leases tell where each queue stands."""
     by_queue = {record.lease.queue_id: record for record in records}
+    told = defaultdict(list)
+    for row in RECORD_TOGETHER.rows(**_told_of(sorted(records, key=lambda record: record.lease.queue_id))):
+        told[row.queue].append(row)
     found = Recorded([], [])
-    for row in RECORD_TOGETHER.rows(**_told_of(sorted(records, key=_queue_id))):
-        record = by_queue[row.queue]
-        if row.recorded:
-            record.lease.recorded(record, row)
+    for queue_id, rows in told.items():
+        record = by_queue[queue_id]
+        if rows[0].recorded:
+            record.lease.recorded(record, rows)
         else:
-            (found.left_out if row.left_out else found.fenced_out).append(record)
+            (found.left_out if rows[0].left_out else found.fenced_out).append(record)
     return found
 
 
@@ -247,12 +253,8 @@ def _work(row: Any) -> Work:
     return Work._make(row[-len(Work._fields) :])
 
 
-def _head(row: Any) -> Work | None:
-    return None if row.seq is None else _work(row)
-
-
-def _queue_id(record: Record) -> int:
-    return record.lease.queue_id
+def _works(rows: Sequence[Any]) -> list[Work]:
+    return [_work(row) for row in rows if row.seq is not None]
 
 
 def _told_of(records: Sequence[Record]) -> dict[str, Any]:

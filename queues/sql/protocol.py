@@ -11,6 +11,8 @@ got the row's lock.
 
 from queues.sql.statement import Statement
 
+FEW = 8  # requests that are claimed come along with the record; more are read
+
 # A request that a worker runs, as queues.values.Work has it. `limited`: it needs a permit (permits.py). These are few
 # rows, read once a statement.
 _WORK = """
@@ -75,8 +77,8 @@ CLAIMED = Statement(f"""
 # Of many queues the outcomes, done_seq, and where each goes from here. Each row names its own fence: one that has moved
 # on is not `recorded`, nothing of it is written, and the others' are. `final` of those that are passed were given up
 # before their turn. A wrong count must not hold up a queue: it is kept within what is ahead. The head that is claimed
-# began at `began`, or begins now. Claimed alone it comes along, locked as a lease locks it. That a number is its own
-# abs() lets PostgreSQL think of few outcomes, so that each is looked up by its id.
+# began at `began`, or begins now. Few that are claimed come along, in a row each, locked as a lease locks its head.
+# That a number is its own abs() lets PostgreSQL think of few outcomes, so that each is looked up by its id.
 _RECORD = """
     WITH told AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(records)s::json) AS v (
@@ -130,8 +132,8 @@ _RECORD = """
         SELECT id, attempt, started_at, finished_at, outcome, error::json, traceback FROM recorded
         WHERE outcome IS NOT NULL AND (attempt > 1 OR outcome <> 'succeeded')
     )
-    SELECT told.queue, queue.published_seq AS published, queue.state, queue.paused, queue.claimed_at AS since,
-           queue.id IS NOT NULL AS recorded, q.left_out, head.*
+    SELECT told.queue, published_seq AS published, state, paused, claimed_at AS since, queue.id IS NOT NULL AS recorded,
+           q.left_out, head.*
     FROM told LEFT JOIN queue ON queue.id = told.queue
     LEFT JOIN LATERAL (
         SELECT true AS left_out FROM queues_userqueue
@@ -139,15 +141,15 @@ _RECORD = """
           AND done_seq = told.done LIMIT 1) q ON true
     LEFT JOIN LATERAL (
         SELECT {work} FROM queues_request
-        WHERE told.claim = 1 AND queue.state = 'draining' AND queue_id = told.queue
-          AND seq > told.done + passed AND seq <= told.done + passed + 1
-        ORDER BY seq LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) head ON true
+        WHERE claim <= {few} AND state = 'draining' AND queue_id = told.queue
+          AND seq > done + passed AND seq <= least(done + passed + claim, published_seq)
+        ORDER BY seq LIMIT {few} FOR NO KEY UPDATE SKIP LOCKED) head ON true
 """
 
-RECORD = Statement(_RECORD.format(work=_WORK, wait=""))
+RECORD = Statement(_RECORD.format(work=_WORK, few=FEW, wait=""))
 
 # It waits for no queue's lock: nothing is written of one that is `left_out`, and the others' are.
-RECORD_TOGETHER = Statement(_RECORD.format(work=_WORK, wait="SKIP LOCKED"))
+RECORD_TOGETHER = Statement(_RECORD.format(work=_WORK, few=FEW, wait="SKIP LOCKED"))
 
 # The leases in a process's name, with their age. Reads only the partial index of active queues.
 HELD = Statement("""

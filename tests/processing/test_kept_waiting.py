@@ -192,7 +192,6 @@ def test_a_source_is_not_told_of_what_another_brought(hand: Hand, script: Script
     hand.dispatch()
     lease = Lease.take(queue_of(user).id, 1)
     assert lease is not None
-    assert lease.head is not None
     fetcher = Fetcher()
     run = TokenRun(WorkerProcess(Watchdog(), Shares()), fetcher, [])
     turn = Turn(run, lease, 10)

@@ -10,14 +10,18 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from processing.broker.fetcher import Source
+from processing.broker.fetcher import Fetcher, Source
 from processing.broker.pointers import queue_name
 from processing.handlers import HandlerRequest
 from processing.worker import turn as turns
 from processing.worker.drain import drain_queue
+from processing.worker.shares import Shares
+from processing.worker.token_run import TokenRun, WorkerProcess
 from processing.worker.turn import Turn
+from processing.worker.watchdog import Watchdog
 from queues.lifecycle import control
 from queues.lifecycle import lease as leases
+from queues.lifecycle.lease import Lease
 from queues.models import UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, statuses_of, submit
@@ -227,6 +231,22 @@ def test_claims_grow_while_handlers_are_fast_however_slow_rabbitmq_is(
     hand.work(1)
     assert queue_of(user).done_seq == 60
     assert max(sizes) > 16, sizes
+
+
+@pytest.mark.parametrize(("milliseconds", "size"), [(1, 60), (8, 3), (20.2, 2), (30, 1)])
+def test_as_many_are_claimed_as_are_over_before_the_first_is_to_be_recorded(
+    hand: Hand, milliseconds: float, size: int
+) -> None:
+    user = new_user()
+    submit(user, "fine")
+    hand.dispatch()
+    lease = Lease.take(queue_of(user).id, 1)
+    assert lease is not None
+    turn = Turn(TokenRun(WorkerProcess(Watchdog(), Shares()), Fetcher(), []), lease, 64)
+    turn.ran, turn.handling = 4, 4 * milliseconds / 1000
+    assert turn._next_size() == size
+    lease.crash_recovery_until_seq = 1
+    assert turn._next_size() == 1, "a worker died here"
 
 
 def test_requests_begin_one_after_another_however_late_the_answer_to_the_lease_was(

@@ -8,6 +8,7 @@ import pytest
 from queues.lifecycle import outbox
 from queues.lifecycle.lease import Lease, Record, claimed, record_together, take_together
 from queues.models import UserQueue
+from queues.sql.protocol import FEW
 from queues.states import QueueState
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.leases import (
@@ -34,7 +35,7 @@ def test_many_leases_are_taken_in_one_commit_each_with_its_own_fence_and_head() 
     by_user = {lease.user_id: lease for lease in leases}
     assert len(leases) == len(by_user) == 2
     assert [(by_user[user.id].fence, by_user[user.id].published_seq) for user in (one, other)] == [(1, 1), (2, 2)]
-    assert [lease.head.seq for lease in leases if lease.head] == [1, 1]
+    assert [work.seq for lease in leases for work in lease.came_along] == [1, 1]
     for user in (one, other):
         row = queue_of(user)
         assert (row.state, row.worker_id, row.claimed) == ("draining", 7, 1)
@@ -73,8 +74,26 @@ def test_a_queue_is_taken_without_waiting_for_its_head() -> None:
     user = published(1)
     with holding("SELECT FROM queues_request WHERE id = %s FOR UPDATE", requests_of(user)[0].id):
         ((taken,), _) = in_thread(lambda: take_together([queue_of(user).id], 1))()
-    assert taken.head is None
+    assert not taken.came_along
     assert [work.seq for work in taken.claimed(1)] == [1]
+
+
+@pytest.mark.parametrize(("count", "come"), [(1, [2]), (3, [2, 3, 4]), (FEW, [2, 3, 4, 5]), (FEW + 1, [])])
+def test_few_that_are_claimed_come_along_with_the_record_in_order(count: int, come: list[int]) -> None:
+    lease = lease_of(published(5))
+    record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, count)])
+    assert [work.seq for work in lease.came_along] == come
+    assert lease.has(count) == bool(come), "RabbitMQ has no more than these"
+    assert [work.seq for work in lease.claimed(count)] == [2, 3, 4, 5][:count]
+
+
+def test_what_somebody_has_locked_comes_along_with_no_record() -> None:
+    user = published(5)
+    lease = lease_of(user)
+    with holding("SELECT FROM queues_request WHERE id = %s FOR UPDATE", requests_of(user)[2].id):
+        in_thread(lambda: record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, 3)]))()
+    assert [work.seq for work in lease.came_along] == [2, 4]
+    assert not lease.has(3), "so all are read again"
 
 
 def test_many_take_many_queues_at_once_and_each_is_had_by_one_of_them() -> None:

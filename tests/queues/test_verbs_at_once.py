@@ -139,7 +139,7 @@ def expire(at: Scene) -> str:
 
 def lease(at: Scene) -> str:
     taken = Lease.take(at.queue_id, HOLDER + 1)
-    return "none" if taken is None else f"{taken.head.seq if taken.head else None}"
+    return "none" if taken is None else f"{taken.came_along[0].seq if taken.came_along else None}"
 
 
 def record(at: Scene) -> str:

@@ -80,8 +80,7 @@ def leased(hand: Hand, kind: str) -> Lease:
     hand.dispatch()
     lease = Lease.take(queue_of(user).id, 1)
     assert lease is not None
-    assert lease.head is not None
-    assert lease.head.limited
+    assert [work.limited for work in lease.came_along] == [True]
     return lease
 
 
