@@ -68,7 +68,9 @@ class TransactionLeftBroken(Exception):
 class HandlerRequest:
     """What a handler is told about the request it works on.
 
-    `id` is the same in every attempt and `attempt` counts them from 1: use both to make outside effects repeatable.
+    `id` is the same in every attempt and `attempt` counts them from 1. `may_have_run`: it may have begun before, also
+    where no attempt was counted: a worker died that had claimed it with others, or ended before it did. Use them to
+    make outside effects repeatable.
     """
 
     id: UUID
@@ -78,6 +80,7 @@ class HandlerRequest:
     sequence: int
     attempt: int
     trace: str
+    may_have_run: bool = False
     _asked: bool = field(default=False, repr=False)
     heeded: bool = field(default=False, repr=False)
     queue_id: int | None = field(default=None, repr=False)

@@ -42,9 +42,8 @@ def run(
     submission = from_python.read_new(from_python.NewRequest(kind, payload, version))
     declared, function = handlers.find(submission.kind.name, submission.kind.version)
     user_id = user.id if isinstance(user, User) else user or uuid4()
-    request = TestedRequest(
-        id or submission.id, user_id, declared.name, declared.version, sequence=1, attempt=attempt, trace="test"
-    )
+    named = (id or submission.id, user_id, declared.name, declared.version)
+    request = TestedRequest(*named, sequence=1, attempt=attempt, trace="test", may_have_run=attempt > 1)
     if cancelled:
         request.ask_to_stop()
     began = datetime.now(UTC)

@@ -96,7 +96,7 @@ class Turn:
         (work,) = self.lease.claimed(1)
         request = TestedRequest(
             work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
-            queue_id=self.lease.queue_id,
+            work.began_at is not None, queue_id=self.lease.queue_id,
         )  # fmt: skip
         ending = without_running(work, self.lease.now) or self._attempt(work, request)
         if ending is not RECORDED:

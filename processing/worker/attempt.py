@@ -37,9 +37,9 @@ RECORDED = Ending(None)  # an atomic handler's outcome is recorded with its own 
 
 def request_of(lease: Lease, work: Work) -> HandlerRequest:
     """What the handler is told of its next attempt."""
-    return HandlerRequest(
-        work.id, lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace, queue_id=lease.queue_id
-    )
+    may_have_run = work.began_at is not None or lease.careful
+    named = (work.id, lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace)
+    return HandlerRequest(*named, may_have_run, queue_id=lease.queue_id)
 
 
 @contextmanager

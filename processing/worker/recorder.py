@@ -147,6 +147,7 @@ class Wanted:
     claim: int = 0
     delay: float | None = None
     began: datetime | None = None
+    along: int = 0
     done: int = field(init=False)
     outcomes: Sequence[Outcome] = field(init=False)
     settled: bool = False  # written, or refused
@@ -156,7 +157,7 @@ class Wanted:
 
     def record(self) -> Record:
         mine = self.recording
-        return Record(mine.lease, mine.passed, mine.outcomes, self.then, self.claim, self.delay, self.began)
+        return Record(mine.lease, mine.passed, mine.outcomes, self.then, self.claim, self.delay, self.began, self.along)
 
     def committed(self) -> None:
         self.settled = True

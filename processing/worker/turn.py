@@ -28,6 +28,7 @@ from queues.lifecycle.lease import Lease
 from queues.lifecycle.permits import take
 from queues.notify.changes import changed
 from queues.notify.hints import work_waits
+from queues.sql.protocol import FEW
 from queues.states import QueueState
 from queues.values import Next, Work
 
@@ -248,9 +249,9 @@ class Turn:
         """What is to be recorded of it, and how it goes on."""
         if self.then is None:
             return Wanted(self.recording, QueueState.DRAINING, max(1, len(self.claim)))
-        return Wanted(
-            self.recording, self.then, self._next_size() if self.then == QueueState.DRAINING else 0, self.delay
-        )
+        claim = self._next_size() if self.then == QueueState.DRAINING else 0
+        is_little = min(claim, self.lease.waiting - self.recording.passed) <= FEW
+        return Wanted(self.recording, self.then, claim, self.delay, along=claim if is_little else 0)
 
     def leaving(self, then: Next, delay: float | None = None) -> Wanted:
         """The same, but it ends here: nothing else of it runs, whatever becomes of the record."""

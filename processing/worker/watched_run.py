@@ -19,7 +19,7 @@ from processing.worker import recorder
 from processing.worker.attempt import Attempt, give_back, give_up
 from processing.worker.next_queues import NextQueues
 from processing.worker.recorder import Refused, Wanted
-from processing.worker.turn import FAST_SECONDS, Turn
+from processing.worker.turn import FAST_SECONDS, LATE, Turn
 from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Renewal, Watchdog
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import keep_beginnings
@@ -78,7 +78,7 @@ class WatchedRun:
         try:
             if self.running is not running:
                 return
-            slow = late or running.seconds >= settings.ENV.record_after_ms / 1000
+            slow = late or running.seconds >= settings.ENV.record_after_ms / 1000 * (LATE if running.turn.claim else 1)
             if now >= self.record_again and (
                 (slow and (len(self.turns) > 1 or self.next_queues or running.turn.claim))
                 or any(turn.due_at <= now for turn in self.turns.values())

@@ -48,8 +48,7 @@ class Lease:
         self.taken_at: datetime = row.claimed_at
         self.received = time.monotonic()  # that was then
         self.since = self.taken_at  # when the head was claimed: its attempt begins with that
-        self.state = QueueState.DRAINING
-        self.paused = False
+        self.state, self.paused = QueueState.DRAINING, False
         self.came_along = _works([row])  # what is claimed, if that is little; without what somebody had locked
 
     @classmethod
@@ -115,9 +114,7 @@ class Lease:
         """Where the queue stands after that."""
         self.done_seq, row = self.done_seq + record.passed, rows[0]
         self.published_seq = row.published
-        self.state = QueueState(row.state)
-        self.paused = row.paused
-        self.since = row.since
+        self.state, self.paused, self.since = QueueState(row.state), row.paused, row.since
         self.came_along = _works(rows)
         if record.began is None:
             # Both clocks meet here anew, or what begins after the head would seem to have begun before it.
@@ -146,9 +143,9 @@ class Lease:
 class Record(NamedTuple):
     """What is to be written under a lease: `outcomes`, done_seq moved on by `passed`, and how the queue goes on.
 
-    `then`: draining claims the next `claim` requests; waiting is for `delay` seconds. A queue with nothing left goes
-    idle when `then` is draining or ready; the lease's state tells. `began` is when the attempt began that runs already,
-    of what is the head then; None: it begins now.
+    `then`: draining claims the next `claim` requests, and the first `along` come with it; waiting is for `delay`
+    seconds. A queue with nothing left goes idle when `then` is draining or ready; the lease's state tells. `began` is
+    when the attempt began that runs already, of what is the head then; None: it begins now.
     """
 
     lease: Lease
@@ -158,6 +155,7 @@ class Record(NamedTuple):
     claim: int = 0
     delay: float | None = None
     began: datetime | None = None
+    along: int = 0
 
 
 class Recorded(NamedTuple):
@@ -270,6 +268,7 @@ def _told_of(records: Sequence[Record]) -> dict[str, Any]:
                     "final": record.passed - sum(one.status != Status.RETRYING for one in record.outcomes),
                     "next": record.then,
                     "claim": record.claim,
+                    "along": record.along,
                     "began": record.began,
                     "delay": record.delay,
                     "bytes": sum(len(one.result.encode()) for one in record.outcomes if one.result is not None),

@@ -11,7 +11,7 @@ got the row's lock.
 
 from queues.sql.statement import Statement
 
-FEW = 8  # requests that are claimed come along with the record; more are read
+FEW = 8  # requests at most come along with the record that claims them
 
 # A request that a worker runs, as queues.values.Work has it. `limited`: it needs a permit (permits.py). These are few
 # rows, read once a statement.
@@ -77,12 +77,12 @@ CLAIMED = Statement(f"""
 # Of many queues the outcomes, done_seq, and where each goes from here. Each row names its own fence: one that has moved
 # on is not `recorded`, nothing of it is written, and the others' are. `final` of those that are passed were given up
 # before their turn. A wrong count must not hold up a queue: it is kept within what is ahead. The head that is claimed
-# began at `began`, or begins now. Few that are claimed come along, in a row each, locked as a lease locks its head.
-# That a number is its own abs() lets PostgreSQL think of few outcomes, so that each is looked up by its id.
+# began at `began`, or begins now. The first `along` of what is claimed come with it, in a row each, locked as a lease
+# locks its head. That a number is its own abs() lets PostgreSQL think of few outcomes, so that each is looked up by id.
 _RECORD = """
     WITH told AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(records)s::json) AS v (
-            queue bigint, fence bigint, done bigint, passed bigint, final bigint, next text, claim int,
+            queue bigint, fence bigint, done bigint, passed bigint, final bigint, next text, claim int, along int,
             began timestamptz, delay float8, bytes bigint)
     ), mine AS MATERIALIZED (
         SELECT q.id FROM told CROSS JOIN LATERAL (
@@ -141,8 +141,8 @@ _RECORD = """
           AND done_seq = told.done LIMIT 1) q ON true
     LEFT JOIN LATERAL (
         SELECT {work} FROM queues_request
-        WHERE claim <= {few} AND state = 'draining' AND queue_id = told.queue
-          AND seq > done + passed AND seq <= least(done + passed + claim, published_seq)
+        WHERE state = 'draining' AND queue_id = told.queue
+          AND seq > done + passed AND seq <= least(done + passed + along, published_seq)
         ORDER BY seq LIMIT {few} FOR NO KEY UPDATE SKIP LOCKED) head ON true
 """
 

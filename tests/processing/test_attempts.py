@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from processing.handlers import HandlerRequest, Reject, RetryLater
 from queues.lifecycle import control
-from queues.models import Attempt
+from queues.models import Attempt, UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import (
     Hand,
@@ -67,6 +67,23 @@ def test_a_wrong_clock_on_a_worker_changes_nothing(
     moments = [before, first.started_at, first.finished_at, second.started_at, second.finished_at, after]
     assert moments == sorted(moments), "all of them by the database's clock"
     assert request.finished_at == second.finished_at
+
+
+def test_a_handler_is_told_whether_it_may_have_run_before(hand: Hand, script: Script) -> None:
+    told = []
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        told.append((request.sequence, request.attempt, request.may_have_run))
+        if told[-1][:2] == (3, 1):
+            raise RuntimeError
+
+    user = new_user()
+    submit(user, *["note"] * 4)
+    hand.dispatch()
+    UserQueue.objects.filter(user=user).update(crash_recovery_until_seq=2)  # a worker died that had claimed two
+    hand.settle()
+    assert told == [(1, 1, True), (2, 1, True), (3, 1, False), (3, 2, True), (4, 1, False)]
 
 
 def database_now() -> datetime:

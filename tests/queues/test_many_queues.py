@@ -8,7 +8,6 @@ import pytest
 from queues.lifecycle import outbox
 from queues.lifecycle.lease import Lease, Record, claimed, record_together, take_together
 from queues.models import UserQueue
-from queues.sql.protocol import FEW
 from queues.states import QueueState
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
 from tests.queues.leases import (
@@ -78,20 +77,27 @@ def test_a_queue_is_taken_without_waiting_for_its_head() -> None:
     assert [work.seq for work in taken.claimed(1)] == [1]
 
 
-@pytest.mark.parametrize(("count", "come"), [(1, [2]), (3, [2, 3, 4]), (FEW, [2, 3, 4, 5]), (FEW + 1, [])])
+@pytest.mark.parametrize(("count", "come"), [(1, [2]), (3, [2, 3, 4]), (9, [2, 3, 4, 5])])
 def test_few_that_are_claimed_come_along_with_the_record_in_order(count: int, come: list[int]) -> None:
     lease = lease_of(published(5))
-    record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, count)])
+    record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, count, along=count)])
     assert [work.seq for work in lease.came_along] == come
-    assert lease.has(count) == bool(come), "RabbitMQ has no more than these"
-    assert [work.seq for work in lease.claimed(count)] == [2, 3, 4, 5][:count]
+    assert lease.has(count), "RabbitMQ has no more than these"
+    assert lease.came_along == lease.claimed(count)
+
+
+def test_of_what_runs_already_nothing_comes_along() -> None:
+    lease = lease_of(published(5))
+    record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, 3)])
+    assert not lease.came_along
+    assert not lease.has(3), "what is to run next would be read"
 
 
 def test_what_somebody_has_locked_comes_along_with_no_record() -> None:
     user = published(5)
     lease = lease_of(user)
     with holding("SELECT FROM queues_request WHERE id = %s FOR UPDATE", requests_of(user)[2].id):
-        in_thread(lambda: record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, 3)]))()
+        in_thread(lambda: record_together([Record(lease, 1, [succeeded(1)], QueueState.DRAINING, 3, along=3)]))()
     assert [work.seq for work in lease.came_along] == [2, 4]
     assert not lease.has(3), "so all are read again"
 
