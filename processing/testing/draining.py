@@ -14,7 +14,7 @@ from processing import handlers
 from processing.handlers import HandlerRequest, NoHandler
 from processing.testing.attempts import Ran, TestedRequest
 from processing.testing.limit import limited
-from processing.worker.attempt import RECORDED, Attempt
+from processing.worker.attempt import RECORDED, Attempt, told
 from processing.worker.outcomes import Ending, raised, without_running
 from processing.worker.recorder import Recording
 from queues.lifecycle.lease import Lease
@@ -94,10 +94,7 @@ class Turn:
     def run_next(self) -> Ran:
         """Run the head and record what came of it. Raises FencedOut."""
         (work,) = self.lease.claimed(1)
-        request = TestedRequest(
-            work.id, self.lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace,
-            work.began_at is not None, queue_id=self.lease.queue_id,
-        )  # fmt: skip
+        request = TestedRequest(**told(self.lease, work))
         ending = without_running(work, self.lease.now) or self._attempt(work, request)
         if ending is not RECORDED:
             self.recording.over(ending)

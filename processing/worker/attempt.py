@@ -35,11 +35,19 @@ LOCKED_SECONDS = 0.1  # a renewal locks all rows of the process for a moment
 RECORDED = Ending(None)  # an atomic handler's outcome is recorded with its own writes
 
 
-def request_of(lease: Lease, work: Work) -> HandlerRequest:
-    """What the handler is told of its next attempt."""
-    may_have_run = work.began_at is not None or lease.careful
-    named = (work.id, lease.user_id, work.kind, work.version, work.seq, work.attempt + 1, work.trace)
-    return HandlerRequest(*named, may_have_run, queue_id=lease.queue_id)
+def told(lease: Lease, work: Work) -> dict[str, Any]:
+    """What the handler is told of its next attempt: the fields of its HandlerRequest."""
+    return {
+        "id": work.id,
+        "user_id": lease.user_id,
+        "kind": work.kind,
+        "version": work.version,
+        "sequence": work.seq,
+        "attempt": work.attempt + 1,
+        "trace": work.trace,
+        "may_have_run": work.began_at is not None or lease.careful,
+        "queue_id": lease.queue_id,
+    }
 
 
 @contextmanager
@@ -140,7 +148,7 @@ class Attempt:
         self.work = work
         self.kind = kind
         self.function = function
-        self.request = request_of(turn.lease, work)
+        self.request = HandlerRequest(**told(turn.lease, work))
         self.thread_id = threading.get_ident()
         self.began = 0.0
         self.started_at: datetime = turn.lease.since
