@@ -267,9 +267,12 @@ class Turn:
         return now - self._locked_since < settings.ENV.lease_seconds
 
     def _next_size(self) -> int:
-        """How many to claim next: one where a worker died, many if fast, else those that are recorded in time."""
+        """How many to claim next: one where a worker died, many if fast, else those that are recorded in time.
+
+        One also where nothing is to be recorded: an atomic handler was, and would give up what is claimed beside it.
+        """
         ran = self.ran - self._ran_before
-        if self.lease.careful or not ran:
+        if self.lease.careful or not ran or not self.recording.passed:
             return 1
         pace = self.handling / ran
         in_time = LARGEST_CLAIM if pace <= FAST_SECONDS else 1 + int(LATE * settings.ENV.record_after_ms / 1000 / pace)

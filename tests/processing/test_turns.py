@@ -243,10 +243,29 @@ def test_as_many_are_claimed_as_are_over_before_the_first_is_to_be_recorded(
     lease = Lease.take(queue_of(user).id, 1)
     assert lease is not None
     turn = Turn(TokenRun(WorkerProcess(Watchdog(), Shares()), Fetcher(), []), lease, 64)
-    turn.ran, turn.handling = 4, 4 * milliseconds / 1000
+    turn.ran = turn.recording.passed = 4
+    turn.handling = 4 * milliseconds / 1000
     assert turn._next_size() == size
     lease.crash_recovery_until_seq = 1
     assert turn._next_size() == 1, "a worker died here"
+
+
+@pytest.mark.usefixtures("fine")
+def test_of_an_atomic_kind_one_is_claimed_at_a_time(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is claimed beside it would be read, and given up as soon as it begins."""
+    sizes: list[int] = []
+    next_size = Turn._next_size
+
+    def noted(turn: Turn) -> int:
+        sizes.append(next_size(turn))
+        return sizes[-1]
+
+    monkeypatch.setattr(Turn, "_next_size", noted)
+    user = new_user()
+    submit(user, *["fine"] * 5, kind="test.atomic")
+    hand.settle()
+    assert statuses_of(user) == ["succeeded"] * 5
+    assert set(sizes) == {1}
 
 
 def test_requests_begin_one_after_another_however_late_the_answer_to_the_lease_was(
