@@ -28,7 +28,7 @@ from queues.lifecycle.lease import Lease
 from queues.lifecycle.permits import take
 from queues.notify.changes import changed
 from queues.notify.hints import work_waits
-from queues.sql.protocol import FEW
+from queues.sql.definitions import FEW
 from queues.states import QueueState
 from queues.values import Next, Work
 

@@ -3,6 +3,7 @@
 from queues.states import THROUGHPUT
 
 NEWEST_OUTCOMES = 100  # that the last minute's are counted among
+FEW = 8  # requests at most come along with the record that claims them
 
 # How many requests have a sequence number and no final outcome yet.
 DEPTH = "greatest(0, q.last_seq - q.done_seq - q.given_up_ahead)"

@@ -9,9 +9,8 @@ in the same transaction. They run on the database's clock: now() is when the sta
 got the row's lock.
 """
 
+from queues.sql.definitions import FEW
 from queues.sql.statement import Statement
-
-FEW = 8  # requests at most come along with the record that claims them
 
 # A request that a worker runs, as queues.values.Work has it. `limited`: it needs a permit (permits.py). These are few
 # rows, read once a statement.
