@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-PUBLISHED = Counter("ordered_work_published", "Pointers that the dispatcher brought to RabbitMQ.")
+PUBLISHED = Counter("ordered_work_published", "Requests that the dispatcher brought to RabbitMQ.")
 TOKENS_SENT = Counter("ordered_work_tokens_sent", "Drain tokens sent, by whom.", ["by"])
 TOKENS_WAITING = Gauge(
     "ordered_work_tokens_waiting", "Drain tokens in RabbitMQ, as the leader's last sweep saw it.",

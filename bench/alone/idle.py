@@ -20,7 +20,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 # What a dispatcher that has nothing to do asks again and again, and how often a minute.
 QUESTIONS = {
-    "unpublished": (lambda: outbox.unpublished(Shard(0, 1), 0, 500, 200), 240),
+    "unpublished": (lambda: outbox.unpublished(Shard(0, 1), 0, 500), 240),
     "wake": (lambda: outbox.wake(Shard(0, 1), 1000), 240),
     "enter_line": (lambda: outbox.enter_line(Shard(0, 1), 1000), 240),
     "dead_leases": (lambda: outbox.dead_leases(Shard(0, 1), WORKERS, 1000), 60),

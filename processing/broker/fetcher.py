@@ -18,13 +18,14 @@ from processing.broker.errors import NOT_FOUND, BrokerUnavailable, QueueGone, Qu
 from processing.broker.pointers import Delivery
 from processing.broker.rabbitmq import ANSWER_SECONDS, Connection, as_unavailable
 
-WORTH_CONSUMING = 4  # of a queue with fewer messages each is asked for by itself
+WORTH_CONSUMING = 4  # of a queue where fewer messages are left each is asked for by itself
 STREAM_SECONDS = 0.2  # a stream that brings nothing for so long is asked whether there is more
 MOST_AHEAD = 1000
 
 
 class Source:
-    """What RabbitMQ has for one user's queue, as it comes. Many messages stream in; a few are asked for one by one.
+    """What RabbitMQ has for one user's queue, as it comes: the first message is asked for, and so are the others one by
+    one, unless many are left: those stream in.
 
     What was taken and is done with is acked by `settle`, all at once; the rest goes back to its place with `close`.
     While messages stream in, acks wait for the end: acking early would make RabbitMQ send more messages.
@@ -43,17 +44,13 @@ class Source:
         self._asked = time.monotonic()  # since when RabbitMQ owes an answer to a question; 0: to none
         self._came = 0.0  # when something last streamed in
         self._last = self._done = self._acked = 0  # delivery tags
+        self._before = 0  # the tag of the one that came before others streamed in
         self.closed = False
 
     def begin(self, channel: Any) -> None:
         """From now on it is read over this channel."""
-        self.channel, self._asked = channel, 0.0
-        if self.ahead >= WORTH_CONSUMING:
-            self._streams, self._came = True, time.monotonic()
-            channel.basic_qos(prefetch_count=self.ahead)
-            self._consumer = channel.basic_consume(self.name, self.note)
-        else:
-            self._get()
+        self.channel = channel
+        self._get()
 
     def take(self) -> Delivery | None:
         """The next message, if one has come; if not, it is on its way, or the queue is `empty`.
@@ -68,7 +65,7 @@ class Source:
             if self.channel is not None and not self._asked and not self.empty:
                 if not self._streams:
                     self._get()
-                elif self._last - self._acked >= self.ahead:
+                elif self._last - max(self._acked, self._before) >= self.ahead:
                     self._ack()
         return None
 
@@ -111,11 +108,17 @@ class Source:
             self._acked = method.delivery_tag - 1  # those before it were another source's
         self._last = method.delivery_tag
         self._came = time.monotonic()
-        if method.INDEX == spec.Basic.GetOk.INDEX:
-            self._asked = 0.0
         self.come.append(Delivery.decode(body, method.delivery_tag))
+        if method.INDEX != spec.Basic.GetOk.INDEX:
+            return
+        self._asked = 0.0
         if self.closed and not self._streams:
             self.let_go()
+        elif not self._streams and min(method.message_count, self.ahead) >= WORTH_CONSUMING:
+            self._streams, self._before = True, method.delivery_tag
+            self.ahead -= 1
+            self.channel.basic_qos(prefetch_count=self.ahead)
+            self._consumer = self.channel.basic_consume(self.name, self.note)
 
     def note_empty(self) -> None:
         """The queue has no message."""

@@ -1,36 +1,40 @@
-"""What is published of a request, and to which of RabbitMQ's queues."""
+"""What is published of requests, and to which of RabbitMQ's queues."""
 
 import struct
 from typing import NamedTuple
-from uuid import UUID
 
 from django.conf import settings
 
-POINTER = struct.Struct(">q16s")
+POINTER = struct.Struct(">qqq")
 OLD_NAMES = 8  # how many earlier names of a queue are deleted with it
 
 
 class Pointer(NamedTuple):
-    """What is published to a user's queue: which request, and its place in line."""
+    """What is published to a user's queue: of which places in line, from the first to the last, requests are there."""
 
-    seq: int
-    request_id: UUID
+    first: int
+    last: int
 
     def encode(self) -> bytes:
         """The message's body: 24 bytes."""
-        return POINTER.pack(self.seq, self.request_id.bytes)
+        return POINTER.pack(self.first, self.last, 0)
 
 
 class Delivery(NamedTuple):
-    """A message as it is received: its place in line, which is all that a worker goes by, and its delivery tag."""
+    """A pointer as it is received, with its delivery tag. These places in line are all that a worker goes by."""
 
-    seq: int
+    first: int
+    last: int
     tag: int
 
     @classmethod
     def decode(cls, body: bytes, tag: int) -> "Delivery":
-        """A message that is no pointer (somebody else's) counts as one long done, so that it is acked and forgotten."""
-        return cls(POINTER.unpack(body)[0] if len(body) == POINTER.size else 0, tag)
+        """A message that is no pointer (somebody else's) counts as one long done, so that it is acked and forgotten.
+
+        One of an earlier release is of one request: after its place came its id, which ends in random bytes.
+        """
+        first, last, rest = POINTER.unpack(body) if len(body) == POINTER.size else (0, 0, 0)
+        return cls(first, first if rest else last, tag)
 
 
 def queue_name(queue_id: int, generation: int = 0) -> str:

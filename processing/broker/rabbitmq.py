@@ -141,11 +141,11 @@ class Publisher(Channel):
         with as_unavailable():
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered))
 
-    def publish(self, queues: Iterable[tuple[str, list[Pointer]]]) -> dict[str, QueueUnavailable]:
-        """Bring each queue its pointers, in order; once it returns the broker has them. Raises BrokerUnavailable.
+    def publish(self, queues: Iterable[tuple[str, Pointer]]) -> dict[str, QueueUnavailable]:
+        """Bring each queue its pointer; once it returns the broker has them. Raises BrokerUnavailable.
 
         Returns the queues of which it cannot be said, and why: all others have theirs. A queue that somebody deleted
-        gives its messages back (mandatory): it is declared again and gets all of them.
+        gives its message back (mandatory): it is declared again and gets it then.
         """
         batch = list(queues)
         self.channel()  # where that fails it is no queue's fault
@@ -160,44 +160,42 @@ class Publisher(Channel):
                 raise
         return self.publish_apart(batch, AGAIN_SECONDS)
 
-    def _publish_together(self, batch: list[tuple[str, list[Pointer]]]) -> list[tuple[str, list[Pointer]]]:
+    def _publish_together(self, batch: list[tuple[str, Pointer]]) -> list[tuple[str, Pointer]]:
         """Publish; the part of the batch whose queues were gone."""
         channel = self.channel()
         with as_unavailable():
             self._returned.clear()
-            new = [(name, pointers) for name, pointers in batch if name not in self._declared]
-            for name, _ in new:
+            new = [name for name, _ in batch if name not in self._declared]
+            for name in new:
                 _declare(name, channel)  # what is wrong with one is the commit's answer
-            for name, pointers in batch:
-                for pointer in pointers:
-                    channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
-            seconds = TOGETHER_SECONDS + _seconds_more(batch, len(new))
+            for name, pointer in batch:
+                channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
+            seconds = TOGETHER_SECONDS + _seconds_more(len(batch), len(new))
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered), seconds)
-            self._declared.update(name for name, _ in new)
-        gone = [(name, pointers) for name, pointers in batch if name in self._returned]
+            self._declared.update(new)
+        gone = [(name, pointer) for name, pointer in batch if name in self._returned]
         self._declared.difference_update(name for name, _ in gone)
         return gone
 
     def publish_apart(
-        self, batch: list[tuple[str, list[Pointer]]], seconds: float = ANSWER_SECONDS
+        self, batch: list[tuple[str, Pointer]], seconds: float = ANSWER_SECONDS
     ) -> dict[str, QueueUnavailable]:
         """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other.
 
         `seconds` and a little more for what is much: as long as RabbitMQ may be silent about one.
         """
 
-        def publish(name: str, pointers: list[Pointer], channel: Any, answered: Answered) -> None:
+        def publish(name: str, pointer: Pointer, channel: Any, answered: Answered) -> None:
             def send(_: Any) -> None:
-                for pointer in pointers:
-                    channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
+                channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
                 channel.tx_commit(callback=answered)
 
             channel.add_on_return_callback(lambda *_: answered(NoAnswer("it vanishes as soon as it is declared")))
             channel.tx_select()
             _declare(name, channel, send)
 
-        questions = {name: partial(publish, name, pointers) for name, pointers in batch}
-        answers = apart(questions, seconds + _seconds_more(batch, len(batch)))
+        questions = {name: partial(publish, name, pointer) for name, pointer in batch}
+        answers = apart(questions, seconds + _seconds_more(len(batch), len(batch)))
         return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
@@ -290,5 +288,5 @@ def _delete(name: str, channel: Any, answered: Answered) -> None:
     channel.queue_delete(name, callback=answered)
 
 
-def _seconds_more(batch: Sequence[tuple[str, list[Pointer]]], declared: int) -> float:
-    return sum(len(pointers) for _, pointers in batch) / MESSAGES_A_SECOND + declared / QUEUES_A_SECOND
+def _seconds_more(messages: int, declared: int) -> float:
+    return messages / MESSAGES_A_SECOND + declared / QUEUES_A_SECOND

@@ -178,9 +178,9 @@ class Retries(Beside):
         return batches, self._failed
 
 
-def named(batch: PublishBatch) -> tuple[str, list[Pointer]]:
+def named(batch: PublishBatch) -> tuple[str, Pointer]:
     """The name of its queue in RabbitMQ, and what that is to get."""
-    return queue_name(batch.queue_id, batch.generation), [Pointer(seq, id_) for seq, id_ in batch.requests]
+    return queue_name(batch.queue_id, batch.generation), Pointer(batch.before + 1, batch.target)
 
 
 class Deletion(Beside):

@@ -44,8 +44,7 @@ STANDBY_SECONDS = 0.5
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 10
 UNLOCKED_SECONDS = 0.005  # most who have a queue's row locked have committed by then
-QUEUES_A_STEP, REQUESTS_A_QUEUE, SWEEPS_A_STEP = 500, 200, 1000
-REQUESTS_A_STEP = 20_000  # about a second's: the lead is renewed between two steps
+QUEUES_A_STEP, SWEEPS_A_STEP = 500, 1000
 GATHER_IN_CROWD_SECONDS = 0.05  # while tokens wait in a crowd, fewer of them do for all
 
 
@@ -65,7 +64,6 @@ class Dispatcher:
         self.calls = Calls()
         self._stands_by = False
         self._renewed = 0.0
-        self._width = QUEUES_A_STEP  # how many queues had something to publish in the last step; at first, most
         self._after = 0  # the queue id where the last step ended: everyone's turn comes
         self._behind = False  # whether more was unpublished than one step takes
         self._woke = self._swept = 0.0
@@ -204,12 +202,10 @@ class Dispatcher:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         self.mark(self.unmarked.due())
         self.mark(self._retried())
-        each = min(REQUESTS_A_QUEUE, REQUESTS_A_STEP // self._width)
-        batches = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, each, self.unmarked.queue_ids)
+        batches = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, self.unmarked.queue_ids)
         due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
         mine = [batch for batch in due if not self._retries.has(batch)]
-        self._behind = len(batches) == QUEUES_A_STEP or any(len(p.requests) == each for p in mine)
-        self._width = len(batches) or QUEUES_A_STEP
+        self._behind = len(batches) == QUEUES_A_STEP
         if not batches:
             starts_over, self._after = self._after > 0, 0
             return starts_over
@@ -233,7 +229,7 @@ class Dispatcher:
         """Those that RabbitMQ has. A queue that it has no word of gets another name, and its turn later."""
         names = {queue_name(batch.queue_id, batch.generation): batch for batch in batches}
         published = [batch for name, batch in names.items() if name not in failed]
-        count = sum(len(batch.requests) for batch in published)
+        count = sum(batch.target - batch.before for batch in published)
         metrics.PUBLISHED.inc(count)
         log.debug("published", requests=count, queues=len(published))
         for batch in published:

@@ -48,7 +48,6 @@ class Unmarked:
             if known is None and len(self._later) >= MOST:
                 del self._later[min(self._later, key=lambda queue_id: self._later[queue_id].due)]
             delay = FIRST_SECONDS if known is None else min(LONGEST_SECONDS, 2 * known.delay)
-            batch.requests = batch.requests[-1:]  # its target is all that is needed any more
             self._later[batch.queue_id] = _Later(batch, now + delay, delay, now if known is None else known.since)
 
     def due(self) -> list[PublishBatch]:

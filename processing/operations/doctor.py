@@ -206,15 +206,11 @@ def _pages(queues: Iterator[UserQueue], count: int) -> Iterator[list[UserQueue]]
 
 
 def _lacking(publisher: Publisher, queues: list[UserQueue]) -> list[UserQueue]:
-    """Those whose messages RabbitMQ does not have, or says nothing of."""
+    """Those of which RabbitMQ has no message, or says nothing. One message may be of any number of requests."""
     names = {queue_name(queue.pk, queue.generation): queue for queue in queues}
     waiting = publisher.waiting_in(list(names))
 
-    def lacks(name: str, queue: UserQueue) -> bool:
-        found = waiting[name]
-        return not isinstance(found, int) or found < queue.published_seq - queue.done_seq
-
-    return [queue for name, queue in names.items() if lacks(name, queue)]
+    return [queue for name, queue in names.items() if not isinstance(waiting[name], int) or not waiting[name]]
 
 
 def _still(queue: UserQueue) -> bool:

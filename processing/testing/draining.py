@@ -24,7 +24,7 @@ from queues.states import QueueState
 from queues.values import Work
 
 NOBODY = 0  # the holder of these leases: no worker has this number
-PUBLISHED_AT_ONCE = 1000
+SCHEDULED_AT_ONCE = 1000
 
 
 def drain(user: User | UUID, *, attempts: int = 1000) -> list[Ran]:
@@ -59,9 +59,8 @@ def drain(user: User | UUID, *, attempts: int = 1000) -> list[Ran]:
 def _make_ready(queue_id: int) -> None:
     """What the dispatcher does for it."""
     alone = Shard(queue_id, 2**62)  # the one queue whose id leaves that
-    enter_line(alone, PUBLISHED_AT_ONCE)
-    while batches := unpublished(alone, queue_id - 1, 1, PUBLISHED_AT_ONCE):
-        mark_published(batches)
+    enter_line(alone, SCHEDULED_AT_ONCE)
+    mark_published(unpublished(alone, queue_id - 1, 1))
     wake(alone, 1)
 
 

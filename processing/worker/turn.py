@@ -14,7 +14,7 @@ from django.conf import settings
 from processing import handlers, metrics
 from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Source
-from processing.broker.pointers import queue_name
+from processing.broker.pointers import Delivery, queue_name
 from processing.handlers import Function, NoHandler
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.coroutines.attempt import CoroutineAttempt
@@ -77,7 +77,8 @@ class Turn:
         self._ran_before = 0  # .. and how many had run before it
         self._passed_over = 0
         self._asked_for_permit = False  # since the last record
-        self._tag = self._next_tag = 0  # the last delivery that is over, and the one that is next
+        self._message: Delivery | None = None  # that names the next request, and maybe more
+        self._tag = 0  # of the last one that is over
 
     @property
     def ahead(self) -> int:
@@ -94,7 +95,7 @@ class Turn:
 
     def read(self, source: Source) -> None:
         """Its messages come from there now. Delivery tags of an earlier source mean nothing to this one."""
-        self.source, self._tag, self._next_tag = source, 0, 0
+        self.source, self._tag, self._message = source, 0, None
 
     def begin(self, claim: list[Work]) -> None:
         """These are claimed, and run next."""
@@ -125,7 +126,8 @@ class Turn:
             if ending.then != QueueState.DRAINING:
                 self.end_claim(ending.then, ending.delay)  # its message is not acked: it goes back to the head
                 return True
-            self._tag = self._next_tag
+            if self._message is not None and self._message.last <= work.seq:
+                self._tag, self._message = self._message.tag, None
             if self.claim:
                 self.run.record_if_due()
         if self.awaits:
@@ -133,15 +135,15 @@ class Turn:
         return True
 
     def _has_message(self, seq: int) -> bool:
-        """Whether the message of that place is here. If RabbitMQ has none, it is published again.
+        """Whether a message of that place is here. If RabbitMQ has none, it is published again.
 
         One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
         """
         assert self.source is not None  # noqa: S101  (opened with the run)
         try:
-            while message := self.source.take():
-                if message.seq == seq:
-                    self._next_tag = message.tag
+            while message := self._message or self.source.take():
+                self._message = message if message.first <= seq <= message.last else None
+                if self._message:
                     return True
                 self._pass_over(message.tag, seq)
         except QueueGone:
@@ -186,28 +188,24 @@ class Turn:
         delay = shares.enter(kind)
         if delay is not None:
             return Ending(None, QueueState.WAITING, delay)  # its kind holds its share
-        ending = None
         try:
             if work.limited:
                 self._asked_for_permit = True
                 delay = take(self.lease.queue_id, self.lease.fence, work.seq, work.kind)
                 if delay is not None:
                     return Ending(None, QueueState.WAITING, delay)  # until it is called
-            ending = (self._hand_over if on_loop else self._run_here)(work, kind, function)
+            ending = self._hand_over(work, kind, function) if on_loop else Attempt(self, work, kind, function).run()
             return ending
         finally:
             if ending is not HANDED_OVER:
                 shares.leave(kind)
-
-    def _run_here(self, work: Work, kind: Kind, function: Function) -> Ending:
-        return Attempt(self, work, kind, function).run()
 
     def _hand_over(self, work: Work, kind: Kind, function: Function) -> Ending:
         """Have an `async def` run beside all threads, alone claimed."""
         try:
             value = handlers.value_of(kind, work.payload)
         except Exception:
-            return self._run_here(work, kind, function)  # where it fails in the same way
+            return Attempt(self, work, kind, function).run()  # where it fails in the same way
         if self.claim or self.recording.passed:
             self.claim.clear()
             self.recording.record(QueueState.DRAINING, 1)
@@ -285,6 +283,8 @@ class Turn:
             self._asked_for_permit = False
             work_waits()  # there may be a permit for others now ..
             changed(self.lease.queue_id)  # .. and this one may be held back
+        if self._message is not None and self.lease.state == QueueState.IDLE:
+            self._tag = self._message.tag  # the rest of it are places that nobody has: a backup was restored, say
         if self.source is not None and self._tag:
             self.source.done(self._tag)
             self.source.settle()

@@ -1,9 +1,8 @@
 """What RabbitMQ is still owed: accepted requests to publish, and queues to wake. The dispatcher's side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from queues import event_log
 from queues.sql.dispatch import (
@@ -29,9 +28,9 @@ class Shard:
     of: int
 
 
-@dataclass(slots=True, eq=False)
-class PublishBatch:
-    """The next requests of one queue that RabbitMQ lacks, in order; `before` is published_seq as it was read.
+class PublishBatch(NamedTuple):
+    """The requests of one queue that RabbitMQ lacks: those behind `before`, which is published_seq as it was read, up
+    to `target`, which is published_seq once they are published.
 
     `generation` says which name RabbitMQ's queue had then.
     """
@@ -39,24 +38,13 @@ class PublishBatch:
     queue_id: int
     generation: int
     before: int
-    requests: list[tuple[int, UUID]] = field(default_factory=list)
-
-    @property
-    def target(self) -> int:
-        """published_seq once all of it is published."""
-        return self.requests[-1][0]
+    target: int
 
 
-def unpublished(shard: Shard, after: int, queues: int, each: int, but: Sequence[int] = ()) -> list[PublishBatch]:
-    """The next `each` requests of the next `queues` queues with an id above `after` that have any, `but` for some."""
-    batches: list[PublishBatch] = []
-    for row in UNPUBLISHED.rows(
-        shards=shard.of, shard=shard.number, after=after, queues=queues, each=each, but=list(but)
-    ):
-        if not batches or batches[-1].queue_id != row.queue_id:
-            batches.append(PublishBatch(row.queue_id, row.generation, row.published_seq))
-        batches[-1].requests.append((row.seq, row.id))
-    return batches
+def unpublished(shard: Shard, after: int, queues: int, but: Sequence[int] = ()) -> list[PublishBatch]:
+    """What RabbitMQ lacks of the next `queues` queues with an id above `after` that have any of it, `but` for some."""
+    rows = UNPUBLISHED.rows(shards=shard.of, shard=shard.number, after=after, queues=queues, but=list(but))
+    return [PublishBatch._make(row) for row in rows]
 
 
 def mark_published(batches: Sequence[PublishBatch]) -> list[int]:

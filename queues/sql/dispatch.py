@@ -2,17 +2,11 @@
 
 from queues.sql.statement import Statement
 
-# What RabbitMQ lacks: for each of some queues the next requests in order. Reads only the partial index of such queues.
+# What RabbitMQ lacks of some queues: the requests behind published_seq. Reads only the partial index of such queues.
 UNPUBLISHED = Statement("""
-    SELECT q.id AS queue_id, q.published_seq, q.generation, r.seq, r.id
-    FROM (SELECT id, published_seq, generation FROM queues_userqueue
-          WHERE unpublished AND id %% %(shards)s = %(shard)s AND id > %(after)s AND id <> ALL (%(but)s::bigint[])
-          ORDER BY id LIMIT %(queues)s) q
-    CROSS JOIN LATERAL (
-        SELECT seq, id FROM queues_request
-        WHERE queue_id = q.id AND seq > q.published_seq AND seq <= q.published_seq + %(each)s
-        ORDER BY seq LIMIT %(each)s) r
-    ORDER BY q.id, r.seq
+    SELECT id, generation, published_seq, last_seq FROM queues_userqueue
+    WHERE unpublished AND id %% %(shards)s = %(shard)s AND id > %(after)s AND id <> ALL (%(but)s::bigint[])
+    ORDER BY id LIMIT %(queues)s
 """)
 
 # The broker has them. A queue that was idle wakes up. One whose row is locked gives no row and has its turn later; one

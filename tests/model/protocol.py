@@ -1,7 +1,8 @@
 """A model of the whole protocol: several users, dispatchers that lead by lease, workers that lease and record many.
 
     PostgreSQL  a row for each user: last >= pub >= done, a state, the holder of its lease, the generation of its queue
-    RabbitMQ    a queue for each user and generation: its pointers, and whether it is silent for ever
+    RabbitMQ    a queue for each user and generation: its pointers, each of one request or of several that come one
+                after another, and whether it is silent for ever
     dispatcher  reads what is unpublished, publishes, marks; only the leader begins, but one who was leader may go on
     worker      leases many queues in one statement, runs their heads one after another, records many in one statement;
                 beside a handler that hangs its watch gives back what it leased and has not begun
@@ -102,7 +103,7 @@ class Protocol(Workers):
             queues, kept = state.queues, []
             for user, gen, pub, target in me.batch:
                 if user not in silent:
-                    more = (*queues[user][gen], *range(pub + 1, target + 1))[: self.room]
+                    more = (*queues[user][gen], (pub + 1, target))[: self.room]
                     queues = put(queues, user, put(queues[user], gen, more))
                     kept.append((user, gen, pub, target))
             yield Step(f"d{index} publishes", now(Dispatcher("mark", tuple(kept)), state._replace(queues=queues)))

@@ -66,9 +66,10 @@ class Hold(NamedTuple):
     newest: bool
     gen: int
     done: int
-    message: int = 0  # received and not acked ..
-    begun: bool = False  # .. and its handler was called
-    outcome: str = ""  # of that message, not recorded yet
+    message: tuple[int, ...] = ()  # received and not acked: from which place to which
+    place: int = 0  # the request that it runs, which that message names ..
+    begun: bool = False  # .. and whose handler was called
+    outcome: str = ""  # of that request, not recorded yet
     seen: int = -1  # pub at the last look into an empty queue
     leaving: bool = False  # nothing of it begins any more: it is given back
     allowed: bool = False  # it saw a permit that was free
@@ -89,7 +90,7 @@ class Dispatcher(NamedTuple):
 
 class State(NamedTuple):
     rows: tuple[Row, ...]
-    queues: tuple[tuple[tuple[int, ...], ...], ...]  # user, generation: pointers
+    queues: tuple[tuple[tuple[tuple[int, ...], ...], ...], ...]  # user, generation: pointers, each (first, last)
     silent: tuple[int, ...]  # users whose queue of generation 0 never answers
     hung: tuple[int, ...]  # users whose handler does not return
     leader: int

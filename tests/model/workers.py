@@ -86,7 +86,7 @@ class Workers(Tables):
             hold = me.holds[user]
             assert hold is not None
             told = self.hold(told, index, user, None)
-            if hold.outcome != "succeeded" or not self.mine(state, user, hold):
+            if hold.outcome != "succeeded" or not self.mine(state, user, hold) or self.goes_on(hold).message:
                 told = self.unacked(told, user, hold)
         yield Step(f"w{index} gives back {rest} beside {hanging}", told)
         if state.faults:
@@ -132,8 +132,11 @@ class Workers(Tables):
                 yield Step(f"{name} is silent", self.leave(state, index, user, hold, "waiting"))
             elif queue:
                 rest = state._replace(queues=put(state.queues, user, put(state.queues[user], hold.gen, queue[1:])))
-                got = queue[0] if queue[0] == hold.done + 1 or not self.rules.sequence_check else 0
-                yield Step(f"{name} gets {queue[0]}", self.hold(rest, index, user, hold._replace(message=got)))
+                first, last = queue[0]
+                got = hold._replace(message=queue[0], place=first)
+                if self.rules.sequence_check:
+                    got = got._replace(place=hold.done + 1) if first <= hold.done + 1 <= last else hold
+                yield Step(f"{name} gets {queue[0]}", self.hold(rest, index, user, got))
             elif not self.mine(state, user, hold) or row.locked:
                 if not self.mine(state, user, hold):
                     yield Step(f"{name} is fenced out", self.hold(state, index, user, None))
@@ -190,7 +193,7 @@ class Workers(Tables):
             told = self.recorded(told, user, hold)
             after = recorded.rows[user]
             goes_on = after.state == "draining"
-            kept = Hold(True, hold.gen, after.done) if goes_on else None
+            kept = self.goes_on(hold)._replace(done=after.done) if goes_on else None
             told = self.hold(told, index, user, kept)
             if hold.outcome == "failed":
                 told = self.unacked(told, user, hold)
@@ -202,13 +205,19 @@ class Workers(Tables):
             never = state._replace(faults=state.faults - 1)
             yield Step(f"w{index}'s record of {over} is lost", self.at(never, index, unsure), True)
 
+    def goes_on(self, hold: Hold) -> Hold:
+        """Once that request is over: the message, if it names more than that one, is not acked."""
+        if hold.message and hold.message[1] > hold.place:
+            return Hold(True, hold.gen, hold.place, hold.message, hold.place + 1)
+        return Hold(True, hold.gen, hold.place)
+
     def recorded(self, state: State, user: int, hold: Hold) -> State:
         row = state.rows[user]
         if hold.outcome == "failed":
             new = "waiting" if row.attempt == 0 else "blocked"
             return self.row(state, user, state=new, worker_id=-1, alive=False, attempt=row.attempt + 1)
-        if hold.message != row.done + 1:
-            raise Violation(f"S1: {hold.message} of user {user} is recorded after {row.done}")
+        if hold.place != row.done + 1:
+            raise Violation(f"S1: {hold.place} of user {user} is recorded after {row.done}")
         pub = max(row.pub, row.done + 1)
         goes_on = pub > row.done + 1
         new = "draining" if goes_on else "idle"
@@ -225,5 +234,5 @@ class Workers(Tables):
             if not (hold.newest and row.state == "draining"):
                 after = self.unacked(self.hold(after, index, user, None), user, hold)
             elif row.done > hold.done:
-                after = self.hold(after, index, user, Hold(True, hold.gen, row.done))
+                after = self.hold(after, index, user, self.goes_on(hold)._replace(done=row.done))
         yield Step(f"w{index} catches up", after)

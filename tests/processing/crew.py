@@ -20,13 +20,14 @@ from accounts.models import User
 from processing import actors
 from processing.broker import token_sender
 from processing.broker import tokens as broker
-from processing.broker.pointers import queue_name
+from processing.broker.pointers import Pointer, queue_name
 from processing.broker.rabbitmq import CLASSIC
 from processing.dispatch.dispatcher import Dispatcher
 from processing.worker import drain
 from project.rabbitmq_addresses import amqp_urls
 from queues import kinds
 from queues.enqueue.accept import accept
+from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from queues.models import Attempt, Request, UserQueue
 from queues.values import Accepted, Submission
@@ -159,6 +160,14 @@ class Hand:
         self.dispatcher._woke = 0.0  # whose moment has come is looked for at once
         while self.dispatcher.step():
             continue
+
+    def dispatch_singly(self, user: User) -> None:
+        """Bring RabbitMQ a message for each request of theirs, as if each had been accepted long after the other."""
+        (batch,) = outbox.unpublished(Shard(0, 1), queue_of(user).id - 1, 1)
+        places = range(batch.before + 1, batch.target + 1)
+        self.wire.publish(batch.queue_id, *[Pointer(seq, seq).encode() for seq in places])
+        self.wire.depth(queue_name(batch.queue_id))  # it has them
+        self.wire.put_token(*outbox.mark_published([batch]))
 
     def work(self, turns: int = 1000) -> int:
         """Take tokens and run their turns, as long as there are any; how many turns."""

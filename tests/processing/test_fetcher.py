@@ -1,7 +1,6 @@
 """Pointers are asked of many queues at once, and what is given back keeps its place."""
 
 import socket
-from uuid import UUID
 
 import pytest
 
@@ -32,15 +31,15 @@ def taken(fetcher: Fetcher, source: Source, count: int) -> list[Delivery]:
 
 def test_a_queue_that_goes_while_it_streams_leaves_a_fetcher_that_works(wire: Wire) -> None:
     fetcher, publisher = Fetcher(), Publisher()
-    pointers = [Pointer(n, UUID(int=n)) for n in range(1, 6)]
-    publisher.publish([(queue_name(NOBODYS), pointers), (queue_name(NOBODYS + 1), pointers)])
+    for n in range(1, 6):
+        publisher.publish([(queue_name(NOBODYS), Pointer(n, n)), (queue_name(NOBODYS + 1), Pointer(n, n))])
     gone, other = fetcher.open_sources([(queue_name(NOBODYS), 10), (queue_name(NOBODYS + 1), 1)])
-    assert [delivery.seq for delivery in taken(fetcher, gone, 1)] == [1]
+    assert [delivery.first for delivery in taken(fetcher, gone, 1)] == [1]
     wire.delete(queue_name(NOBODYS))
     with pytest.raises(QueueGone):
         taken(fetcher, gone, 100)
     (first,) = taken(fetcher, other, 1)
-    assert first.seq == 1
+    assert first.first == 1
     other.done(first.tag)
     for source in (gone, other):
         source.close()
@@ -54,14 +53,15 @@ def test_a_queue_that_goes_while_it_streams_leaves_a_fetcher_that_works(wire: Wi
 @pytest.mark.parametrize("ahead", [1, 100], ids=["asked for one by one", "streaming"])
 def test_what_a_fetcher_gives_back_keeps_its_place(wire: Wire, ahead: int) -> None:
     fetcher, publisher = Fetcher(), Publisher()
-    publisher.publish([(queue_name(NOBODYS), [Pointer(n, UUID(int=n)) for n in range(1, 21)])])
+    for n in range(1, 21):
+        publisher.publish([(queue_name(NOBODYS), Pointer(n, n))])
     (source,) = fetcher.open_sources([(queue_name(NOBODYS), ahead)])
     read = taken(fetcher, source, 8)
     source.done(read[4].tag)
     source.close()
     fetcher.settle()
     (again,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
-    assert [delivery.seq for delivery in taken(fetcher, again, 100)] == list(range(6, 21))
+    assert [delivery.first for delivery in taken(fetcher, again, 100)] == list(range(6, 21))
     wire.delete(queue_name(NOBODYS))
     fetcher.close()
     publisher.close()
@@ -71,7 +71,7 @@ def test_many_queues_are_asked_at_once_on_channels_that_are_used_again(wire: Wir
     fetcher, publisher = Fetcher(), Publisher()
     names = [queue_name(NOBODYS + n) for n in range(20)]
     for _ in range(3):
-        publisher.publish([(name, [Pointer(1, UUID(int=1))]) for name in names])
+        publisher.publish([(name, Pointer(1, 1)) for name in names])
         sources = fetcher.open_sources([(name, 1) for name in names])
         for source in sources:
             (delivery,) = taken(fetcher, source, 1)

@@ -61,7 +61,7 @@ def test_a_locked_queue_keeps_nobody_else_waiting_and_is_published_once(
     real = Publisher.publish
 
     def publish(self: Publisher, queues: Any) -> Any:
-        batch: list[tuple[str, list[Pointer]]] = list(queues)
+        batch: list[tuple[str, Pointer]] = list(queues)
         brought.extend(name for name, _ in batch)
         return real(self, batch)
 
@@ -123,7 +123,7 @@ def test_a_locked_queue_wakes_later_than_the_others(hand: Hand) -> None:
 def deserted(user: User) -> Lease:
     """Its lease was taken by a worker that is no more."""
     submit(user, "note")
-    outbox.mark_published(outbox.unpublished(ALL, 0, 100, 100))
+    outbox.mark_published(outbox.unpublished(ALL, 0, 100))
     lease = Lease.take(queue_of(user).id, 1)
     assert lease is not None
     UserQueue.objects.filter(user=user).update(lease_until=Now() - timedelta(seconds=1))
@@ -242,10 +242,10 @@ def test_what_cannot_be_marked_is_kept_within_bounds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("processing.dispatch.unmarked.MOST", 3)
     unmarked = Unmarked()
     for queue_id in range(10):
-        unmarked.put([PublishBatch(queue_id, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
+        unmarked.put([PublishBatch(queue_id, 0, 0, 1)])
     assert unmarked.queue_ids == [7, 8, 9]
     monkeypatch.setattr("processing.dispatch.unmarked.FORGET_SECONDS", -1.0)
-    unmarked.put([PublishBatch(9, 0, 0, [(1, timezone.now())])])  # type: ignore[list-item]
+    unmarked.put([PublishBatch(9, 0, 0, 1)])
     assert unmarked.queue_ids == [7, 8], "a queue that is erased meanwhile is not kept for ever"
 
 

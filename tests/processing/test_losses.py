@@ -1,17 +1,18 @@
 """What RabbitMQ loses, doubles or never had: PostgreSQL knows, and one move repairs it."""
 
+import struct
 import threading
 import time
 from typing import Any
-from uuid import UUID
 
 import pytest
+import uuid_utils.compat
 from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 
 from processing.broker import tokens
-from processing.broker.pointers import Pointer, queue_name
+from processing.broker.pointers import Delivery, Pointer, queue_name
 from processing.dispatch import dispatcher
 from processing.handlers import HandlerRequest
 from processing.worker import drain, recorder
@@ -60,7 +61,7 @@ def test_publishing_to_a_queue_that_somebody_deleted_makes_it_again(hand: Hand, 
     hand.wire.delete(queue_name(queue_of(user).id))
     submit(user, "note", "note")
     hand.dispatch()
-    assert hand.wire.depth(queue_name(queue_of(user).id)) == 2
+    assert hand.wire.depth(queue_name(queue_of(user).id)) == 1
     hand.settle()
     assert ran == [1, 2, 3]
 
@@ -86,13 +87,51 @@ def test_duplicates_garbage_and_messages_that_come_too_early_change_nothing(hand
     user = new_user()
     submit(user, *["note"] * 20)
     hand.dispatch()
-    ids = {r.seq: r.id for r in requests_of(user)}
-    again = [Pointer(seq, ids[seq]).encode() for seq in (20, 3, 1, 1, 7, 19, *range(1, 21))]
-    hand.wire.publish(queue_of(user).id, b"", b"\xff" * 24, b"hello", *again, Pointer(99, UUID(int=9)).encode())
+    again = [Pointer(seq, seq).encode() for seq in (20, 3, 1, 1, 7, 19, *range(1, 21))]
+    beside = [Pointer(2, 5).encode(), Pointer(18, 40).encode(), Pointer(99, 120).encode()]
+    hand.wire.publish(queue_of(user).id, b"", b"\xff" * 24, b"hello", *again, *beside)
     hand.settle()
     submit(user, "note")
     hand.settle()
     assert ran == list(range(1, 22))
+
+
+def test_a_message_goes_when_the_last_that_it_names_is_recorded(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.ENV, "turn_requests", 10)
+    user = new_user()
+    submit(user, *["note"] * 25)
+    hand.dispatch()
+    name = queue_name(queue_of(user).id)
+    assert hand.wire.depth(name) == 1, "one for all that was accepted meanwhile"
+    for done, left in ((10, 1), (20, 1), (25, 0)):
+        assert hand.work(turns=1) == 1
+        assert (queue_of(user).done_seq, hand.wire.depth(name)) == (done, left)
+    assert ran == list(range(1, 26))
+    assert queue_of(user).fence == 3, "nothing had to be published again"
+
+
+def test_a_message_that_names_more_than_there_is_does_not_stay_for_ever(hand: Hand, ran: list[int]) -> None:
+    """Of a backup that was restored: those behind it would never be taken, nor acked."""
+    user = new_user()
+    submit(user, "note")
+    name = queue_name(queue_of(user).id)
+    hand.wire.publish(queue_of(user).id, Pointer(1, 1000).encode())
+    for _ in range(3):
+        hand.settle()
+        assert hand.wire.depth(name) <= 1
+        submit(user, "note")
+    hand.settle()
+    assert ran == [1, 2, 3, 4]
+    assert hand.wire.depth(name) == 0
+
+
+def test_pointers_of_an_earlier_release_are_of_one_request_and_it_reads_the_first_of_ours() -> None:
+    earlier = struct.Struct(">q16s")
+    assert Delivery.decode(earlier.pack(7, uuid_utils.compat.uuid7().bytes), 3) == Delivery(7, 7, 3)
+    assert earlier.unpack(Pointer(7, 9).encode())[0] == 7
+    assert Delivery.decode(Pointer(7, 9).encode(), 3) == Delivery(7, 9, 3)
 
 
 def test_thousands_of_duplicates_are_passed_over_within_one_lease(
@@ -105,7 +144,7 @@ def test_thousands_of_duplicates_are_passed_over_within_one_lease(
     submit(user, "note")
     hand.settle()
     queue = queue_of(user)
-    hand.wire.publish(queue.id, *[Pointer(1, UUID(int=1)).encode()] * 3000)
+    hand.wire.publish(queue.id, *[Pointer(1, 1).encode()] * 3000)
     submit(user, "note", "note")
     hand.dispatch()
     ended = threading.Event()

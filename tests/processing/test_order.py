@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 from django.conf import settings as django_settings
@@ -76,18 +75,17 @@ def send(user: User, journal: Journal, batches: list[list[tuple[int, int]]]) -> 
 def make(trouble: str, user: User, wire: Wire) -> None:
     """What a lost answer, a second dispatcher, a restored backup or a stranger does to a user's RabbitMQ queue."""
     queue = queue_of(user)
-    ids = {seq: id_ for seq, id_ in Request.objects.filter(queue=queue).values_list("seq", "id") if seq is not None}
-    if trouble == "duplicate" and ids:
-        seq = chance.choice(list(ids))
-        wire.publish(queue.id, *[Pointer(seq, ids[seq]).encode()] * 2)
+    if trouble == "duplicate" and queue.last_seq:
+        first = chance.randint(1, queue.last_seq)
+        wire.publish(queue.id, *[Pointer(first, chance.randint(first, queue.last_seq)).encode()] * 2)
     elif trouble == "all again":
-        wire.publish(queue.id, *[Pointer(seq, ids[seq]).encode() for seq in sorted(ids)])
+        wire.publish(queue.id, *[Pointer(seq, seq).encode() for seq in range(1, queue.last_seq + 1)])
     elif trouble == "forget":
         UserQueue.objects.filter(id=queue.id, state__in=["ready", "waiting"]).update(published_seq=F("done_seq"))
     elif trouble == "token":
         wire.put_token(*[queue.id] * 3)
     elif trouble == "early":
-        wire.publish(queue.id, Pointer(queue.last_seq + 3, UUID(int=0)).encode())
+        wire.publish(queue.id, Pointer(queue.last_seq + 3, queue.last_seq + chance.randint(3, 9)).encode())
     elif trouble == "garbage":
         wire.publish(queue.id, b"", b"what is this?", bytes(24), b"x" * 1000)
 

@@ -151,7 +151,7 @@ def test_a_rename_leaves_alone_what_a_worker_has_or_another_renamed(hand: Hand, 
     type(queue).objects.filter(id=queue.id).update(state="draining")
     assert outbox.rename([(queue.id, 0)]) == []
     type(queue).objects.filter(id=queue.id).update(state="ready")
-    read = outbox.unpublished(ALL, 0, 10, 10)
+    read = outbox.unpublished(ALL, 0, 10)
     assert read == []
     assert outbox.rename([(queue.id, 0)]) == [queue.id]
     assert outbox.rename([(queue.id, 0)]) == []
@@ -163,7 +163,7 @@ def test_a_rename_leaves_alone_what_a_worker_has_or_another_renamed(hand: Hand, 
 def test_what_was_published_under_an_earlier_name_is_not_marked(hand: Hand, ran: list[tuple[str, int]]) -> None:
     user = new_user()
     submit(user, "note")
-    old = outbox.unpublished(ALL, 0, 10, 10)
+    old = outbox.unpublished(ALL, 0, 10)
     outbox.rename([(old[0].queue_id, 0)])
     assert outbox.mark_published(old) == []
     hand.settle()

@@ -27,8 +27,7 @@ def test_a_queue_whose_second_try_got_no_connection_is_tried_with_the_others_aga
         raise BrokerUnavailable("no connection is left")
 
     monkeypatch.setattr(Publisher, "publish_apart", refused)
-    monkeypatch.setattr("processing.dispatch.dispatcher.REQUESTS_A_QUEUE", 2)
-    (batch,) = outbox.unpublished(ALL, 0, 10, 2)
+    (batch,) = outbox.unpublished(ALL, 0, 10)
     dispatcher._set_aside.add(batch.queue_id)
     dispatcher._retries.add(batch)
     assert not dispatcher.step(), "what others publish is nothing to hurry for"
@@ -42,7 +41,7 @@ def test_a_defect_of_the_second_try_ends_the_dispatcher_as_any_other(
     alice = new_user()
     submit(alice, "note")
     monkeypatch.setattr(Publisher, "publish_apart", lambda *_: 1 / 0)
-    hand.dispatcher._retries.add(outbox.unpublished(ALL, 0, 10, 2)[0])
+    hand.dispatcher._retries.add(outbox.unpublished(ALL, 0, 10)[0])
 
     def steps() -> bool:
         with suppress(ZeroDivisionError):

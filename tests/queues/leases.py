@@ -26,7 +26,7 @@ def published(count: int) -> Any:
     """A user with so many requests that RabbitMQ has, as far as PostgreSQL knows."""
     user = new_user()
     submit(user, *[None] * count)
-    outbox.mark_published(outbox.unpublished(ALL, 0, 100, 100))
+    outbox.mark_published(outbox.unpublished(ALL, 0, 100))
     return user
 
 

@@ -4,20 +4,20 @@ from collections import deque
 
 from processing.broker.fetcher import Fetcher, Source
 from processing.broker.pointers import Pointer, queue_name
-from processing.broker.rabbitmq import Publisher
+from processing.broker.rabbitmq import CLASSIC, Publisher
 
 
 class Memory:
     """A broker in memory: a list that workers take from, and what they took and have not acked."""
 
     def __init__(self, queue_id: int) -> None:
-        self.messages: deque[int] = deque()
-        self.taken: dict[int, list[int]] = {0: [], 1: []}
+        self.messages: deque[Pointer] = deque()
+        self.taken: dict[int, list[Pointer]] = {0: [], 1: []}
 
     def publish(self, pointer: Pointer) -> None:
-        self.messages.append(pointer.seq)
+        self.messages.append(pointer)
 
-    def get(self, worker: int) -> int | None:
+    def get(self, worker: int) -> Pointer | None:
         if not self.messages:
             return None
         self.taken[worker].append(self.messages.popleft())
@@ -46,12 +46,12 @@ class Rabbit:
         self.workers = Fetcher(), Fetcher()
         self.sources: list[Source | None] = [None, None]
         self.tags = [0, 0]
-        self.publisher.publish([(queue_name(queue_id), [])])
+        self.publisher.hold(queue_name(queue_id), CLASSIC)
 
     def publish(self, pointer: Pointer) -> None:
-        self.publisher.publish([(queue_name(self.queue_id), [pointer])])
+        self.publisher.publish([(queue_name(self.queue_id), pointer)])
 
-    def get(self, worker: int) -> int | None:
+    def get(self, worker: int) -> Pointer | None:
         source = self.sources[worker]
         if source is None or source.error:
             (source,) = self.workers[worker].open_sources([(queue_name(self.queue_id), 1)])
@@ -62,7 +62,7 @@ class Rabbit:
         if delivery is None:
             return None
         self.tags[worker] = delivery.tag
-        return delivery.seq
+        return Pointer(delivery.first, delivery.last)
 
     def ack(self, worker: int) -> None:
         source = self.sources[worker]
@@ -79,7 +79,7 @@ class Rabbit:
         for worker in (0, 1):
             self.disconnect(worker)
         self.publisher.delete([queue_name(self.queue_id)])
-        self.publisher.publish([(queue_name(self.queue_id), [])])
+        self.publisher.hold(queue_name(self.queue_id), CLASSIC)
 
     def close(self) -> None:
         for channel in (self.publisher, *self.workers):

@@ -11,9 +11,8 @@ and the constraints of the database hold.
 """
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
-from uuid import UUID
 
 from django.db.models.functions import Now
 from hypothesis import strategies as st
@@ -41,10 +40,10 @@ ALL = Shard(0, 1)
 
 @dataclass
 class Dispatcher:
-    """Where one dispatcher stands: what it read, what of it is still to be published, whether it owes a token."""
+    """Where one dispatcher stands: what it read, whether that is published, whether it owes a token."""
 
     batch: PublishBatch | None = None
-    rest: list[tuple[int, UUID]] = field(default_factory=list)
+    published: bool = False
     owes_token: bool = False
 
 
@@ -54,7 +53,7 @@ class Worker:
 
     token: bool = False
     lease: Lease | None = None
-    received: int | None = None
+    received: Pointer | None = None
     recorded: bool = False
     found_empty: bool = False
     alive: bool = True  # its lease has not run out
@@ -95,11 +94,11 @@ class Protocol(RuleBasedStateMachine):
             self.tokens += 1
             self.dispatchers[n] = Dispatcher()
         elif d.batch is None:
-            for batch in outbox.unpublished(ALL, self.queue_id - 1, 1, 3):
-                d.batch, d.rest = batch, list(batch.requests)
-        elif d.rest:
-            seq, id_ = d.rest.pop(0)
-            self.broker.publish(Pointer(seq, id_))
+            for batch in outbox.unpublished(ALL, self.queue_id - 1, 1):
+                d.batch = batch
+        elif not d.published:
+            self.broker.publish(Pointer(d.batch.before + 1, d.batch.target))
+            d.published = True
         else:
             woken = outbox.mark_published([d.batch])
             self.dispatchers[n] = Dispatcher(owes_token=bool(woken))
@@ -112,10 +111,12 @@ class Protocol(RuleBasedStateMachine):
         if w.lease is None:
             self._take(w, n)
         elif w.recorded:
-            self.broker.ack(n)
-            w.recorded, w.received = False, None
+            w.recorded = False
+            if w.received is not None and w.received.last <= w.lease.done_seq:
+                self.broker.ack(n)
+                w.received = None
         elif w.received is not None:
-            self._run(w, n, w.lease)
+            self._run(w, n, w.lease, w.received)
         elif w.found_empty:
             self._leave(w, n, w.lease)
         else:
@@ -133,20 +134,21 @@ class Protocol(RuleBasedStateMachine):
             if w.lease:
                 assert not [o for o in others if o.lease and o.lease.fence == w.lease.fence - 1], "S2"
 
-    def _run(self, w: Worker, n: int, lease: Lease) -> None:
-        if w.received != lease.done_seq + 1:
+    def _run(self, w: Worker, n: int, lease: Lease, received: Pointer) -> None:
+        seq = lease.done_seq + 1
+        if not received.first <= seq <= received.last:
             self.broker.ack(n)  # a duplicate, or too early
             w.received = None
             return
         before = self.row()
-        outcome = Outcome(w.received, Status.SUCCEEDED, 1, AttemptOutcome.SUCCEEDED, "1", None, *self._times())
+        outcome = Outcome(seq, Status.SUCCEEDED, 1, AttemptOutcome.SUCCEEDED, "1", None, *self._times())
         try:
             lease.record(1, [outcome], QueueState.DRAINING, 1)
         except FencedOut:
             self._end(n)
             return
         assert (before.fence, before.state) == (lease.fence, "draining"), "S1: recorded without the newest fence"
-        assert (before.done_seq, w.received) == (self.done, self.done + 1), "S1: recorded out of order"
+        assert (before.done_seq, seq) == (self.done, self.done + 1), "S1: recorded out of order"
         self.done += 1
         w.recorded = True
         if lease.state == QueueState.IDLE:

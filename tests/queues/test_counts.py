@@ -132,14 +132,17 @@ def test_what_runs_shows_its_attempt_that_it_is_to_end_and_when_it_began_for_goo
     @script
     def looked_at(request: Any) -> str:
         control.cancel(request.id)
-        seen.append(alice.get(f"requests/{request.id}").json)
+        look(request)
         if request.attempt == 1:
             raise RuntimeError("once more")
         return "done"
 
     @script
     def slow(request: Any) -> None:
-        """Behind fast ones in a claim, until the watch has recorded those."""
+        look(request)
+
+    def look(request: Any) -> None:
+        """Behind a fast one in a claim, once the watch has recorded that."""
         until(lambda: alice.get(f"requests/{request.id}").json["status"] == "running")
         seen.append(alice.get(f"requests/{request.id}").json)
 

@@ -50,7 +50,7 @@ def test_what_is_not_expired_behind_it_becomes_the_head() -> None:
     submit(user, "note", expires_at=PAST)
     submit(user, "note")
     submit(user, "note", expires_at=PAST)
-    outbox.mark_published(outbox.unpublished(ALL, 0, 10, 10))
+    outbox.mark_published(outbox.unpublished(ALL, 0, 10))
     assert expire(ALL, 10) == 2
     assert statuses_of(user) == ["expired", "queued", "expired"]
     assert rows(user) == ("ready", 3, 3, 1, False)
@@ -81,7 +81,7 @@ def test_a_queue_goes_on_as_after_its_owner_had_cancelled_the_same(state: QueueS
 def test_what_a_worker_has_claimed_is_left_to_it() -> None:
     user = new_user()
     submit(user, *["note"] * 3, expires_at=PAST)
-    outbox.mark_published(outbox.unpublished(ALL, 0, 10, 10))
+    outbox.mark_published(outbox.unpublished(ALL, 0, 10))
     assert Lease.take(queue_of(user).id, 1) is not None
     assert expire(ALL, 10) == 2
     assert statuses_of(user) == ["queued", "expired", "expired"]

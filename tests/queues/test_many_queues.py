@@ -167,7 +167,7 @@ def test_two_dispatchers_marking_the_same_many_queues_deadlock_with_nobody() -> 
     users = [new_user() for _ in range(30)]
     for user in users:
         submit(user, None)
-    parcels = outbox.unpublished(ALL, 0, 100, 10)
+    parcels = outbox.unpublished(ALL, 0, 100)
     assert len(parcels) == 30
     woken = at_once(4, lambda n: outbox.mark_published(parcels if n % 2 else parcels[::-1]))
     assert sorted(id_ for ids in woken for id_ in ids) == [p.queue_id for p in parcels]

@@ -35,7 +35,7 @@ ALL = Shard(0, 1)
 def leased(user: User, count: int = 1, claim: int = 1, kind: str = "test.script", worker_id: int = 1) -> Lease:
     """A lease on the user's queue with so many requests, of which so many are claimed."""
     submit(user, *["anything"] * count, kind=kind)
-    outbox.mark_published(outbox.unpublished(ALL, 0, 100, 100))
+    outbox.mark_published(outbox.unpublished(ALL, 0, 100))
     lease = Lease.take(queue_of(user).id, worker_id)
     assert lease is not None
     lease.record(0, [], QueueState.DRAINING, claim)

@@ -101,7 +101,7 @@ def test_a_record_and_a_dispatcher_at_once_leave_no_queue_asleep() -> None:
         lease = Lease.take(queue.id, 1)
         assert lease is not None
         submit(user, None)
-        parcels = outbox.unpublished(ALL, queue.id - 1, 1, 10)
+        parcels = outbox.unpublished(ALL, queue.id - 1, 1)
 
         def race(n: int, lease: Lease = lease, parcels: Any = parcels) -> Any:
             return marked(parcels) if n else lease.record(1, [succeeded(1)], QueueState.DRAINING, 1)
