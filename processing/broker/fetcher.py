@@ -25,7 +25,7 @@ MOST_AHEAD = 1000
 
 class Source:
     """What RabbitMQ has for one user's queue, as it comes: the first message is asked for, and so are the others one by
-    one, unless many are left: those stream in.
+    one, unless many are left and wanted: those stream in.
 
     What was taken and is done with is acked by `settle`, all at once; the rest goes back to its place with `close`.
     While messages stream in, acks wait for the end: acking early would make RabbitMQ send more messages.
@@ -33,7 +33,7 @@ class Source:
 
     def __init__(self, fetcher: "Fetcher", name: str, ahead: int) -> None:
         self.name = name
-        self.ahead = max(1, min(ahead, MOST_AHEAD))  # how many that are not acked RabbitMQ sends
+        self.ahead = max(1, min(ahead, MOST_AHEAD))  # requests; once they stream in, messages that are not acked
         self.come: deque[Delivery] = deque()
         self.empty = False  # RabbitMQ said so
         self.error: BaseException | None = None
@@ -42,7 +42,7 @@ class Source:
         self._streams = False
         self._consumer = ""
         self._asked = time.monotonic()  # since when RabbitMQ owes an answer to a question; 0: to none
-        self._came = 0.0  # when something last streamed in
+        self._silent_since = 0.0  # while it is waited for
         self._last = self._done = self._acked = 0  # delivery tags
         self._before = 0  # the tag of the one that came before others streamed in
         self.closed = False
@@ -93,8 +93,10 @@ class Source:
         """Whether RabbitMQ owes an answer for too long. A stream that is silent is asked whether there is more."""
         if self.error is not None:
             return False
-        if self._streams and not self._asked and not self.empty and now - self._came > STREAM_SECONDS:
-            self._get()
+        if self._streams and not self._asked and not self.empty:
+            self._silent_since = self._silent_since or now  # it was not listened to before
+            if now - self._silent_since > STREAM_SECONDS:
+                self._get()
         return self._asked > 0 and now - self._asked > ANSWER_SECONDS
 
     @property
@@ -107,17 +109,23 @@ class Source:
         if not self._last:
             self._acked = method.delivery_tag - 1  # those before it were another source's
         self._last = method.delivery_tag
-        self._came = time.monotonic()
-        self.come.append(Delivery.decode(body, method.delivery_tag))
+        self._silent_since = 0.0
+        delivery = Delivery.decode(body, method.delivery_tag)
+        self.come.append(delivery)
         if method.INDEX != spec.Basic.GetOk.INDEX:
             return
         self._asked = 0.0
         if self.closed and not self._streams:
             self.let_go()
-        elif not self._streams and min(method.message_count, self.ahead) >= WORTH_CONSUMING:
-            self._streams, self._before = True, method.delivery_tag
-            self.ahead -= 1
-            self.channel.basic_qos(prefetch_count=self.ahead)
+        elif not self._streams and self.channel is not None:
+            places = max(1, delivery.last - delivery.first + 1)
+            self._stream(min(method.message_count, (self.ahead - 1) // places))
+
+    def _stream(self, ahead: int) -> None:
+        """Have so many come without asking for each, if that is worth it: the others are about as long as the first."""
+        if ahead >= WORTH_CONSUMING:
+            self.ahead, self._streams, self._before = ahead, True, self._last
+            self.channel.basic_qos(prefetch_count=ahead)
             self._consumer = self.channel.basic_consume(self.name, self.note)
 
     def note_empty(self) -> None:

@@ -22,7 +22,7 @@ STALE_SECONDS = 20.0
 ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
 TOGETHER_SECONDS = 1.0  # for a publication: where it is silent one of its queues is, and nobody knows which
 AGAIN_SECONDS = 0.5  # for each of those queues by itself; then they get other names
-MESSAGES_A_SECOND, QUEUES_A_SECOND = 10_000, 700  # fewer than RabbitMQ takes; a large batch has more time
+QUEUES_A_SECOND = 700  # fewer than RabbitMQ declares; a batch with many that are new has more time
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
 
 
@@ -170,7 +170,7 @@ class Publisher(Channel):
                 _declare(name, channel)  # what is wrong with one is the commit's answer
             for name, pointer in batch:
                 channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
-            seconds = TOGETHER_SECONDS + _seconds_more(len(batch), len(new))
+            seconds = TOGETHER_SECONDS + len(new) / QUEUES_A_SECOND
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered), seconds)
             self._declared.update(new)
         gone = [(name, pointer) for name, pointer in batch if name in self._returned]
@@ -182,7 +182,7 @@ class Publisher(Channel):
     ) -> dict[str, QueueUnavailable]:
         """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other.
 
-        `seconds` and a little more for what is much: as long as RabbitMQ may be silent about one.
+        `seconds`, and a little more for many: as long as RabbitMQ may be silent about one.
         """
 
         def publish(name: str, pointer: Pointer, channel: Any, answered: Answered) -> None:
@@ -195,7 +195,7 @@ class Publisher(Channel):
             _declare(name, channel, send)
 
         questions = {name: partial(publish, name, pointer) for name, pointer in batch}
-        answers = apart(questions, seconds + _seconds_more(len(batch), len(batch)))
+        answers = apart(questions, seconds + len(batch) / QUEUES_A_SECOND)
         return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:
@@ -286,7 +286,3 @@ def _declare(
 
 def _delete(name: str, channel: Any, answered: Answered) -> None:
     channel.queue_delete(name, callback=answered)
-
-
-def _seconds_more(messages: int, declared: int) -> float:
-    return messages / MESSAGES_A_SECOND + declared / QUEUES_A_SECOND

@@ -156,7 +156,9 @@ def counters(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
 
 
 def contents(count: int, progress: Callable[[str], None]) -> Iterator[Finding]:
-    """Whether RabbitMQ has what PostgreSQL says it was brought. A worker would repair it at the queue's next turn."""
+    """Whether RabbitMQ has messages of all queues that it was brought any of. A worker would repair what is missing at
+    the queue's next turn.
+    """
     publisher = Publisher()
     try:
         tokens.learn(outbox.token_generation())

@@ -60,7 +60,8 @@ def _make_ready(queue_id: int) -> None:
     """What the dispatcher does for it."""
     alone = Shard(queue_id, 2**62)  # the one queue whose id leaves that
     enter_line(alone, SCHEDULED_AT_ONCE)
-    mark_published(unpublished(alone, queue_id - 1, 1))
+    while batches := unpublished(alone, queue_id - 1, 1):
+        mark_published(batches)
     wake(alone, 1)
 
 

@@ -39,6 +39,7 @@ FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ an
 HANDED_OVER = Ending(None)  # its handler runs on the event loop, and its lease is not this turn's any more
 LATE = 1.1  # times as late as they may be, outcomes are not late: who sleeps for 20 ms wakes up a little later
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
+HOLE_SECONDS = 5.0  # until a queue that lacks its head is looked at again
 
 
 class RunOfMany(RunOfIt, Protocol):
@@ -104,7 +105,10 @@ class Turn:
         if self.source is not None:
             self.source.ask_again()
         self.handling, self._ran_before = 0.0, self.ran
-        if not claim:
+        if not claim and self.lease.waiting:
+            log.error("its counters name requests that are not there: manage.py doctor", queue=self.lease.queue_id)
+            self.end_claim(QueueState.WAITING, HOLE_SECONDS)
+        elif not claim:
             self.end_claim(QueueState.READY)
 
     def run_what_came(self) -> bool:
@@ -137,15 +141,20 @@ class Turn:
     def _has_message(self, seq: int) -> bool:
         """Whether a message of that place is here. If RabbitMQ has none, it is published again.
 
-        One further back is a duplicate; one further ahead came too early, and PostgreSQL still has it: passed over.
+        Passed over are duplicates; what came too early, which PostgreSQL still has; and what names more than is
+        published: whoever sent that was overtaken, or a backup was restored since.
         """
         assert self.source is not None  # noqa: S101  (opened with the run)
         try:
             while message := self._message or self.source.take():
-                self._message = message if message.first <= seq <= message.last else None
+                self._message = message if message.first <= seq <= message.last <= self.lease.published_seq else None
                 if self._message:
                     return True
-                self._pass_over(message.tag, seq)
+                self.source.done(message.tag)
+                self._passed_over += 1
+                if self._passed_over % ACK_DUPLICATES == 0:  # however many there are: they go, and the lease lives
+                    self.source.settle()
+                    self.recording.renew(seq)
         except QueueGone:
             self._tag = 0
             self._repair()
@@ -153,14 +162,6 @@ class Turn:
         if self.source.empty:
             self._repair()
         return False
-
-    def _pass_over(self, tag: int, seq: int) -> None:
-        assert self.source is not None  # noqa: S101  (type)
-        self.source.done(tag)
-        self._passed_over += 1
-        if self._passed_over % ACK_DUPLICATES == 0:  # however many there are: they are gone for good, the lease lives
-            self.source.settle()
-            self.recording.renew(seq)
 
     def _repair(self) -> None:
         """RabbitMQ is empty though PostgreSQL, asked before the look, says otherwise: it lost messages."""
@@ -283,8 +284,6 @@ class Turn:
             self._asked_for_permit = False
             work_waits()  # there may be a permit for others now ..
             changed(self.lease.queue_id)  # .. and this one may be held back
-        if self._message is not None and self.lease.state == QueueState.IDLE:
-            self._tag = self._message.tag  # the rest of it are places that nobody has: a backup was restored, say
         if self.source is not None and self._tag:
             self.source.done(self._tag)
             self.source.settle()

@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from pika import spec
 
 from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Fetcher, Source
@@ -62,6 +63,31 @@ def test_what_a_fetcher_gives_back_keeps_its_place(wire: Wire, ahead: int) -> No
     fetcher.settle()
     (again,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
     assert [delivery.first for delivery in taken(fetcher, again, 100)] == list(range(6, 21))
+    wire.delete(queue_name(NOBODYS))
+    fetcher.close()
+    publisher.close()
+
+
+def test_an_answer_that_comes_after_the_goodbye_is_heard_and_nothing_is_asked() -> None:
+    fetcher = Fetcher()
+    source = Source(fetcher, queue_name(NOBODYS), 100)
+    answer = spec.Basic.GetOk(delivery_tag=1, redelivered=False, exchange="", routing_key="", message_count=100)
+    source.note(None, answer, None, Pointer(1, 1).encode())
+    assert source.take() == Delivery(1, 1, 1)
+
+
+def test_a_source_that_closes_as_it_begins_to_stream_gives_all_back(wire: Wire) -> None:
+    fetcher, publisher = Fetcher(), Publisher()
+    for n in range(1, 21):
+        publisher.publish([(queue_name(NOBODYS), Pointer(n, n))])
+    (source,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
+    fetcher.wait([source], 5)
+    assert source.take() == Delivery(1, 1, 1)
+    source.close()  # what asks for the others has not left yet
+    fetcher.settle()
+    until(lambda: wire.depth(queue_name(NOBODYS)) == 20)
+    (again,) = fetcher.open_sources([(queue_name(NOBODYS), 100)])
+    assert [delivery.first for delivery in taken(fetcher, again, 100)] == list(range(1, 21))
     wire.delete(queue_name(NOBODYS))
     fetcher.close()
     publisher.close()

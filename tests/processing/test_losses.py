@@ -31,7 +31,7 @@ def take(wire: Wire, queue_id: int, count: int) -> None:
 def test_lost_messages_are_published_again(hand: Hand, ran: list[int], count: int) -> None:
     user = new_user()
     submit(user, *["note"] * 30)
-    hand.dispatch()
+    hand.dispatch_singly(user)
     take(hand.wire, queue_of(user).id, count)
     hand.settle()
     assert ran == list(range(1, 31))
@@ -48,6 +48,7 @@ def test_a_queue_deleted_while_it_is_drained_is_made_and_filled_again(hand: Hand
 
     user = new_user()
     submit(user, *["note"] * 30)
+    hand.dispatch_singly(user)
     hand.settle()
     assert ran == list(range(1, 31))
     assert set(statuses_of(user)) == {"succeeded"}
@@ -88,7 +89,7 @@ def test_duplicates_garbage_and_messages_that_come_too_early_change_nothing(hand
     submit(user, *["note"] * 20)
     hand.dispatch()
     again = [Pointer(seq, seq).encode() for seq in (20, 3, 1, 1, 7, 19, *range(1, 21))]
-    beside = [Pointer(2, 5).encode(), Pointer(18, 40).encode(), Pointer(99, 120).encode()]
+    beside = [Pointer(*places).encode() for places in ((2, 5), (99, 120), (18, 40), (15, 21))]
     hand.wire.publish(queue_of(user).id, b"", b"\xff" * 24, b"hello", *again, *beside)
     hand.settle()
     submit(user, "note")
@@ -112,19 +113,31 @@ def test_a_message_goes_when_the_last_that_it_names_is_recorded(
     assert queue_of(user).fence == 3, "nothing had to be published again"
 
 
-def test_a_message_that_names_more_than_there_is_does_not_stay_for_ever(hand: Hand, ran: list[int]) -> None:
-    """Of a backup that was restored: those behind it would never be taken, nor acked."""
+def test_a_message_that_names_more_than_was_published_is_passed_over(hand: Hand, ran: list[int]) -> None:
+    """Of a backup that was restored: it would stay until there are as many, and those behind it would pile up."""
     user = new_user()
-    submit(user, "note")
+    submit(user, "note", "note")
     name = queue_name(queue_of(user).id)
     hand.wire.publish(queue_of(user).id, Pointer(1, 1000).encode())
-    for _ in range(3):
-        hand.settle()
-        assert hand.wire.depth(name) <= 1
-        submit(user, "note")
-    hand.settle()
-    assert ran == [1, 2, 3, 4]
+    hand.dispatch()
+    assert hand.work(turns=1) == 1
+    assert ran == [1, 2]
     assert hand.wire.depth(name) == 0
+
+
+def test_a_queue_that_lacks_the_requests_it_counts_is_looked_at_now_and_then(hand: Hand, ran: list[int]) -> None:
+    """A hand in the tables did that; again and again, it would take a worker's time from everybody."""
+    user = new_user()
+    submit(user, "note")
+    hand.settle()
+    UserQueue.objects.filter(user=user).update(last_seq=4)
+    hand.dispatch()
+    assert hand.work(turns=5) == 1
+    assert queue_of(user).state == "waiting"
+    UserQueue.objects.filter(user=user).update(last_seq=1, published_seq=1, wake_at=Now())
+    submit(user, "note")
+    hand.settle()
+    assert ran == [1, 2]
 
 
 def test_pointers_of_an_earlier_release_are_of_one_request_and_it_reads_the_first_of_ours() -> None:
@@ -179,6 +192,7 @@ def test_a_connection_to_rabbitmq_that_breaks_in_a_turn_costs_no_attempt(hand: H
 
     user = new_user()
     submit(user, *["note"] * 20)
+    hand.dispatch_singly(user)
     hand.settle()
     assert ran == list(range(1, 21))
     assert [r.attempt for r in requests_of(user)] == [1] * 20

@@ -13,11 +13,14 @@ KEPT, LOST = 4, 6
 
 
 @pytest.mark.parametrize("rebuilt", [True, False])
-@pytest.mark.parametrize("consumed", [0, 2, KEPT, KEPT + LOST])
+@pytest.mark.parametrize("consumed", [0, 1, 2, KEPT, KEPT + LOST])
+@pytest.mark.parametrize("singly", [True, False])
 def test_numbers_that_are_given_again_run_their_new_requests_once_and_in_order(
-    hand: Hand, script: Script, consumed: int, rebuilt: bool
+    hand: Hand, script: Script, singly: bool, consumed: int, rebuilt: bool
 ) -> None:
-    """`rebuilt`: with `manage.py rebuild_broker`, as the documentation has it, and left to the workers."""
+    """`rebuilt`: with `manage.py rebuild_broker`, as the documentation has it, and left to the workers. `singly`: they
+    came long after one another, so that RabbitMQ had a message of each.
+    """
     ran: list[tuple[str, int]] = []
 
     @script
@@ -30,7 +33,7 @@ def test_numbers_that_are_given_again_run_their_new_requests_once_and_in_order(
 
     user = new_user()
     submit(user, *["old"] * (KEPT + LOST))
-    hand.dispatch()
+    hand.dispatch_singly(user) if singly else hand.dispatch()
     for _ in range(consumed):  # ran before the disaster, and PostgreSQL does not know it any more
         hand.wire.open().basic_get(queue_name(queue_of(user).id), auto_ack=True)
     Request.objects.filter(queue__user=user, seq__gt=KEPT).delete()

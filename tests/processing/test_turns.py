@@ -10,10 +10,8 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from processing.broker.fetcher import Fetcher, Source
-from processing.broker.pointers import queue_name
+from processing.broker.fetcher import Fetcher
 from processing.handlers import HandlerRequest
-from processing.worker import turn as turns
 from processing.worker.drain import drain_queue
 from processing.worker.shares import Shares
 from processing.worker.token_run import TokenRun, WorkerProcess
@@ -86,56 +84,6 @@ def test_a_turn_ends_after_so_many_requests(hand: Hand, script: Script, monkeypa
     until(lambda: hand.wire.tokens() == 1, 5, "the token did not go to the tail")
     hand.settle()
     assert queue_of(user).fence == 3
-
-
-def test_a_turn_receives_no_message_that_it_will_not_run(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each would go back to RabbitMQ, and come once more."""
-    monkeypatch.setattr(settings.ENV, "turn_requests", 150)
-
-    @script
-    def fine(request: HandlerRequest) -> None:
-        return None
-
-    user = new_user()
-    submit(user, *["fine"] * 400)
-    hand.dispatch_singly(user)
-    assert hand.work(turns=1) == 1
-    assert queue_of(user).done_seq == 150
-    channel, name = hand.wire.open(), queue_name(queue_of(user).id)
-    assert hand.wire.depth(name) == 250
-    returned = [channel.basic_get(name)[0].redelivered for _ in range(250)]
-    assert not any(returned)
-    hand.wire.close()
-    hand.settle()
-    assert statuses_of(user) == ["succeeded"] * 400
-
-
-@pytest.mark.usefixtures("fine")
-def test_more_than_was_ahead_streams_on_without_a_pause(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "ACK_DUPLICATES", 5)
-    monkeypatch.setattr(settings.ENV, "turn_seconds", 60)
-    monkeypatch.setattr("processing.broker.fetcher.STREAM_SECONDS", 10)  # however busy RabbitMQ is
-    user = new_user()
-    ran: list[int] = []
-    get, run_one = Source._get, Turn._run_one
-    asked: list[str] = []
-
-    def more(turn: Turn, work: Any) -> Any:
-        ran.append(work.seq)
-        if work.seq == 5:
-            submit(user, *["fine"] * 300)
-            hand.dispatch_singly(user)
-        return run_one(turn, work)
-
-    monkeypatch.setattr(Turn, "_run_one", more)
-    monkeypatch.setattr(Source, "_get", lambda source: asked.append(source.name) or get(source))
-    submit(user, *["fine"] * 20)
-    hand.dispatch_singly(user)
-    assert hand.work(turns=1) == 1
-    assert queue_of(user).done_seq == 320
-    assert len(asked) == 1, "nothing came for a while"
 
 
 def test_a_paused_queue_starts_nothing_and_goes_on_when_resumed(hand: Hand, script: Script) -> None:

@@ -1,9 +1,9 @@
 """The `async def` handlers that run in this process, whosever they are: many, and they hold no worker thread.
 
 A worker thread leases a queue, meets its head's pointer, gives that back to its place, and leaves the lease to this.
-Once the request is recorded the pointer is a duplicate, which the queue's next turn acks. Nothing here waits for
-RabbitMQ. What a thread does to an attempt depends on its `ending`: the watch deals with those that have none yet, the
-recorder (recording.py) with the others.
+Once all that the pointer names is recorded, the queue's next turn acks it. Nothing here waits for RabbitMQ. What a
+thread does to an attempt depends on its `ending`: the watch deals with those that have none yet, the recorder
+(recording.py) with the others.
 """
 
 import threading

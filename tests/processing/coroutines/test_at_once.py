@@ -85,6 +85,7 @@ def test_each_users_order_holds_whatever_runs_where(hand: Hand, script: Script) 
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     assert {(one.status, one.attempt) for one in requests_of(user)} == {("succeeded", 1)}
     submit(user, *["waits"] * 30, kind="test.async")
+    hand.dispatch_singly(user)
     hand.settle(30)
     assert hand.wire.depth(queue_name(queue_of(user).id)) <= 1, "their pointers pile up in RabbitMQ"
 

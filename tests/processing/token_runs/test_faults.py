@@ -232,6 +232,7 @@ def test_a_broker_that_is_lost_within_a_turn_has_nothing_run_again_that_is_over(
 
     user = new_user()
     submit(user, "note", "note", "note")
+    hand.dispatch_singly(user)
     hand.settle()
     assert ran == [1, 2, 3]
 
