@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts.models import User
 from processing.broker import tokens
 from processing.broker.pointers import queue_name
-from processing.broker.rabbitmq import Publisher
+from processing.broker.rabbitmq import CLASSIC, Publisher
 from queues.models import Attempt, Request, UserQueue
 from tests.processing.cluster import Cluster, Node
 from tests.processing.crew import all_done, new_user, queue_of, submit
@@ -60,7 +60,8 @@ def declared_through(node: Node, url: str, users: list[User], monkeypatch: pytes
     """Have the node be home of these users' queues."""
     monkeypatch.setattr(settings.ENV, "rabbitmq_url", node.url)
     publisher = Publisher()
-    publisher.publish((queue_name(queue_of(user).id), []) for user in users)
+    for user in users:
+        publisher.hold(queue_name(queue_of(user).id), CLASSIC)
     publisher.close()
     monkeypatch.setattr(settings.ENV, "rabbitmq_url", url)
 
