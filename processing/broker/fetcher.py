@@ -33,7 +33,7 @@ class Source:
 
     def __init__(self, fetcher: "Fetcher", name: str, ahead: int) -> None:
         self.name = name
-        self.ahead = max(1, min(ahead, MOST_AHEAD))  # requests; once they stream in, messages that are not acked
+        self.ahead = max(1, min(ahead, MOST_AHEAD))  # requests that are still wanted, until messages stream in
         self.come: deque[Delivery] = deque()
         self.empty = False  # RabbitMQ said so
         self.error: BaseException | None = None
@@ -44,7 +44,8 @@ class Source:
         self._asked = time.monotonic()  # since when RabbitMQ owes an answer to a question; 0: to none
         self._silent_since = 0.0  # while it is waited for
         self._last = self._done = self._acked = 0  # delivery tags
-        self._before = 0  # the tag of the one that came before others streamed in
+        self._prefetch = 0  # messages that stream in without being acked ..
+        self._before = 0  # .. after this one, by its tag
         self.closed = False
 
     def begin(self, channel: Any) -> None:
@@ -58,6 +59,7 @@ class Source:
         Raises QueueGone and QueueUnavailable.
         """
         if self.come:
+            self._silent_since = 0.0
             return self.come.popleft()
         if self.error is not None:
             raise self.error
@@ -65,7 +67,7 @@ class Source:
             if self.channel is not None and not self._asked and not self.empty:
                 if not self._streams:
                     self._get()
-                elif self._last - max(self._acked, self._before) >= self.ahead:
+                elif self._last - max(self._acked, self._before) >= self._prefetch:
                     self._ack()
         return None
 
@@ -87,13 +89,13 @@ class Source:
 
     def ask_again(self) -> None:
         """It was empty, but that may have changed."""
-        self.empty = False
+        self.empty, self._silent_since = False, 0.0
 
     def is_overdue(self, now: float) -> bool:
         """Whether RabbitMQ owes an answer for too long. A stream that is silent is asked whether there is more."""
         if self.error is not None:
             return False
-        if self._streams and not self._asked and not self.empty:
+        if self._streams and not self._asked and not self.empty and not self.come:
             self._silent_since = self._silent_since or now  # it was not listened to before
             if now - self._silent_since > STREAM_SECONDS:
                 self._get()
@@ -118,19 +120,20 @@ class Source:
         if self.closed and not self._streams:
             self.let_go()
         elif not self._streams and self.channel is not None:
-            places = max(1, delivery.last - delivery.first + 1)
-            self._stream(min(method.message_count, (self.ahead - 1) // places))
+            self._stream_if_many(delivery.last - delivery.first + 1, method.message_count)
 
-    def _stream(self, ahead: int) -> None:
-        """Have so many come without asking for each, if that is worth it: the others are about as long as the first."""
-        if ahead >= WORTH_CONSUMING:
-            self.ahead, self._streams, self._before = ahead, True, self._last
-            self.channel.basic_qos(prefetch_count=ahead)
+    def _stream_if_many(self, places: int, left: int) -> None:
+        """Have more messages come without asking for each; those are about as long as this one, of so many places."""
+        self.ahead = max(1, self.ahead - max(1, places))
+        wanted = self.ahead // max(1, places)
+        if min(left, wanted) >= WORTH_CONSUMING:
+            self._streams, self._prefetch, self._before = True, wanted, self._last
+            self.channel.basic_qos(prefetch_count=wanted)
             self._consumer = self.channel.basic_consume(self.name, self.note)
 
     def note_empty(self) -> None:
         """The queue has no message."""
-        self._asked, self.empty = 0.0, True
+        self._asked, self._silent_since, self.empty = 0.0, 0.0, True
         if self.closed and not self._streams:
             self.let_go()
 
@@ -190,7 +193,7 @@ class Fetcher(Connection):
         self._silent = False  # RabbitMQ owes one of its channels an answer for ever
 
     def open_sources(self, wanted: Iterable[tuple[str, int]]) -> list[Source]:
-        """Begin to read these queues, at most so many messages ahead. Raises BrokerUnavailable."""
+        """Begin to read these queues, messages of about so many requests ahead. Raises BrokerUnavailable."""
         with self.lock, as_unavailable():
             link = self.open()
             sources = [Source(self, name, ahead) for name, ahead in wanted]

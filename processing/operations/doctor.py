@@ -194,7 +194,7 @@ def contents(count: int, progress: Callable[[str], None]) -> Iterator[Finding]:
     if more:
         yield Finding("broker", Grade.FAULT, f"as it seems, {more} more queues", "manage.py rebuild_broker")
     elif not lost:
-        yield Finding("broker", Grade.OK, f"{looked} queues have their messages")
+        yield Finding("broker", Grade.OK, f"{looked} queues have messages")
 
 
 def _resting() -> QuerySet[UserQueue]:

@@ -1,6 +1,7 @@
 """A user's queue, run to its end in this process: with the real PostgreSQL, without RabbitMQ or a worker."""
 
 import threading
+import time
 from collections import deque
 from datetime import datetime
 from types import SimpleNamespace
@@ -18,13 +19,14 @@ from processing.worker.attempt import RECORDED, Attempt, told
 from processing.worker.outcomes import Ending, raised, without_running
 from processing.worker.recorder import Recording
 from queues.lifecycle.lease import Lease
-from queues.lifecycle.outbox import Shard, enter_line, mark_published, unpublished, wake
+from queues.lifecycle.outbox import Shard, enter_line, mark_unlocked, unpublished, wake
 from queues.models import UserQueue
 from queues.states import QueueState
 from queues.values import Work
 
 NOBODY = 0  # the holder of these leases: no worker has this number
 SCHEDULED_AT_ONCE = 1000
+LOCKED_SECONDS = 10.0
 
 
 def drain(user: User | UUID, *, attempts: int = 1000) -> list[Ran]:
@@ -35,7 +37,8 @@ def drain(user: User | UUID, *, attempts: int = 1000) -> list[Ran]:
     Outcomes are recorded as a worker records them, so no transaction may be open around it:
     `@pytest.mark.django_db(transaction=True)`, or Django's TransactionTestCase.
 
-    Raises RuntimeError in a transaction and after so many `attempts`, FencedOut when a worker runs the same queue.
+    Raises RuntimeError in a transaction, after so many `attempts`, and where somebody keeps the queue locked; FencedOut
+    when a worker runs the same queue.
     """
     if connection.in_atomic_block:
         raise RuntimeError("drain() commits as a worker does: mark the test with django_db(transaction=True).")
@@ -60,8 +63,12 @@ def _make_ready(queue_id: int) -> None:
     """What the dispatcher does for it."""
     alone = Shard(queue_id, 2**62)  # the one queue whose id leaves that
     enter_line(alone, SCHEDULED_AT_ONCE)
+    until = time.monotonic() + LOCKED_SECONDS
     while batches := unpublished(alone, queue_id - 1, 1):
-        mark_published(batches)
+        if mark_unlocked(batches)[1]:
+            if time.monotonic() > until:
+                raise RuntimeError(f"somebody has had the queue's row locked for {LOCKED_SECONDS:g} s")
+            time.sleep(0.01)
     wake(alone, 1)
 
 

@@ -183,7 +183,8 @@ class TokenRun(WatchedRun):
                 log.warning("RabbitMQ has no word of a queue; it gets another name", name=turn.name, error=str(error))
                 self._rename(turn)
             if turn.is_over and turn.lease.queue_id in self.turns:
-                self._end([turn])  # it is published again
+                turn.recorded()  # with an atomic handler's writes; else nothing is to be acked, it is published again
+                self._end([turn])
             self.current = None
             self.record_if_due()
         return moved

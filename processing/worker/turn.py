@@ -83,7 +83,7 @@ class Turn:
 
     @property
     def ahead(self) -> int:
-        """How many messages to have ahead: those of this turn, and duplicates before them. An async head ends it."""
+        """Of how many requests to have messages: of this turn's, and duplicates before them. An async head ends it."""
         if self.claim and self.run.coroutines is not None and self.run.coroutines.takes(self.claim[0]):
             return 1
         waiting = min(self.lease.waiting, self.most - self.ran)

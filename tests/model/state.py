@@ -66,6 +66,7 @@ class Hold(NamedTuple):
     newest: bool
     gen: int
     done: int
+    pub: int  # as it was heard last
     message: tuple[int, ...] = ()  # received and not acked: from which place to which
     place: int = 0  # the request that it runs, which that message names ..
     begun: bool = False  # .. and whose handler was called

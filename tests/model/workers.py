@@ -41,7 +41,7 @@ class Workers(Tables):
             for user in users:
                 row = state.rows[user]
                 after = self.fenced(self.row(after, user, state="draining", worker_id=index, alive=True), user)
-                holds = put(holds, user, Hold(True, row.gen, row.done))
+                holds = put(holds, user, Hold(True, row.gen, row.done, row.pub))
             yield Step(f"w{index} leases {users}", self.at(after, index, Worker("asking", holds)))
 
     def give_back(self, state: State, index: int, me: Worker) -> Iterator[Step]:
@@ -135,7 +135,8 @@ class Workers(Tables):
                 first, last = queue[0]
                 got = hold._replace(message=queue[0], place=first)
                 if self.rules.sequence_check:
-                    got = got._replace(place=hold.done + 1) if first <= hold.done + 1 <= last else hold
+                    fits = first <= hold.done + 1 <= last <= hold.pub
+                    got = got._replace(place=hold.done + 1) if fits else hold
                 yield Step(f"{name} gets {queue[0]}", self.hold(rest, index, user, got))
             elif not self.mine(state, user, hold) or row.locked:
                 if not self.mine(state, user, hold):
@@ -143,7 +144,9 @@ class Workers(Tables):
             elif row.pub == hold.done or not self.rules.recheck_before_idle:
                 yield Step(f"{name} goes idle", self.leave(state, index, user, hold, "idle"))
             elif hold.seen != row.pub:
-                yield Step(f"{name} looks again", self.hold(state, index, user, hold._replace(seen=row.pub)))
+                yield Step(
+                    f"{name} looks again", self.hold(state, index, user, hold._replace(seen=row.pub, pub=row.pub))
+                )
             elif self.rules.republish_what_was_lost:
                 lost = self.row(self.leave(state, index, user, hold, "idle"), user, pub=row.done)
                 yield Step(f"{name} was lost by RabbitMQ", lost)
@@ -193,7 +196,7 @@ class Workers(Tables):
             told = self.recorded(told, user, hold)
             after = recorded.rows[user]
             goes_on = after.state == "draining"
-            kept = self.goes_on(hold)._replace(done=after.done) if goes_on else None
+            kept = self.goes_on(hold)._replace(done=after.done, pub=after.pub) if goes_on else None
             told = self.hold(told, index, user, kept)
             if hold.outcome == "failed":
                 told = self.unacked(told, user, hold)
@@ -208,8 +211,8 @@ class Workers(Tables):
     def goes_on(self, hold: Hold) -> Hold:
         """Once that request is over: the message, if it names more than that one, is not acked."""
         if hold.message and hold.message[1] > hold.place:
-            return Hold(True, hold.gen, hold.place, hold.message, hold.place + 1)
-        return Hold(True, hold.gen, hold.place)
+            return Hold(True, hold.gen, hold.place, hold.pub, hold.message, hold.place + 1)
+        return Hold(True, hold.gen, hold.place, hold.pub)
 
     def recorded(self, state: State, user: int, hold: Hold) -> State:
         row = state.rows[user]
@@ -234,5 +237,5 @@ class Workers(Tables):
             if not (hold.newest and row.state == "draining"):
                 after = self.unacked(self.hold(after, index, user, None), user, hold)
             elif row.done > hold.done:
-                after = self.hold(after, index, user, self.goes_on(hold)._replace(done=row.done))
+                after = self.hold(after, index, user, self.goes_on(hold)._replace(done=row.done, pub=row.pub))
         yield Step(f"w{index} catches up", after)

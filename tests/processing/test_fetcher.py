@@ -68,7 +68,7 @@ def test_what_a_fetcher_gives_back_keeps_its_place(wire: Wire, ahead: int) -> No
     publisher.close()
 
 
-def test_an_answer_that_comes_after_the_goodbye_is_heard_and_nothing_is_asked() -> None:
+def test_an_answer_that_comes_after_its_channel_was_given_up_is_heard_and_nothing_is_asked() -> None:
     fetcher = Fetcher()
     source = Source(fetcher, queue_name(NOBODYS), 100)
     answer = spec.Basic.GetOk(delivery_tag=1, redelivered=False, exchange="", routing_key="", message_count=100)

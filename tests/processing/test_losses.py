@@ -108,7 +108,8 @@ def test_a_message_goes_when_the_last_that_it_names_is_recorded(
     assert hand.wire.depth(name) == 1, "one for all that was accepted meanwhile"
     for done, left in ((10, 1), (20, 1), (25, 0)):
         assert hand.work(turns=1) == 1
-        assert (queue_of(user).done_seq, hand.wire.depth(name)) == (done, left)
+        assert queue_of(user).done_seq == done
+        until(lambda left=left: hand.wire.depth(name) == left, 5, "it has not gone back, or not gone")
     assert ran == list(range(1, 26))
     assert queue_of(user).fence == 3, "nothing had to be published again"
 
@@ -119,6 +120,7 @@ def test_a_message_that_names_more_than_was_published_is_passed_over(hand: Hand,
     submit(user, "note", "note")
     name = queue_name(queue_of(user).id)
     hand.wire.publish(queue_of(user).id, Pointer(1, 1000).encode())
+    assert hand.wire.depth(name) == 1
     hand.dispatch()
     assert hand.work(turns=1) == 1
     assert ran == [1, 2]

@@ -14,6 +14,7 @@ from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, statuses_of, submit
+from tests.waiting import until
 
 
 def test_a_turn_receives_no_message_that_it_will_not_run(
@@ -47,6 +48,7 @@ def test_nor_one_of_many_requests(hand: Hand, monkeypatch: pytest.MonkeyPatch) -
     submit(user, *["fine"] * 1000)
     queue = queue_of(user)
     hand.wire.publish(queue.id, *[Pointer(first, first + 49).encode() for first in range(1, 1001, 50)])
+    assert hand.wire.depth(queue_name(queue.id)) == 20
     hand.wire.put_token(*outbox.mark_published(outbox.unpublished(Shard(0, 1), queue.id - 1, 1)))
     assert hand.work(turns=1) == 1
     assert queue_of(user).done_seq == 100
@@ -81,3 +83,14 @@ def test_more_than_was_ahead_streams_on_without_a_pause(hand: Hand, monkeypatch:
     assert hand.work(turns=1) == 1
     assert queue_of(user).done_seq == 320
     assert len(asked) == 1, "nothing came for a while"
+
+
+@pytest.mark.usefixtures("fine")
+def test_what_an_atomic_handler_recorded_with_its_writes_is_acked(hand: Hand) -> None:
+    """Else RabbitMQ would keep a message of each user who asks for nothing else."""
+    user = new_user()
+    submit(user, "fine", "fine", kind="test.atomic")
+    hand.dispatch()
+    hand.work()
+    assert statuses_of(user) == ["succeeded"] * 2
+    until(lambda: hand.wire.depth(queue_name(queue_of(user).id)) == 0, 5)

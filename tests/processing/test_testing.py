@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from scripts.place import ROOT
 from tests.conftest import SERVERS
 from tests.processing.conftest import Script
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
+from tests.processing.frozen import QUEUE, frozen
 
 KIND = "test.script"
 
@@ -251,3 +254,18 @@ def test_the_fixtures_work_in_an_app_of_somebody_elses(tmp_path: Path) -> None:
 def test_all_of_it_is_named() -> None:
     assert set(testing.__all__) == {"Ran", "drain", "run"}
     assert queues.submit.__name__ == "submit"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("fine")
+def test_a_queue_that_somebody_has_locked_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = new_user()
+    submit(user, "fine")
+    with ExitStack() as lock:
+        lock.enter_context(frozen(QUEUE, queue_of(user).id))
+        threading.Timer(0.1, lock.close).start()
+        assert [ran.status for ran in drain(user)] == ["succeeded"]
+    submit(user, "fine")
+    monkeypatch.setattr("processing.testing.draining.LOCKED_SECONDS", 0.05)
+    with frozen(QUEUE, queue_of(user).id), pytest.raises(RuntimeError, match="somebody has had the queue's row locked"):
+        drain(user)

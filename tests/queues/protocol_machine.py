@@ -136,7 +136,7 @@ class Protocol(RuleBasedStateMachine):
 
     def _run(self, w: Worker, n: int, lease: Lease, received: Pointer) -> None:
         seq = lease.done_seq + 1
-        if not received.first <= seq <= received.last:
+        if not received.first <= seq <= received.last <= lease.published_seq:
             self.broker.ack(n)  # a duplicate, or too early
             w.received = None
             return
@@ -152,7 +152,8 @@ class Protocol(RuleBasedStateMachine):
         self.done += 1
         w.recorded = True
         if lease.state == QueueState.IDLE:
-            self.broker.ack(n)
+            if received.last <= lease.done_seq:
+                self.broker.ack(n)
             self._end(n)
 
     def _leave(self, w: Worker, n: int, lease: Lease) -> None:
