@@ -166,7 +166,7 @@ class Hand:
         (batch,) = outbox.unpublished(Shard(0, 1), queue_of(user).id - 1, 1)
         places = range(batch.before + 1, batch.target + 1)
         self.wire.publish(batch.queue_id, *[Pointer(seq, seq).encode() for seq in places])
-        self.wire.depth(queue_name(batch.queue_id))  # it has them
+        until(lambda: self.wire.depth(queue_name(batch.queue_id)) >= len(places), 5, "RabbitMQ has them")
         self.wire.put_token(*outbox.mark_published([batch]))
 
     def work(self, turns: int = 1000) -> int:

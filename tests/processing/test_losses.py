@@ -120,7 +120,7 @@ def test_a_message_that_names_more_than_was_published_is_passed_over(hand: Hand,
     submit(user, "note", "note")
     name = queue_name(queue_of(user).id)
     hand.wire.publish(queue_of(user).id, Pointer(1, 1000).encode())
-    assert hand.wire.depth(name) == 1
+    until(lambda: hand.wire.depth(name) == 1, 5, "RabbitMQ has it")
     hand.dispatch()
     assert hand.work(turns=1) == 1
     assert ran == [1, 2]

@@ -48,7 +48,7 @@ def test_nor_one_of_many_requests(hand: Hand, monkeypatch: pytest.MonkeyPatch) -
     submit(user, *["fine"] * 1000)
     queue = queue_of(user)
     hand.wire.publish(queue.id, *[Pointer(first, first + 49).encode() for first in range(1, 1001, 50)])
-    assert hand.wire.depth(queue_name(queue.id)) == 20
+    until(lambda: hand.wire.depth(queue_name(queue.id)) == 20, 5, "RabbitMQ has them")
     hand.wire.put_token(*outbox.mark_published(outbox.unpublished(Shard(0, 1), queue.id - 1, 1)))
     assert hand.work(turns=1) == 1
     assert queue_of(user).done_seq == 100
