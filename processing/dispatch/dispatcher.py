@@ -258,11 +258,11 @@ class Dispatcher:
         """Mark what is published, and send tokens to the queues that woke. What is locked has its turn later."""
         if not batches:
             return
-        woken, locked = outbox.mark_unlocked(batches)
+        woken, locked = outbox.mark_published(batches)
         fresh = [batch for batch in locked if batch not in self.unmarked]
         if fresh:
             time.sleep(UNLOCKED_SECONDS)
-            more, still = outbox.mark_unlocked(fresh)
+            more, still = outbox.mark_published(fresh)
             woken += more
             locked = [p for p in locked if p in self.unmarked] + still
         self.unmarked.put(locked)

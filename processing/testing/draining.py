@@ -15,11 +15,11 @@ from processing import handlers
 from processing.handlers import HandlerRequest, NoHandler
 from processing.testing.attempts import Ran, TestedRequest
 from processing.testing.limit import limited
-from processing.worker.attempt import RECORDED, Attempt, told
+from processing.worker.attempt import RECORDED, Attempt, request_fields
 from processing.worker.outcomes import Ending, raised, without_running
 from processing.worker.recorder import Recording
 from queues.lifecycle.lease import Lease
-from queues.lifecycle.outbox import Shard, enter_line, mark_unlocked, unpublished, wake
+from queues.lifecycle.outbox import Shard, enter_line, mark_published, unpublished, wake
 from queues.models import UserQueue
 from queues.states import QueueState
 from queues.values import Work
@@ -65,7 +65,8 @@ def _make_ready(queue_id: int) -> None:
     enter_line(alone, SCHEDULED_AT_ONCE)
     until = time.monotonic() + LOCKED_SECONDS
     while batches := unpublished(alone, queue_id - 1, 1):
-        if mark_unlocked(batches)[1]:
+        _, locked = mark_published(batches)
+        if locked:
             if time.monotonic() > until:
                 raise RuntimeError(f"somebody has had the queue's row locked for {LOCKED_SECONDS:g} s")
             time.sleep(0.01)
@@ -101,7 +102,7 @@ class Turn:
     def run_next(self) -> Ran:
         """Run the head and record what came of it. Raises FencedOut."""
         (work,) = self.lease.claimed(1)
-        request = TestedRequest(**told(self.lease, work))
+        request = TestedRequest(**request_fields(self.lease, work))
         ending = without_running(work, self.lease.now) or self._attempt(work, request)
         if ending is not RECORDED:
             self.recording.over(ending)

@@ -35,8 +35,8 @@ LOCKED_SECONDS = 0.1  # a renewal locks all rows of the process for a moment
 RECORDED = Ending(None)  # an atomic handler's outcome is recorded with its own writes
 
 
-def told(lease: Lease, work: Work) -> dict[str, Any]:
-    """What the handler is told of its next attempt: the fields of its HandlerRequest."""
+def request_fields(lease: Lease, work: Work) -> dict[str, Any]:
+    """The fields of the HandlerRequest of its next attempt."""
     return {
         "id": work.id,
         "user_id": lease.user_id,
@@ -148,7 +148,7 @@ class Attempt:
         self.work = work
         self.kind = kind
         self.function = function
-        self.request = HandlerRequest(**told(turn.lease, work))
+        self.request = HandlerRequest(**request_fields(turn.lease, work))
         self.thread_id = threading.get_ident()
         self.began = 0.0
         self.started_at: datetime = turn.lease.since

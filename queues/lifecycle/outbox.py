@@ -47,15 +47,10 @@ def unpublished(shard: Shard, after: int, queues: int, but: Sequence[int] = ()) 
     return [PublishBatch._make(row) for row in rows]
 
 
-def mark_published(batches: Sequence[PublishBatch]) -> list[int]:
-    """The broker has them. Returns the queues that woke up and want a token; those moved by another are left alone, as
-    are those whose row is locked.
+def mark_published(batches: Sequence[PublishBatch]) -> tuple[list[int], list[PublishBatch]]:
+    """The broker has them. Returns the queues that woke up and want a token, and what has to be marked later, because
+    somebody has the queue's row locked. Those that another moved meanwhile are left alone.
     """
-    return mark_unlocked(batches)[0]
-
-
-def mark_unlocked(batches: Sequence[PublishBatch]) -> tuple[list[int], list[PublishBatch]]:
-    """As `mark_published`; the second is what has to be marked later, because the queue's row is locked."""
     rows = MARK_PUBLISHED.rows(
         ids=[p.queue_id for p in batches],
         generations=[p.generation for p in batches],

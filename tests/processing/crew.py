@@ -167,7 +167,7 @@ class Hand:
         places = range(batch.before + 1, batch.target + 1)
         self.wire.publish(batch.queue_id, *[Pointer(seq, seq).encode() for seq in places])
         until(lambda: self.wire.depth(queue_name(batch.queue_id)) >= len(places), 5, "RabbitMQ has them")
-        self.wire.put_token(*outbox.mark_published([batch]))
+        self.wire.put_token(*outbox.mark_published([batch])[0])
 
     def work(self, turns: int = 1000) -> int:
         """Take tokens and run their turns, as long as there are any; how many turns."""

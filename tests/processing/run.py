@@ -34,7 +34,7 @@ def main() -> None:
 
     if sys.argv[1] == "dispatch-and-die":
         sys.argv[1] = "dispatch"
-        outbox.mark_unlocked = die  # type: ignore[assignment]
+        outbox.mark_published = die  # type: ignore[assignment]
     if sys.argv[1] == "dispatch-with-a-defect-in-publishing":
         sys.argv[1] = "dispatch"
         outbox.unpublished = fail

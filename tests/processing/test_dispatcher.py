@@ -41,7 +41,7 @@ def test_a_dispatcher_that_was_overtaken_marks_nothing(hand: Hand, ran: list[int
     assert [p.target for p in zombie] == [2]
     submit(user, "note")
     hand.dispatch()
-    assert outbox.mark_published(zombie) == []
+    assert outbox.mark_published(zombie) == ([], [])
     assert queue_of(user).published_seq == 3
     hand.settle()
     assert ran == [1, 2, 3]

@@ -7,26 +7,18 @@ from django.conf import settings
 
 from processing.broker.fetcher import Source
 from processing.broker.pointers import Pointer, queue_name
-from processing.handlers import HandlerRequest
 from processing.worker import turn as turns
 from processing.worker.turn import Turn
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
-from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, statuses_of, submit
 from tests.waiting import until
 
 
-def test_a_turn_receives_no_message_that_it_will_not_run(
-    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("fine")
+def test_a_turn_receives_no_message_that_it_will_not_run(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each would go back to RabbitMQ, and come once more."""
     monkeypatch.setattr(settings.ENV, "turn_requests", 150)
-
-    @script
-    def fine(request: HandlerRequest) -> None:
-        return None
-
     user = new_user()
     submit(user, *["fine"] * 400)
     hand.dispatch_singly(user)
@@ -49,7 +41,7 @@ def test_nor_one_of_many_requests(hand: Hand, monkeypatch: pytest.MonkeyPatch) -
     queue = queue_of(user)
     hand.wire.publish(queue.id, *[Pointer(first, first + 49).encode() for first in range(1, 1001, 50)])
     until(lambda: hand.wire.depth(queue_name(queue.id)) == 20, 5, "RabbitMQ has them")
-    hand.wire.put_token(*outbox.mark_published(outbox.unpublished(Shard(0, 1), queue.id - 1, 1)))
+    hand.wire.put_token(*outbox.mark_published(outbox.unpublished(Shard(0, 1), queue.id - 1, 1))[0])
     assert hand.work(turns=1) == 1
     assert queue_of(user).done_seq == 100
     channel, name = hand.wire.open(), queue_name(queue.id)

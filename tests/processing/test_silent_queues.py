@@ -165,7 +165,7 @@ def test_what_was_published_under_an_earlier_name_is_not_marked(hand: Hand, ran:
     submit(user, "note")
     old = outbox.unpublished(ALL, 0, 10)
     outbox.rename([(old[0].queue_id, 0)])
-    assert outbox.mark_published(old) == []
+    assert outbox.mark_published(old) == ([], [])
     hand.settle()
     assert sequences(ran, user.id) == [1]
 

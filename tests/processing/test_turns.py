@@ -69,13 +69,9 @@ def test_a_turn_ends_after_its_time_so_that_others_come_first(
     hand.settle()
 
 
-def test_a_turn_ends_after_so_many_requests(hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("fine")
+def test_a_turn_ends_after_so_many_requests(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings.ENV, "turn_requests", 10)
-
-    @script
-    def fine(request: HandlerRequest) -> None:
-        return None
-
     user = new_user()
     submit(user, *["fine"] * 25)
     hand.dispatch()

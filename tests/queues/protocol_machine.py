@@ -100,7 +100,7 @@ class Protocol(RuleBasedStateMachine):
             self.broker.publish(Pointer(d.batch.before + 1, d.batch.target))
             d.published = True
         else:
-            woken = outbox.mark_published([d.batch])
+            woken, _ = outbox.mark_published([d.batch])
             self.dispatchers[n] = Dispatcher(owes_token=bool(woken))
 
     # Workers

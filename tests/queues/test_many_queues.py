@@ -169,5 +169,5 @@ def test_two_dispatchers_marking_the_same_many_queues_deadlock_with_nobody() -> 
         submit(user, None)
     parcels = outbox.unpublished(ALL, 0, 100)
     assert len(parcels) == 30
-    woken = at_once(4, lambda n: outbox.mark_published(parcels if n % 2 else parcels[::-1]))
+    woken = at_once(4, lambda n: outbox.mark_published(parcels if n % 2 else parcels[::-1])[0])
     assert sorted(id_ for ids in woken for id_ in ids) == [p.queue_id for p in parcels]

@@ -33,9 +33,9 @@ pytestmark = pytest.mark.usefixtures("declared_kinds")
 
 def marked(parcels: Any) -> list[int]:
     """As the dispatcher does it: what is locked has its turn later. The queues that woke up."""
-    woken, locked = outbox.mark_unlocked(parcels)
+    woken, locked = outbox.mark_published(parcels)
     while locked:
-        more, locked = outbox.mark_unlocked(locked)
+        more, locked = outbox.mark_published(locked)
         woken += more
     return woken
 

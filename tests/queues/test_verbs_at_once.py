@@ -162,7 +162,7 @@ def publish(at: Scene) -> str:
     """As the dispatcher does it: somebody was faster, so it reads again."""
     woken: list[int] = []
     while mine := [p for p in outbox.unpublished(ALL, at.queue_id - 1, 1) if p.queue_id == at.queue_id]:
-        woken += outbox.mark_published(mine)
+        woken += outbox.mark_published(mine)[0]
     return "woken" if woken else "nothing"
 
 

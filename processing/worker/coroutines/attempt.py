@@ -9,7 +9,7 @@ from typing import Any
 from processing.coroutines import outcome
 from processing.handlers import Function, HandlerRequest, TimeLimitExceeded
 from processing.results import InvalidResult, as_json
-from processing.worker.attempt import told, traced
+from processing.worker.attempt import request_fields, traced
 from processing.worker.outcomes import Ending, raised, returned
 from processing.worker.recorder import Recording
 from project.telemetry.logs import at_work
@@ -29,7 +29,7 @@ class CoroutineAttempt:
     ) -> None:
         self.lease, self.work, self.kind = lease, work, kind
         self.function, self.value, self.started_at = function, value, started_at
-        self.request = HandlerRequest(**told(lease, work))
+        self.request = HandlerRequest(**request_fields(lease, work))
         self.recording = Recording(lease)
         self.began = 0.0  # on the monotonic clock; 0: not yet
         self.ending: Ending | None = None  # it is over
