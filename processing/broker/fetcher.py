@@ -120,12 +120,12 @@ class Source:
         if self.closed and not self._streams:
             self.let_go()
         elif not self._streams and self.channel is not None:
-            self._stream_if_many(delivery.last - delivery.first + 1, method.message_count)
+            self._stream_if_many(delivery.places, method.message_count)
 
     def _stream_if_many(self, places: int, left: int) -> None:
         """Have more messages come without asking for each; those are about as long as this one, of so many places."""
-        self.ahead = max(1, self.ahead - max(1, places))
-        wanted = self.ahead // max(1, places)
+        self.ahead = max(1, self.ahead - places)
+        wanted = self.ahead // places
         if min(left, wanted) >= WORTH_CONSUMING:
             self._streams, self._prefetch, self._before = True, wanted, self._last
             self.channel.basic_qos(prefetch_count=wanted)

@@ -27,6 +27,11 @@ class Delivery(NamedTuple):
     last: int
     tag: int
 
+    @property
+    def places(self) -> int:
+        """How many it names; 1 of what is no pointer."""
+        return max(1, self.last - self.first + 1)
+
     @classmethod
     def decode(cls, body: bytes, tag: int) -> "Delivery":
         """A message that is no pointer (somebody else's) counts as one long done, so that it is acked and forgotten.

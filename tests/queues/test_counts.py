@@ -132,16 +132,16 @@ def test_what_runs_shows_its_attempt_that_it_is_to_end_and_when_it_began_for_goo
     @script
     def looked_at(request: Any) -> str:
         control.cancel(request.id)
-        look(request)
+        seen_running(request)
         if request.attempt == 1:
             raise RuntimeError("once more")
         return "done"
 
     @script
     def slow(request: Any) -> None:
-        look(request)
+        seen_running(request)
 
-    def look(request: Any) -> None:
+    def seen_running(request: Any) -> None:
         """Behind a fast one in a claim, once the watch has recorded that."""
         until(lambda: alice.get(f"requests/{request.id}").json["status"] == "running")
         seen.append(alice.get(f"requests/{request.id}").json)
