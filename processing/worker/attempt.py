@@ -15,6 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, Operation
 from processing import handlers, metrics
 from processing.handlers import HandlerRequest, TimeLimitExceeded, TransactionLeftBroken, TransactionLeftOpen
 from processing.interrupt import interrupt, let_it_arrive
+from processing.worker import paces
 from processing.worker.outcomes import Ending, raised, returned
 from processing.worker.recorder import LeftOut, Recording, Refused, Wanted, record
 from processing.worker.watchdog import TICK_SECONDS
@@ -184,7 +185,9 @@ class Attempt:
             finally:
                 self.end()
                 mine.wanted = of_role()
-                turn.handling += time.monotonic() - self.began
+                took = time.monotonic() - self.began
+                turn.handling += took
+                paces.note(self.kind.name, took)
         except FencedOut:
             raise
         except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread

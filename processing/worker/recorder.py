@@ -12,7 +12,6 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from processing.worker.outcomes import Ending, replace_refused
-from processing.worker.watchdog import RENEW_SECONDS
 from queues import event_log
 from queues.exceptions import FencedOut
 from queues.lifecycle import lease as leases
@@ -27,6 +26,7 @@ from queues.values import Next, Outcome
 
 log = structlog.get_logger()
 
+RENEW_SECONDS = 1.0
 AGAIN_SECONDS = 0.1  # after a record that failed, or was left out
 
 

@@ -16,6 +16,7 @@ from processing.broker.errors import QueueGone
 from processing.broker.fetcher import Source
 from processing.broker.pointers import Delivery, queue_name
 from processing.handlers import Function, NoHandler
+from processing.worker import paces
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt
 from processing.worker.coroutines.attempt import CoroutineAttempt
 from processing.worker.coroutines.run import CoroutineRun
@@ -34,10 +35,7 @@ from queues.values import Next, Work
 
 log = structlog.get_logger()
 
-LARGEST_CLAIM = 256
-FAST_SECONDS = 0.005  # a handler is fast if it takes less; how slow RabbitMQ and PostgreSQL are is none of its business
 HANDED_OVER = Ending(None)  # its handler runs on the event loop, and its lease is not this turn's any more
-LATE = 1.1  # times as late as they may be, outcomes are not late: who sleeps for 20 ms wakes up a little later
 ACK_DUPLICATES = 50  # messages that are passed over are acked by so many
 HOLE_SECONDS = 5.0  # until a queue that lacks its head is looked at again
 
@@ -117,7 +115,7 @@ class Turn:
         Raises QueueUnavailable, FencedOut and BrokerUnavailable.
         """
         before = self.ran
-        while self.awaits and self.claim and not (self.ran > self._ran_before and self._is_over()):
+        while self.awaits and self.claim and not (self.ran > self._ran_before and self.has_had_its_time()):
             if not self._has_message(self.claim[0].seq):
                 return self.then is not None or self.ran > before
             work = self.claim.popleft()
@@ -135,7 +133,7 @@ class Turn:
             if self.claim:
                 self.run.record_if_due()
         if self.awaits:
-            self.end_claim(QueueState.READY if self._is_over() else QueueState.DRAINING)
+            self.end_claim(QueueState.READY if self.has_had_its_time() else QueueState.DRAINING)
         return True
 
     def _has_message(self, seq: int) -> bool:
@@ -223,7 +221,7 @@ class Turn:
         self.claim.clear()
         self.then, self.delay, self._ended = then, delay, time.monotonic()
 
-    def _is_over(self) -> bool:
+    def has_had_its_time(self) -> bool:
         """Whether others come first now."""
         return self.ran >= self.most or time.monotonic() >= self.until or self.run.watch.stopping.is_set()
 
@@ -273,20 +271,22 @@ class Turn:
         ran = self.ran - self._ran_before
         if self.lease.careful or not ran or not self.recording.passed:
             return 1
-        pace = self.handling / ran
-        in_time = LARGEST_CLAIM if pace <= FAST_SECONDS else 1 + int(LATE * settings.ENV.record_after_ms / 1000 / pace)
-        return max(1, min(in_time, self.most - self.ran))
+        return max(1, min(paces.claim_of(self.handling / ran), self.most - self.ran))
 
     def recorded(self) -> None:
         """Ack after the commit: a redelivery meets the sequence check."""
         self.record_again = self._locked_since = 0.0
-        if self._asked_for_permit:
-            self._asked_for_permit = False
-            work_waits()  # there may be a permit for others now ..
-            changed(self.lease.queue_id)  # .. and this one may be held back
+        self.tell_of_permits()
+        self._asked_for_permit = False
         if self.source is not None and self._tag:
             self.source.done(self._tag)
             self.source.settle()
+
+    def tell_of_permits(self) -> None:
+        """There may be one for others now, and this queue may be held back."""
+        if self._asked_for_permit:
+            work_waits()
+            changed(self.lease.queue_id)
 
     @property
     def is_over(self) -> bool:

@@ -5,7 +5,8 @@ waiting, enforces time limits, and holds the lock whose loss tells the others th
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol, cast
 
 import structlog
@@ -14,6 +15,7 @@ from django.db import Error as DatabaseError
 
 from processing.broker import tokens
 from processing.worker.heartbeat import Heartbeat
+from processing.worker.recorder import Refused, Wanted, record
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import WATCH
 from queues.exceptions import FencedOut
@@ -25,7 +27,6 @@ from queues.limits.deployment import declare
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.01
-RENEW_SECONDS = 1.0
 CHECK_LEASES_SECONDS = 0.1  # how often it looks whose time has come
 RECONCILE_SECONDS = 1.0
 ABANDON_SECONDS = 0.5  # the process is to end: who records just now has so long to come to an end with it
@@ -43,11 +44,21 @@ class Renewal(NamedTuple):
     ask_to_stop: Callable[[], None]
 
 
+class Ahead(NamedTuple):
+    """What is to be recorded while a handler runs, and who is told whether it was, whatever happens."""
+
+    wanted: Wanted
+    tell: Callable[[bool], None]
+
+
 class Watched(Protocol):
     """What goes on in another thread: the run of a token, a process of one request."""
 
-    def check(self) -> None:
-        """Called every few milliseconds. Raises FencedOut: there is nothing to look after any more."""
+    def check(self) -> Ahead | None:
+        """Called every few milliseconds; what it returns is recorded together with what the others do.
+
+        Raises FencedOut: there is nothing to look after any more.
+        """
 
     def renewals(self) -> Iterable[Renewal]:
         """Its leases whose time has come to be renewed."""
@@ -207,14 +218,23 @@ class Watchdog:
             self._locked.set()
 
     def _check_all(self) -> None:
-        """Look after each, and renew all leases whose time has come in one statement."""
+        """Look after each; record what they want recorded, and renew the leases whose time has come, in one statement
+        each.
+        """
         wanted: list[tuple[Watched, Renewal]] = []
         renewing = time.monotonic() - self._renewed >= CHECK_LEASES_SECONDS
         if renewing:
             self._renewed = time.monotonic()
+        with recording_ahead() as ahead:
+            self._check_each(wanted, renewing, ahead)
+        if wanted:
+            self._renew(wanted)
+
+    def _check_each(self, wanted: list[tuple[Watched, Renewal]], renewing: bool, ahead: list[Ahead]) -> None:
         for turn in tuple(self._turns):
             try:
-                turn.check()
+                if one := turn.check():
+                    ahead.append(one)
                 if renewing:
                     wanted.extend((turn, renewal) for renewal in turn.renewals())
             except FencedOut:
@@ -226,8 +246,6 @@ class Watchdog:
                 # Its lease runs out, and the others' turns go on.
                 log.exception("a turn cannot be looked after", of=str(turn))
                 self.remove(turn)
-        if wanted:
-            self._renew(wanted)
 
     def _renew(self, wanted: Sequence[tuple[Watched, Renewal]]) -> None:
         renewed = renew([renewal[:3] for _, renewal in wanted])
@@ -243,3 +261,22 @@ class Watchdog:
         if given_back:
             log.warning("leases that nobody here knew were given back", queues=given_back)
             self._send_tokens(given_back)
+
+
+@contextmanager
+def recording_ahead() -> Iterator[list[Ahead]]:
+    """What the block puts into the list is recorded at its end, together. Raises django.db.Error: nothing was."""
+    ahead: list[Ahead] = []
+    refused = None
+    try:
+        yield ahead
+        if ahead:
+            refused = record([one.wanted for one in ahead], 0)
+    finally:
+        for one in ahead:
+            one.tell(refused is not None and not _names(refused, one.wanted))
+
+
+def _names(refused: Refused, wanted: Wanted) -> bool:
+    faulty = [one for one, _ in refused.faulty]
+    return any(wanted is one for one in (*refused.fenced_out, *refused.left_out, *faulty))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from math import inf
 from typing import cast
 
 import structlog
@@ -15,12 +16,12 @@ from django.db import DatabaseError
 from processing import metrics
 from processing.broker import token_sender
 from processing.broker.fetcher import Fetcher
-from processing.worker import recorder
+from processing.worker import paces, recorder
 from processing.worker.attempt import Attempt, give_back, give_up
 from processing.worker.next_queues import NextQueues
 from processing.worker.recorder import Refused, Wanted
-from processing.worker.turn import FAST_SECONDS, LATE, Turn
-from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Renewal, Watchdog
+from processing.worker.turn import Turn
+from processing.worker.watchdog import ABANDON_SECONDS, GONE_SECONDS, UNINTERRUPTIBLE_SECONDS, Ahead, Renewal, Watchdog
 from queues.exceptions import FencedOut
 from queues.lifecycle.lease import keep_beginnings
 from queues.states import QueueState
@@ -64,32 +65,40 @@ class WatchedRun:
                 raise FencedOut
             self._running = attempt
 
-    def check(self) -> None:
-        """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit."""
+    def check(self) -> Ahead | None:
+        """Record what a slow handler keeps waiting, let others have what has not begun; enforce the time limit.
+
+        What is returned keeps the lock until it was recorded.
+        """
         running, now = self.running, time.monotonic()
         if running is None:
             self._check_wait(now)
-            return
+            return None
         late = now - self.turn_began >= SLOW_SECONDS
-        if running.seconds < FAST_SECONDS and not late:
-            return
+        if running.seconds < paces.FAST_SECONDS and not late:
+            return None
         if not self.lock.acquire(blocking=False):
-            return
+            return None
+        ahead = None
         try:
             if self.running is not running:
-                return
-            slow = late or running.seconds >= settings.ENV.record_after_ms / 1000 * (LATE if running.turn.claim else 1)
-            if now >= self.record_again and (
-                (slow and (len(self.turns) > 1 or self.next_queues or running.turn.claim))
-                or any(turn.due_at <= now for turn in self.turns.values())
-            ):
-                self._record_beside(running)
+                return None
+            slow = late or running.seconds >= self._patience(running)
+            if now >= self.record_again:
+                if not slow and self._is_on_pace(running):
+                    ahead = self._ahead(running)
+                elif (slow and (len(self.turns) > 1 or self.next_queues or running.turn.claim)) or any(
+                    turn.due_at <= now for turn in self.turns.values()
+                ):
+                    self._record_beside(running)
             if running.overrun >= 0 and not running.interrupted:
                 running.interrupt()
             if running.overrun >= UNINTERRUPTIBLE_SECONDS:
                 self._give_up(running)
+            return ahead
         finally:
-            self.lock.release()
+            if ahead is None:
+                self.lock.release()
 
     @contextmanager
     def waits(self, turn: Turn) -> Iterator[None]:
@@ -113,6 +122,43 @@ class WatchedRun:
                     self._record_beside(None)
             finally:
                 self.lock.release()
+
+    def _patience(self, running: Attempt) -> float:
+        """After so many seconds others shall not wait for the handler: sooner, if such ones took long."""
+        in_time = paces.in_time_seconds()
+        if (len(self.turns) > 1 or self.next_queues) and paces.of(running.kind.name, 0.0) > in_time / 2:
+            return paces.FAST_SECONDS
+        return in_time if running.turn.claim else settings.ENV.record_after_ms / 1000
+
+    def _is_on_pace(self, running: Attempt) -> bool:
+        """Whether it keeps nobody waiting but its own user, and is expected to be over in time."""
+        turn = cast(Turn, running.turn)
+        alone = len(self.turns) == 1 and not self.next_queues and not running.kind.atomic
+        by_itself = turn.lease.careful or turn.recording.was_left_out
+        return alone and not by_itself and paces.of(running.kind.name, inf) <= paces.in_time_seconds()
+
+    def _ahead(self, running: Attempt) -> Ahead | None:
+        """What is over is recorded while the next one runs, and one more claimed: the thread waits for neither."""
+        turn = cast(Turn, running.turn)
+        claim, passed = turn.claim, turn.recording.passed
+        more = not claim and turn.lease.waiting > passed + 1 and not turn.has_had_its_time()
+        if not more and (claim or not passed) and turn.due_at > time.monotonic():
+            return None
+        count = 1 + len(claim) + more
+        wanted = Wanted(turn.recording, QueueState.DRAINING, count, began=running.started_at, along=count * more)
+
+        def tell(recorded: bool) -> None:
+            try:
+                if not recorded:
+                    self.record_again = time.monotonic() + LOCKED_SECONDS
+                    claim.clear()  # whoever is fenced out begins nothing
+                elif more and not turn.lease.paused:
+                    claim.extend(work for work in turn.lease.came_along if work.seq == running.work.seq + 1)
+                turn.tell_of_permits()
+            finally:
+                self.lock.release()
+
+        return Ahead(wanted, tell)
 
     def _record_beside(self, running: Attempt | None) -> None:
         """Claim nothing but what runs, and let others have the rest. Waits for nobody's row."""

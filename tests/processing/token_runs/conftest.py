@@ -23,6 +23,7 @@ def five(hand: Hand, fine: None) -> list[User]:
 def undisturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watch gives nothing back, however slow a busy machine is."""
     monkeypatch.setattr(TokenRun, "_record_beside", lambda *_: None)
+    monkeypatch.setattr(TokenRun, "_ahead", lambda *_: None)
 
 
 def ids_of(users: list[User]) -> list[int]:
