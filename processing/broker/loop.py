@@ -16,21 +16,20 @@ class Loop(IOLoop):
     """
 
     def __init__(self) -> None:
-        self.sockets: set[int] = set()
+        self.sockets: dict[int, socket.socket] = {}  # another descriptor of each
         self.writing: set[int] = set()
         super().__init__()
 
     def poll(self) -> None:
-        writing = tuple(self.writing)
-        for fd in writing:
-            _cork(fd, True)
+        corked = [self.sockets[fd] for fd in self.writing]
+        for one in corked:
+            _cork(one, True)
         super().poll()
-        for fd in writing:
-            if fd in self.sockets:
-                _cork(fd, False)
+        for one in corked:
+            _cork(one, False)
 
     def add_handler(self, fd: int, handler: Any, events: int) -> None:
-        self.sockets.add(fd)
+        self.sockets[fd] = socket.socket(fileno=os.dup(fd))
         self._note(fd, events)
         super().add_handler(fd, handler, events)
 
@@ -39,9 +38,15 @@ class Loop(IOLoop):
         super().update_handler(fd, events)
 
     def remove_handler(self, fd: int) -> None:
-        self.sockets.discard(fd)
+        if (one := self.sockets.pop(fd, None)) is not None:
+            one.close()
         self.writing.discard(fd)
         super().remove_handler(fd)
+
+    def close(self) -> None:
+        super().close()
+        for one in self.sockets.values():
+            one.close()
 
     def _note(self, fd: int, events: int) -> None:
         if events & self.WRITE:
@@ -51,13 +56,12 @@ class Loop(IOLoop):
 
     def shut_sockets(self) -> None:
         """Whoever is at the other end: it is over."""
-        for fd in tuple(self.sockets):
-            with suppress(OSError), socket.socket(fileno=os.dup(fd)) as one:
+        for one in self.sockets.values():
+            with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def _cork(fd: int, on: bool) -> None:
-    if not hasattr(socket, "TCP_CORK"):
-        return
-    with suppress(OSError), socket.socket(fileno=os.dup(fd)) as one:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+def _cork(one: socket.socket, on: bool) -> None:
+    if hasattr(socket, "TCP_CORK"):
+        with suppress(OSError):  # a socket that is closed by now, or of another kind
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)

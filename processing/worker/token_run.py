@@ -172,7 +172,7 @@ class TokenRun(WatchedRun):
         """Of each turn what is claimed, as far as its messages are here. Whether any got further."""
         moved = False
         for turn in tuple(self.turns.values()):
-            if not turn.awaits or self.turns.get(turn.lease.queue_id) is not turn:
+            if not turn.awaits or (turn.source and turn.source.owes) or self.turns.get(turn.lease.queue_id) is not turn:
                 continue
             self.current, self.turn_began = turn, time.monotonic()
             try:
@@ -226,10 +226,10 @@ class TokenRun(WatchedRun):
 
     def _is_to_record(self) -> bool:
         """Whether something is over, and nothing else is on its way that could be recorded with it, or it is time."""
-        turns = self.turns.values()
-        if min((turn.due_at for turn in turns), default=inf) <= time.monotonic():
+        turns, now = self.turns.values(), time.monotonic()
+        if now >= self._due_at and min((turn.due_at for turn in turns), default=inf) <= now:
             return True
-        return any(turn.is_pending for turn in turns) and not any(turn.awaits for turn in turns)
+        return not any(turn.awaits for turn in turns) and any(turn.is_pending for turn in turns)
 
     def record_if_due(self) -> None:
         """Record, if what is over has waited for as long as it may. Asked after every request: most often it is not."""

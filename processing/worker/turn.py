@@ -13,8 +13,8 @@ from django.conf import settings
 
 from processing import handlers, metrics
 from processing.broker.errors import QueueGone
-from processing.broker.fetcher import Source
 from processing.broker.pointers import Delivery, queue_name
+from processing.broker.source import Source
 from processing.handlers import Function, NoHandler
 from processing.worker import paces
 from processing.worker.attempt import RECORDED, Attempt, RunOfIt

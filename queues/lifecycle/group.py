@@ -19,7 +19,8 @@ class _Asked(Generic[Item, Answer]):
         self.items = items
         self.answers: Sequence[Answer] | None = None
         self.error: BaseException | None = None
-        self.woken = threading.Semaphore(0)  # it has its answers, or is to ask for all who wait
+        self.waits = threading.Lock()  # until it has its answers, or is to ask for all who wait
+        self.waits.acquire()
 
 
 class Group(Generic[Item, Answer]):
@@ -38,7 +39,7 @@ class Group(Generic[Item, Answer]):
             self._waiting.append(mine)
             is_first, self._busy = not self._busy, True
         if not is_first:
-            mine.woken.acquire()
+            mine.waits.acquire()
         if mine.answers is None and mine.error is None:
             self._ask_for_all()
         if mine.error is not None:
@@ -60,7 +61,7 @@ class Group(Generic[Item, Answer]):
             self._busy = bool(self._waiting)
             others = [*group[1:], *([self._waiting[0]] if self._waiting else [])]
         for one in others:
-            one.woken.release()
+            one.waits.release()
 
     def _next_group(self) -> list[_Asked[Item, Answer]]:
         with self._lock:

@@ -6,10 +6,11 @@ import pytest
 from pika import spec
 
 from processing.broker.errors import QueueGone
-from processing.broker.fetcher import Fetcher, Source
+from processing.broker.fetcher import Fetcher
 from processing.broker.loop import Loop
 from processing.broker.pointers import Delivery, Pointer, queue_name
 from processing.broker.rabbitmq import Publisher
+from processing.broker.source import Source
 from tests.processing.crew import Wire
 from tests.waiting import until
 

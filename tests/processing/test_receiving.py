@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from processing.broker.fetcher import Source
 from processing.broker.pointers import Pointer, queue_name
+from processing.broker.source import Source
 from processing.worker import turn as turns
 from processing.worker.turn import Turn
 from queues.lifecycle import outbox
@@ -55,7 +55,7 @@ def test_nor_one_of_many_requests(hand: Hand, monkeypatch: pytest.MonkeyPatch) -
 def test_more_than_was_ahead_streams_on_without_a_pause(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "ACK_DUPLICATES", 5)
     monkeypatch.setattr(settings.ENV, "turn_seconds", 60)
-    monkeypatch.setattr("processing.broker.fetcher.STREAM_SECONDS", 10)  # however busy RabbitMQ is
+    monkeypatch.setattr("processing.broker.source.STREAM_SECONDS", 10)  # however busy RabbitMQ is
     user = new_user()
     ran: list[int] = []
     get, run_one = Source._get, Turn._run_one

@@ -2,9 +2,10 @@
 
 from collections import deque
 
-from processing.broker.fetcher import Fetcher, Source
+from processing.broker.fetcher import Fetcher
 from processing.broker.pointers import Pointer, queue_name
 from processing.broker.rabbitmq import CLASSIC, Publisher
+from processing.broker.source import Source
 
 
 class Memory:

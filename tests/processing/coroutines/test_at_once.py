@@ -9,8 +9,9 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from processing import handlers
-from processing.broker.fetcher import Fetcher, Source
+from processing.broker.fetcher import Fetcher
 from processing.broker.pointers import queue_name
+from processing.broker.source import Source
 from processing.handlers import HandlerRequest
 from processing.worker.coroutines.run import CoroutineRun
 from queues.limits import deployment

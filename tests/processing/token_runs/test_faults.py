@@ -9,8 +9,9 @@ from django.db import DataError, OperationalError
 from accounts.models import User
 from processing.broker import token_sender
 from processing.broker.errors import BrokerUnavailable
-from processing.broker.fetcher import Fetcher, Source
+from processing.broker.fetcher import Fetcher
 from processing.broker.pointers import queue_name
+from processing.broker.source import Source
 from processing.handlers import HandlerRequest
 from processing.worker import recorder
 from processing.worker.drain import drain_queue, drain_queues, fetcher
