@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import redis
@@ -35,6 +36,7 @@ PAUSE = 1.0
 REPORTED = 100  # faults of ours that are remembered as logged
 
 log = structlog.get_logger(__name__)
+_leaves_probing: ContextVar[bool] = ContextVar("leaves probing to others", default=False)
 
 
 class RedisUnavailable(Exception):
@@ -58,6 +60,11 @@ def call(*command: Any, probe: bool = True) -> Any:
     _breaker.enter(probe)
     with _one_error(str(command[0])):
         return _connection.ask(command)
+
+
+def leave_probing_to_others() -> None:
+    """The caller's thread, for which others wait, does not try whether Redis is back."""
+    _leaves_probing.set(True)
 
 
 def hint(channel: str, message: str = "") -> bool:
@@ -197,7 +204,7 @@ class _Breaker:
             return
         with self.lock:
             now = time.monotonic()
-            if now < self.next_try or not probe:
+            if now < self.next_try or not probe or _leaves_probing.get():
                 raise RedisUnavailable("Redis did not answer a moment ago")
             self.next_try = now + PAUSE
         check_redis()  # who only reads would find a Redis well that nobody can write to

@@ -152,6 +152,7 @@ class Attempt:
         self.request = HandlerRequest(**request_fields(turn.lease, work))
         self.thread_id = threading.get_ident()
         self.began = 0.0
+        self.took = 0.0  # seconds, once the handler has returned
         self.started_at: datetime = turn.lease.since
         self.interrupted = False
         self.outcome: Outcome | None = None  # of a handler that returned
@@ -185,9 +186,8 @@ class Attempt:
             finally:
                 self.end()
                 mine.wanted = of_role()
-                took = time.monotonic() - self.began
-                turn.handling += took
-                paces.note(self.kind.name, took)
+                turn.handling += self.seconds
+                paces.note(self.kind.name, self.seconds)
         except FencedOut:
             raise
         except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread
@@ -228,7 +228,10 @@ class Attempt:
         return RECORDED
 
     def _run_handler(self) -> Ending:
-        result = handlers.call(self.function, self.kind, self.request, self.work.payload)
+        try:
+            result = handlers.call(self.function, self.kind, self.request, self.work.payload)
+        finally:
+            self.took = time.monotonic() - self.began
         ending = returned(self.work, self.request, result, self.started_at, self.turn.lease.now())
         self.outcome = ending.outcome
         return ending
@@ -249,8 +252,8 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """How long it has run."""
-        return time.monotonic() - self.began
+        """How long it has run, or ran."""
+        return self.took or time.monotonic() - self.began
 
     @property
     def overrun(self) -> float:

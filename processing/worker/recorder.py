@@ -20,7 +20,7 @@ from queues.lifecycle.lease import Lease, Record, Recorded
 from queues.metrics import count_recorded
 from queues.notify.changes import changed, finished
 from queues.signals import send_finished
-from queues.sql.statement import left_out
+from queues.sql.statement import left_out, took_too_long
 from queues.states import QueueState
 from queues.values import Next, Outcome
 
@@ -42,6 +42,7 @@ class Recording:
         self._waits = waits  # entered by the worker's thread where it may wait for the queue's row
         self.passed = 0  # requests that are over since the last record ..
         self.outcomes: list[Outcome] = []  # .. and what came of them
+        self.at_work = 1  # of its requests, as PostgreSQL may believe, at most
         self.closed = False  # nothing is written any more: the watch ended the turn
         self.oldest = 0.0  # when the first of them was over
         self.was_left_out = False  # somebody has locked a row that its last record needed
@@ -94,10 +95,10 @@ class Recording:
             self.passed = max(0, self.passed - moved)
             self.unsure = False
 
-    def committed(self, done: int, outcomes: Sequence[Outcome]) -> None:
+    def committed(self, done: int, outcomes: Sequence[Outcome], claim: int = 1) -> None:
         """Log what was recorded, and tell those who watch the queue; the head may have moved since `done`."""
         self.passed, self.outcomes = 0, []
-        self.was_left_out = False
+        self.was_left_out, self.at_work = False, max(1, claim)
         self._renewed = time.monotonic()
         event_log.recorded(self.lease, outcomes)
         send_finished(self.lease, outcomes)
@@ -157,11 +158,12 @@ class Wanted:
 
     def record(self) -> Record:
         mine = self.recording
+        mine.at_work = max(mine.at_work, self.claim)
         return Record(mine.lease, mine.passed, mine.outcomes, self.then, self.claim, self.delay, self.began, self.along)
 
     def committed(self) -> None:
         self.settled = True
-        self.recording.committed(self.done, self.outcomes)
+        self.recording.committed(self.done, self.outcomes, self.claim)
 
     def believe(self) -> None:
         """An atomic handler's commit may have succeeded though its answer was lost: it has not failed, then."""
@@ -251,17 +253,15 @@ def _record(wanted: Sequence[Wanted], refused: Refused, replace: bool, *, shared
         return
     records = [one.record() for one in wanted]
     try:
-        found: Sequence[Recorded | None] = (
-            _together.ask(records) if shared else [leases.record_together(records)] * len(records)
-        )
+        found = _together.ask(records) if shared else _record_each(records)
     except Exception as error:  # PostgreSQL's, or one that cannot even be told
         if isinstance(error, OperationalError | InterfaceError) and not left_out(error):
             raise
-        if len(wanted) > 1 or shared:
+        if (len(wanted) > 1 or shared) and (replace or not took_too_long(error)):  # the watch has no more time
             for one in wanted:
                 _record([one], refused, replace)
         elif left_out(error):
-            refused.left_out.append(wanted[0].left_out())
+            refused.left_out.extend(one.left_out() for one in wanted)
         elif replace and _replace_refused(wanted[0]):
             _record(wanted, refused, False)
         else:

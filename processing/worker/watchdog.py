@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, Protocol, cast
 
 import structlog
@@ -18,6 +18,7 @@ from processing.worker.heartbeat import Heartbeat
 from processing.worker.recorder import Refused, Wanted, record
 from project.postgresql.base import DatabaseWrapper
 from project.postgresql.limits import WATCH
+from project.redis import leave_probing_to_others
 from queues.exceptions import FencedOut
 from queues.lifecycle import outbox
 from queues.lifecycle.lease import Lease, hold_process_lock, renew
@@ -184,6 +185,7 @@ class Watchdog:
     def _watch(self) -> None:
         wrapper = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
         wrapper.wanted, wrapper.keeps_session = WATCH, True
+        leave_probing_to_others()  # it records for several threads at once
         checked = reconciled = 0.0
         while not self._ended.is_set():
             self._busy.wait(LOCK_SECONDS)
@@ -265,16 +267,21 @@ class Watchdog:
 
 @contextmanager
 def recording_ahead() -> Iterator[list[Ahead]]:
-    """What the block puts into the list is recorded at its end, together. Raises django.db.Error: nothing was."""
+    """What the block puts into the list is recorded at its end, together. Raises OperationalError, InterfaceError."""
     ahead: list[Ahead] = []
     refused = None
-    try:
-        yield ahead
-        if ahead:
-            refused = record([one.wanted for one in ahead], 0)
-    finally:
-        for one in ahead:
-            one.tell(refused is not None and not _names(refused, one.wanted))
+    with ExitStack() as told:
+        try:
+            yield ahead
+            if ahead:
+                refused = record([one.wanted for one in ahead], 0)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:  # each thread records by itself, and meets what is its own
+            log.exception("what handlers returned cannot be recorded while others run")
+        finally:
+            for one in ahead:
+                told.callback(one.tell, refused is not None and not _names(refused, one.wanted))
 
 
 def _names(refused: Refused, wanted: Wanted) -> bool:

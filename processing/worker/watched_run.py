@@ -84,17 +84,21 @@ class WatchedRun:
             if self.running is not running:
                 return None
             slow = late or running.seconds >= self._patience(running)
-            if now >= self.record_again:
-                if not slow and self._is_on_pace(running):
-                    ahead = self._ahead(running)
-                elif (slow and (len(self.turns) > 1 or self.next_queues or running.turn.claim)) or any(
-                    turn.due_at <= now for turn in self.turns.values()
-                ):
-                    self._record_beside(running)
+            may_record, on_pace = now >= self.record_again, not slow and self._is_on_pace(running)
+            if (
+                may_record
+                and not on_pace
+                and (
+                    (slow and (len(self.turns) > 1 or self.next_queues or self._has_claimed(running)))
+                    or any(turn.due_at <= now for turn in self.turns.values())
+                )
+            ):
+                self._record_beside(running)
             if running.overrun >= 0 and not running.interrupted:
                 running.interrupt()
             if running.overrun >= UNINTERRUPTIBLE_SECONDS:
                 self._give_up(running)
+            ahead = self._ahead(running) if may_record and on_pace else None
             return ahead
         finally:
             if ahead is None:
@@ -130,6 +134,11 @@ class WatchedRun:
             return paces.FAST_SECONDS
         return in_time if running.turn.claim else settings.ENV.record_after_ms / 1000
 
+    @staticmethod
+    def _has_claimed(running: Attempt) -> bool:
+        """Whether more is claimed than what runs, be it that only PostgreSQL believes so."""
+        return bool(running.turn.claim) or running.turn.recording.at_work > 1
+
     def _is_on_pace(self, running: Attempt) -> bool:
         """Whether it keeps nobody waiting but its own user, and is expected to be over in time."""
         turn = cast(Turn, running.turn)
@@ -149,10 +158,11 @@ class WatchedRun:
 
         def tell(recorded: bool) -> None:
             try:
-                if not recorded:
+                if not recorded and not turn.recording.was_left_out:  # whose thread records it by itself
                     self.record_again = time.monotonic() + LOCKED_SECONDS
+                if not recorded or turn.lease.paused:
                     claim.clear()  # whoever is fenced out begins nothing
-                elif more and not turn.lease.paused:
+                elif more:
                     claim.extend(work for work in turn.lease.came_along if work.seq == running.work.seq + 1)
                 turn.tell_of_permits()
             finally:
@@ -165,7 +175,7 @@ class WatchedRun:
         current = self.current if running is None else cast(Turn, running.turn)
         others = [turn for turn in self.turns.values() if turn is not current]
         wanted = [(turn, turn.leaving(QueueState.READY)) for turn in others]
-        if running is not None and current is not None and (current.recording.passed or current.claim):
+        if running is not None and current is not None and (current.recording.passed or self._has_claimed(running)):
             current.claim.clear()
             mine = Wanted(current.recording, QueueState.DRAINING, 1, began=running.started_at)
             wanted.append((current, mine))

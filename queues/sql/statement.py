@@ -41,7 +41,12 @@ def left_out(error: BaseException) -> bool:
     """Whether it only says that a row could not be had in time, or that the statement took too long: PostgreSQL is
     well, and what this was about has its turn later.
     """
-    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled)
+    return isinstance(error.__cause__, psycopg.errors.LockNotAvailable) or took_too_long(error)
+
+
+def took_too_long(error: BaseException) -> bool:
+    """Whether it says that the statement took too long."""
+    return isinstance(error.__cause__, psycopg.errors.QueryCanceled)
 
 
 class Statement:

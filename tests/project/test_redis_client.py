@@ -162,6 +162,24 @@ def test_who_commits_for_others_never_waits_to_see_whether_redis_is_back(
     assert seconds(many) < redis_client.TIMEOUT
 
 
+def test_a_thread_that_leaves_probing_to_others_never_waits_to_see_whether_redis_is_back(
+    elsewhere: Callable[[int], None], hanging: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(hanging)
+    monkeypatch.setattr(redis_client, "PAUSE", 0.0)
+    assert not redis_client.hint("changed")  # the first one finds out
+    took: list[float] = []
+
+    def many() -> None:
+        redis_client.leave_probing_to_others()
+        took.append(seconds(lambda: [redis_client.hint("changed") for _ in range(100)]))
+
+    thread = threading.Thread(target=many)
+    thread.start()
+    thread.join()
+    assert took[0] < redis_client.TIMEOUT
+
+
 def test_each_thread_has_its_own_connection() -> None:
     ids = {call("CLIENT", "ID")}
     thread = threading.Thread(target=lambda: ids.add(call("CLIENT", "ID")))
