@@ -1,7 +1,7 @@
 """The tokens that a worker sends: for what is to go on after others, or in another process."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 import structlog
@@ -18,24 +18,24 @@ MOST_THREADS = 8  # a job may wait for RabbitMQ for seconds, and the next one is
 thread = threading.local()
 
 
-def send(queue_id: int) -> None:
-    """Have somebody drain the queue, after those who wait already. Raises BrokerUnavailable."""
+def send(*queue_ids: int) -> None:
+    """Have somebody drain these queues, after those who wait already. Raises BrokerUnavailable."""
     if not hasattr(thread, "tokens"):
         thread.tokens = TokenSender()
-    thread.tokens.send(tokens.token_queue(), tokens.token(queue_id), tokens.TOKEN_PROPERTIES)
+    thread.tokens.send(tokens.token_queue(), tokens.token(*queue_ids), tokens.TOKEN_PROPERTIES)
     TOKENS_SENT.inc()
 
 
-def pass_on(queue_ids: Iterable[int]) -> None:
-    """Have workers drain these queues. A token that does not get through is sent again by the sweep."""
+def pass_on(queue_ids: Sequence[int], together: int = 1) -> None:
+    """Have workers drain these queues, so many with each token. One that is lost is sent again by the sweep."""
     try:
-        for queue_id in queue_ids:
-            send(queue_id)
+        for at in range(0, len(queue_ids), together):
+            send(*queue_ids[at : at + together])
     except BrokerUnavailable as error:
         log.warning("tokens could not be passed on", error=str(error))
 
 
-def pass_on_later(queue_ids: Iterable[int]) -> None:
+def pass_on_later(queue_ids: Sequence[int]) -> None:
     """The same, without waiting for RabbitMQ."""
     _later.put(lambda: pass_on(queue_ids))
 

@@ -7,8 +7,8 @@ from processing.broker.rabbitmq import Publisher
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 
-LARGEST_BUNDLE, SMALL_BUNDLE = 32, 4  # queues of a token: at most, and while there are fewer tokens than are enough
-FEW_TOKENS, ENOUGH_TOKENS = 4, 16  # that those share who wake at once
+LARGEST_BUNDLE, SMALL_BUNDLE = 32, 16  # queues of a token: at most, and while there are fewer tokens than are enough
+ENOUGH_TOKENS = 16  # that those share who wake at once
 CROWD_OF_TOKENS = 128  # where so many wait, who wakes now is not served at once anyway
 SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost with the queue of tokens
 TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
@@ -35,11 +35,11 @@ class TokenSupply:
     def send(self, queue_ids: list[int]) -> None:
         """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
 
-        Many at once are bundled: they share statements. Few are not, so that none waits for another one's handler, and
-        bundles stay small until there are tokens for the threads of two processes.
+        Those who wake at once share a token, and so statements; bundles stay small until there are tokens for the
+        threads of two processes. A worker passes on those that would wait too long for another one's handler.
         """
         count = len(queue_ids)
-        size = count if self.crowded else max(count // ENOUGH_TOKENS, min(SMALL_BUNDLE, count // FEW_TOKENS))
+        size = count if self.crowded else max(count // ENOUGH_TOKENS, min(SMALL_BUNDLE, count))
         size = max(1, min(LARGEST_BUNDLE, size))
         tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
         if tokens:

@@ -9,6 +9,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from processing import metrics
 from processing.broker import token_sender
+from processing.worker import paces
 from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease as leases
 from queues.lifecycle.group import Group
@@ -73,7 +74,7 @@ class NextQueues:
             lease = self._answer(lambda: Lease.take(queue_id, self.watch.worker_id, self.left), asked)
             taken = [] if lease is None else [lease]
         else:
-            asked, self._together = self._together[:MOST_TOGETHER], self._together[MOST_TOGETHER:]
+            asked = self._some()
             found = self._answer(lambda: _together.ask([(id_, self.watch.worker_id) for id_ in asked]), asked) or []
             taken = [one for one in found if isinstance(one, Lease)]
             left_out = [id_ for id_, one in zip(asked, found, strict=False) if one is True]
@@ -81,6 +82,15 @@ class NextQueues:
             asked = [id_ for id_ in asked if id_ not in left_out]
         metrics.TOKENS_IN_VAIN.inc(len(asked) - len(taken))
         return taken
+
+    def _some(self) -> list[int]:
+        """Those that are leased next. The others are others', if handlers take so long that they would wait."""
+        size = paces.queues_in_time(MOST_TOGETHER)
+        asked, self._together = self._together[:size], self._together[size:]
+        if size < MOST_TOGETHER:
+            left, self._together = self._together, []
+            token_sender.pass_on(left, size)
+        return asked
 
     def _answer(self, ask: Callable[[], T], asked: list[int]) -> T | None:
         """What PostgreSQL says, asked twice; who was not heard has the queues passed on."""

@@ -8,15 +8,17 @@ from django.conf import settings
 FAST_SECONDS = 0.005  # a handler is fast if it takes less
 LATE = 1.1  # times as late as they may be, outcomes are not late: who sleeps for 20 ms wakes up a little later
 LARGEST_CLAIM = 256
-NEWEST = 0.25  # how much the last one weighs
+NEWEST, NEWEST_OF_ALL = 0.25, 0.05  # how much the last one weighs: of its kind, and of all kinds
 
 _paces: dict[str, float] = {}
+ALL = ""  # the kind that stands for all of them
 
 
 def note(kind: str, seconds: float) -> None:
     """A handler of this kind took so long."""
-    before = _paces.get(kind, seconds)
-    _paces[kind] = before + NEWEST * (seconds - before)
+    for one, weight in ((kind, NEWEST), (ALL, NEWEST_OF_ALL)):
+        before = _paces.get(one, seconds)
+        _paces[one] = before + weight * (seconds - before)
 
 
 def of(kind: str, unknown: float) -> float:
@@ -32,3 +34,9 @@ def in_time_seconds() -> float:
 def claim_of(pace: float) -> int:
     """How many requests to claim at once whose handlers take `pace` seconds each, so that they are recorded in time."""
     return LARGEST_CLAIM if pace <= FAST_SECONDS else 1 + int(in_time_seconds() / pace)
+
+
+def queues_in_time(most: int) -> int:
+    """Of how many queues, `most` at most, one thread runs a request each before the first one's outcome is late."""
+    pace = _paces.get(ALL, 0.0)
+    return most if pace * most <= in_time_seconds() else max(1, int(in_time_seconds() / pace))

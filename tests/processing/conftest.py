@@ -11,7 +11,7 @@ from django.db import connection
 
 from processing.broker import tokens
 from processing.handlers import HandlerRequest
-from processing.worker import drain
+from processing.worker import drain, paces
 from processing.worker.watchdog import Watchdog
 from queues.signals import FinishedRequest, request_finished
 from tests.processing import kinds
@@ -101,8 +101,9 @@ def _empty_by_delete() -> Iterator[None]:
 
 @pytest.fixture
 def watch(transactional_db: None, monkeypatch: pytest.MonkeyPatch, wire: Wire) -> Iterator[Watchdog]:
-    """A worker process's watchman, for the workers that the test runs in threads."""
+    """A worker process's watchman, for the workers that the test runs in threads. It has run no handler yet."""
     watch = Watchdog()
+    monkeypatch.setattr(paces, "_paces", {})
     for module in tuple(sys.modules.values()):
         if getattr(module, "watch", None) is drain.watch and module is not drain:
             monkeypatch.setattr(module, "watch", watch)

@@ -42,7 +42,7 @@ def test_a_way_through_is_counted_once_wherever_it_passes(hand: Hand, script: Sc
     for histogram in ("waiting", "running", "handler"):
         assert since(f"{histogram}_seconds_count", kind="test.script") == 12
     assert since("turns_total") >= 2
-    assert since("tokens_sent_total", by="dispatcher") >= 2
+    assert since("tokens_sent_total", by="dispatcher") >= 1
     assert counted("busy_threads") == 0
 
 

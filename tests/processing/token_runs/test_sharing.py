@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from accounts.models import User
+from processing.broker import token_sender
 from processing.broker import tokens as broker
 from processing.broker.pointers import queue_name
 from processing.dispatch import token_supply
 from processing.handlers import HandlerRequest
+from processing.worker import paces
 from processing.worker.drain import drain_queues, fetcher
 from processing.worker.turn import Turn
 from processing.worker.watchdog import Watchdog
@@ -20,7 +22,7 @@ from tests.processing.token_runs.conftest import done, ids_of
 from tests.waiting import until
 
 
-def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> None:
+def test_who_wakes_at_once_shares_tokens(hand: Hand) -> None:
     def woken(count: int) -> int:
         """How many tokens their queues get."""
         for _ in range(count):
@@ -29,15 +31,30 @@ def test_where_a_crowd_of_tokens_waits_all_who_wake_share_them(hand: Hand) -> No
         hand.dispatch()
         return hand.wire.tokens() - before
 
-    assert woken(4) == 4, "a token each: none waits for another one's handler"
-    assert woken(12) == 4, "a few of each, which share statements"
-    assert woken(64) == 16, "a token for each of many threads"
+    assert woken(4) == 1
+    assert woken(64) == 4, "more than a few are for several threads"
     hand.wire.put_token(*[0] * token_supply.CROWD_OF_TOKENS)
     hand.dispatcher.sweep()
-    assert woken(token_supply.LARGEST_BUNDLE + 1) == 2
+    assert woken(token_supply.LARGEST_BUNDLE + 1) == 2, "where a crowd of tokens waits, each is as large as may be"
     hand.wire.purge(broker.TOKEN_QUEUE)
     hand.dispatcher.sweep()
-    assert woken(4) == 4
+    assert woken(token_supply.SMALL_BUNDLE + 1) == 2
+
+
+@pytest.mark.parametrize(("pace", "tokens"), [(0.008, [2, 1]), (0.04, [1, 1, 1, 1]), (0.001, [])])
+def test_who_would_wait_too_long_for_the_handlers_of_others_is_passed_on(
+    hand: Hand, five: list[User], monkeypatch: pytest.MonkeyPatch, pace: float, tokens: list[int]
+) -> None:
+    """Before it is leased: as many as run one after another before an outcome is late stay together."""
+    monkeypatch.setattr(paces, "_paces", {paces.ALL: pace})
+    sent: list[int] = []
+    send = token_sender.send
+    monkeypatch.setattr(token_sender, "send", lambda *ids: sent.append(len(ids)) or send(*ids))
+    drain_queues(ids_of(five))
+    assert sent == tokens
+    assert sum(done(five)) == 5 - sum(tokens)
+    hand.settle()
+    assert done(five) == [1] * 5
 
 
 @pytest.mark.usefixtures("undisturbed")
