@@ -170,7 +170,7 @@ class Attempt:
     def _run(self) -> Ending:
         turn = self.turn
         event_log.started(turn.lease, self.work)
-        run = self._run_alone
+        run, entered = self._run_alone, time.monotonic()
         mine = cast("DatabaseWrapper", connections[DEFAULT_DB_ALIAS])
         if self.kind.atomic:
             run = self._run_atomic
@@ -187,7 +187,8 @@ class Attempt:
                 self.end()
                 mine.wanted = of_role()
                 turn.handling += self.seconds
-                paces.note(self.kind.name, self.seconds)
+                held = time.monotonic() - entered if self.kind.atomic else self.seconds
+                paces.note(self.kind.name, self.seconds, held)
         except FencedOut:
             raise
         except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread

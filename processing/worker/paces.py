@@ -1,6 +1,6 @@
 """How long handlers take, and what follows: which are fast, which are over in time, how many requests to claim.
 
-How slow RabbitMQ and PostgreSQL are is none of a handler's business.
+How slow RabbitMQ and PostgreSQL are is none of a handler's business, but where it is one with its record.
 """
 
 from django.conf import settings
@@ -14,11 +14,11 @@ _paces: dict[str, float] = {}
 ALL = ""  # the kind that stands for all of them
 
 
-def note(kind: str, seconds: float) -> None:
-    """A handler of this kind took so long."""
-    for one, weight in ((kind, NEWEST), (ALL, NEWEST_OF_ALL)):
-        before = _paces.get(one, seconds)
-        _paces[one] = before + weight * (seconds - before)
+def note(kind: str, seconds: float, held: float) -> None:
+    """A handler of this kind took so long; `held` is what it took its thread, which an atomic one commits in."""
+    for one, took, weight in ((kind, seconds, NEWEST), (ALL, held, NEWEST_OF_ALL)):
+        before = _paces.get(one, took)
+        _paces[one] = before + weight * (took - before)
 
 
 def of(kind: str, unknown: float) -> float:
@@ -37,6 +37,6 @@ def claim_of(pace: float) -> int:
 
 
 def queues_in_time(most: int) -> int:
-    """Of how many queues, `most` at most, one thread runs a request each before the first one's outcome is late."""
+    """Of how many queues, `most` at most, a thread runs a request each before the first one's outcome is late."""
     pace = _paces.get(ALL, 0.0)
     return most if pace * most <= in_time_seconds() else max(1, int(in_time_seconds() / pace))

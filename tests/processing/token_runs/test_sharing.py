@@ -1,5 +1,6 @@
 """One token for many queues, whose turns share statements."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from processing.dispatch import token_supply
 from processing.handlers import HandlerRequest
 from processing.worker import paces
 from processing.worker.drain import drain_queues, fetcher
+from processing.worker.recorder import Recording
 from processing.worker.turn import Turn
 from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease as leases
@@ -55,6 +57,22 @@ def test_who_would_wait_too_long_for_the_handlers_of_others_is_passed_on(
     assert sum(done(five)) == 5 - sum(tokens)
     hand.settle()
     assert done(five) == [1] * 5
+
+
+def test_what_is_committed_with_a_handlers_writes_keeps_its_thread(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @script
+    def fine(request: HandlerRequest) -> int:
+        return 1
+
+    committed = Recording.committed
+    monkeypatch.setattr(Recording, "committed", lambda *told: time.sleep(0.01) or committed(*told))
+    user = new_user()
+    submit(user, "fine", "fine", kind="test.atomic")
+    hand.dispatch()
+    drain_queues([queue_of(user).id])
+    assert paces.of("test.atomic", 1.0) < 0.01 <= paces.of(paces.ALL, 0.0)
 
 
 @pytest.mark.usefixtures("undisturbed")
