@@ -187,8 +187,9 @@ class Attempt:
                 self.end()
                 mine.wanted = of_role()
                 turn.handling += self.seconds
-                held = time.monotonic() - entered if self.kind.atomic else self.seconds
-                paces.note(self.kind.name, self.seconds, held)
+                paces.note(self.kind.name, self.seconds)
+                commits = self.kind.atomic or self.request.next_requests  # with its record
+                paces.note_thread(time.monotonic() - entered if commits else self.seconds)
         except FencedOut:
             raise
         except BaseException as error:  # a handler may raise anything, SystemExit too: none of it may end this thread

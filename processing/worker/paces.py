@@ -1,6 +1,6 @@
 """How long handlers take, and what follows: which are fast, which are over in time, how many requests to claim.
 
-How slow RabbitMQ and PostgreSQL are is none of a handler's business, but where it is one with its record.
+How slow RabbitMQ and PostgreSQL are is none of a handler's business, but it is its thread's.
 """
 
 from django.conf import settings
@@ -9,16 +9,27 @@ FAST_SECONDS = 0.005  # a handler is fast if it takes less
 LATE = 1.1  # times as late as they may be, outcomes are not late: who sleeps for 20 ms wakes up a little later
 LARGEST_CLAIM = 256
 NEWEST, NEWEST_OF_ALL = 0.25, 0.05  # how much the last one weighs: of its kind, and of all kinds
-
-_paces: dict[str, float] = {}
+LONGEST = 0.1  # seconds of a kind that count: one that took minutes is forgotten as soon
 ALL = ""  # the kind that stands for all of them
 
+_paces: dict[str, float] = {}
 
-def note(kind: str, seconds: float, held: float) -> None:
-    """A handler of this kind took so long; `held` is what it took its thread, which an atomic one commits in."""
-    for one, took, weight in ((kind, seconds, NEWEST), (ALL, held, NEWEST_OF_ALL)):
-        before = _paces.get(one, took)
-        _paces[one] = before + weight * (took - before)
+
+def note(kind: str, seconds: float) -> None:
+    """A handler of this kind took so long."""
+    _note(kind, min(seconds, LONGEST), NEWEST)
+
+
+def note_thread(seconds: float) -> None:
+    """A request kept its thread for so long. Others wait for it no longer than outcomes may: no more of it counts, or a
+    few slow ones among many would have each queue run by itself.
+    """
+    _note(ALL, min(seconds, max(FAST_SECONDS, in_time_seconds())), NEWEST_OF_ALL)
+
+
+def _note(name: str, seconds: float, weight: float) -> None:
+    before = _paces.get(name, seconds)
+    _paces[name] = before + weight * (seconds - before)
 
 
 def of(kind: str, unknown: float) -> float:

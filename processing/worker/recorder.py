@@ -117,8 +117,7 @@ class Recording:
                 outcomes = self.outcomes
                 self.record(QueueState.DRAINING, 1)
         except BaseException:
-            # Rolled back, unless the answer to the commit was lost: the next record finds out.
-            self.passed, self.outcomes = 0, []
+            self.passed, self.outcomes = 0, []  # rolled back, or its answer was lost: the next record finds out
             self.lease.done_seq, self.lease.state, self.unsure = before, QueueState.DRAINING, True
             self.doubtful = outcomes
             raise
@@ -276,6 +275,7 @@ def _record(wanted: Sequence[Wanted], refused: Refused, replace: bool, *, shared
         elif record_ in recorded.left_out:
             refused.left_out.append(one.left_out())
         else:
+            one.recording.passed, one.recording.outcomes = 0, []  # before anything that may fail: its lease has moved
             written.append(one)
     _committed(written)
 

@@ -184,7 +184,7 @@ class WatchedRun:
         try:
             refused = recorder.record([one for _, one in wanted], 0)
         finally:
-            if refused.left_out:
+            if any(refused):
                 self.record_again = time.monotonic() + LOCKED_SECONDS
             over = [turn for turn, one in wanted if turn is not current and one.settled and one not in refused.left_out]
             for turn in over:

@@ -15,7 +15,7 @@ from queues.notify import hints
 from queues.notify.changes import changed
 from queues.values import Accepted, SubmissionCall
 
-TRIES = 4  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
+TRIES = 2  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
 
 log = structlog.get_logger()
 

@@ -21,6 +21,7 @@ from processing import handlers, metrics
 from processing.broker import token_sender
 from processing.coroutines import begin, event_loop, is_coroutine_function, running_now
 from processing.handlers import NoHandler
+from processing.worker import paces
 from processing.worker.attempt import give_back, give_up
 from processing.worker.coroutines.attempt import CoroutineAttempt
 from processing.worker.coroutines.recording import OutcomeRecorder
@@ -77,6 +78,7 @@ class CoroutineRun:
             self._attempts.add(attempt)
             self.watch.add(self, last=True)  # what is abandoned before may still hand over to it
         metrics.ASYNC_HANDLERS.inc()
+        paces.note_thread(0.0)  # whatever it takes
         begin(attempt.run(), attempt.work.id).add_done_callback(lambda _: self._end(attempt))
 
     def _end(self, attempt: CoroutineAttempt) -> None:

@@ -59,6 +59,18 @@ def test_who_would_wait_too_long_for_the_handlers_of_others_is_passed_on(
     assert done(five) == [1] * 5
 
 
+def test_a_few_slow_handlers_among_many_have_no_queue_run_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paces, "_paces", {})
+    sizes = []
+    for number in range(1, 1001):
+        paces.note_thread(600.0 if number % 100 == 0 else 0.0001)
+        sizes.append(paces.queues_in_time(32))
+    assert min(sizes) > 16
+    for _ in range(100):
+        paces.note_thread(600.0)
+    assert paces.queues_in_time(32) == 1, "where all are slow"
+
+
 def test_what_is_committed_with_a_handlers_writes_keeps_its_thread(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
