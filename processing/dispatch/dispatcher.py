@@ -24,7 +24,7 @@ from processing.dispatch.dead_leases import DeadLeases
 from processing.dispatch.reaper import Reaper
 from processing.dispatch.set_aside import Parts, SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
-from processing.dispatch.token_supply import TokenSupply
+from processing.dispatch.token_supply import NEW_BUNDLE, TokenSupply
 from processing.dispatch.unmarked import Unmarked
 from queues.lifecycle import outbox
 from queues.lifecycle.leadership import Leadership
@@ -268,7 +268,7 @@ class Dispatcher:
         self.unmarked.put(locked)
         late = {batch.queue_id for batch in locked}
         self.unmarked.forget([batch for batch in batches if batch.queue_id not in late])
-        self.tokens.send(woken)
+        self.tokens.send(woken, NEW_BUNDLE)
 
     def sweep(self) -> None:
         """Repair what nobody else will: dead leases, lost tokens, queues kept for nobody."""

@@ -7,7 +7,7 @@ from processing.broker.rabbitmq import Publisher
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
 
-LARGEST_BUNDLE, SMALL_BUNDLE = 32, 16  # queues of a token: at most, and while there are fewer tokens than are enough
+LARGEST_BUNDLE, NEW_BUNDLE = 32, 16  # queues of a token: at most, and of those that had nothing to do
 ENOUGH_TOKENS = 16  # that those share who wake at once
 CROWD_OF_TOKENS = 128  # where so many wait, who wakes now is not served at once anyway
 SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost with the queue of tokens
@@ -32,14 +32,14 @@ class TokenSupply:
         """Another may lead from now on, or the connection is gone."""
         self._exists = False
 
-    def send(self, queue_ids: list[int]) -> None:
+    def send(self, queue_ids: list[int], bundle: int = 1) -> None:
         """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
 
-        Those who wake at once share a token, and so statements; bundles stay small until there are tokens for the
-        threads of two processes. A worker passes on those that would wait too long for another one's handler.
+        `bundle` of them share a token, and so statements; more where there are tokens for the threads of two processes,
+        or a crowd of tokens waits. A worker passes on those that would wait too long for another one's handler.
         """
         count = len(queue_ids)
-        size = count if self.crowded else max(count // ENOUGH_TOKENS, min(SMALL_BUNDLE, count))
+        size = count if self.crowded else max(count // ENOUGH_TOKENS, min(bundle, count))
         size = max(1, min(LARGEST_BUNDLE, size))
         tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
         if tokens:

@@ -128,9 +128,9 @@ class WatchedRun:
                 self.lock.release()
 
     def _patience(self, running: Attempt) -> float:
-        """After so many seconds others shall not wait for the handler: sooner, if such ones took long."""
-        in_time = paces.in_time_seconds()
-        if (len(self.turns) > 1 or self.next_queues) and paces.of(running.kind.name, 0.0) > in_time / 2:
+        """After so many seconds others shall not wait for it: soon, if one such handler for each would take long."""
+        in_time, queues = paces.in_time_seconds(), len(self.turns) + bool(self.next_queues)
+        if queues > 1 and queues * paces.of(running.kind.name, 0.0) > in_time:
             return paces.FAST_SECONDS
         return in_time if running.turn.claim else settings.ENV.record_after_ms / 1000
 

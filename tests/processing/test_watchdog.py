@@ -146,7 +146,8 @@ def test_a_turn_with_a_defect_leaves_nothing_to_the_next_one(hand: Hand, monkeyp
     alice, bob = new_user(), new_user()
     submit(alice, *["fine"] * 40)
     submit(bob, *["fine"] * 40)
-    hand.dispatch()
+    hand.dispatch_singly(alice)
+    hand.dispatch_singly(bob)
     real = Turn._run_one
 
     def defective(turn: Turn, work: Any) -> Any:

@@ -5,19 +5,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db.models.functions import Now
 
 from accounts.models import User
 from processing.broker import token_sender
 from processing.broker import tokens as broker
 from processing.broker.pointers import queue_name
 from processing.dispatch import token_supply
-from processing.handlers import HandlerRequest
+from processing.handlers import HandlerRequest, RetryLater
 from processing.worker import paces
 from processing.worker.drain import drain_queues, fetcher
 from processing.worker.recorder import Recording
 from processing.worker.turn import Turn
 from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease as leases
+from queues.models import UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, elsewhere, new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.token_runs.conftest import done, ids_of
@@ -40,7 +42,26 @@ def test_who_wakes_at_once_shares_tokens(hand: Hand) -> None:
     assert woken(token_supply.LARGEST_BUNDLE + 1) == 2, "where a crowd of tokens waits, each is as large as may be"
     hand.wire.purge(broker.TOKEN_QUEUE)
     hand.dispatcher.sweep()
-    assert woken(token_supply.SMALL_BUNDLE + 1) == 2
+    assert woken(token_supply.NEW_BUNDLE + 1) == 2
+
+
+def test_who_is_called_by_a_kinds_limit_shares_no_thread(hand: Hand, script: Script) -> None:
+    """Two that may run at once would run one after the other."""
+
+    @script
+    def again(request: HandlerRequest) -> None:
+        raise RetryLater(0)
+
+    users = [new_user(), new_user()]
+    for user in users:
+        submit(user, "again")
+    hand.dispatch()
+    assert hand.work(1) == 1
+    assert [queue_of(user).state for user in users] == ["waiting"] * 2
+    hand.wire.purge(broker.TOKEN_QUEUE)
+    UserQueue.objects.update(wake_at=Now())
+    hand.dispatcher.wake()
+    until(lambda: hand.wire.tokens() == 2, 5, "a token each")
 
 
 @pytest.mark.parametrize(("pace", "tokens"), [(0.008, [2, 1]), (0.04, [1, 1, 1, 1]), (0.001, [])])
