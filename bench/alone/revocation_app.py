@@ -24,7 +24,7 @@ WHERE q.user_id = asked.user_id AND u.is_active"""
 
 def unchecked(text: str) -> str:
     """The statement that accepts, without asking for user and session."""
-    if text.count(JOINED) != 1:
+    if text.count(JOINED) != 2:
         raise RuntimeError("ACCEPT_TOGETHER is written differently by now: adapt bench/alone/revocation_app.py")
     return text.replace(JOINED, "WHERE q.user_id = asked.user_id")
 

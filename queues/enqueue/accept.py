@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -73,28 +73,38 @@ def _accept(
     return [_accepted(submission, found[submission.id]) for submission in submissions]
 
 
-def accept_together(asks: Sequence[SubmissionCall]) -> dict[UUID, Accepted]:
-    """Take in several users' requests, none of them scheduled, in one commit; those that were taken, by their ids.
+class TakenTogether(NamedTuple):
+    """Requests of several users, by their ids: those that were taken, and those to be brought once more.
 
-    Each user's are taken together or not at all, whatever becomes of the others'. Nothing happened to those that are
-    missing: `accept` says why, or waits for the queue's lock, or makes the queue. To tell those who watch the queues
-    is left to the caller.
+    These met a queue that somebody had locked for a moment, or were of another session than those that were taken.
+    """
+
+    accepted: dict[UUID, Accepted]
+    later: set[UUID]
+
+
+def accept_together(asks: Sequence[SubmissionCall]) -> TakenTogether:
+    """Take in several users' requests, none of them scheduled, in one commit.
+
+    Each user's are taken together or not at all, whatever becomes of the others'. Nothing happened to those that are in
+    neither set: `accept` says why, or makes the queue; it also waits for a lock. To tell those who watch the queues is
+    left to the caller.
     """
     return _accept_together(ACCEPT_TOGETHER, asks)
 
 
 def accept_messages(asks: Sequence[SubmissionCall]) -> dict[UUID, Accepted]:
     """The same for asks without a session, in the caller's transaction: active users' are taken."""
-    return _accept_together(ACCEPT_MESSAGES, asks)
+    return _accept_together(ACCEPT_MESSAGES, asks).accepted
 
 
-def _accept_together(statement: Statement, asks: Sequence[SubmissionCall]) -> dict[UUID, Accepted]:
+def _accept_together(statement: Statement, asks: Sequence[SubmissionCall]) -> TakenTogether:
     users: dict[UUID, dict[str, Any]] = {}
     told = []
     nothing = {"places": 0, "bytes": 0}
     for ask in asks:
         user = users.setdefault(ask.user_id, {**nothing, "user_id": ask.user_id, "session_id": ask.session_id})
-        if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is missing
+        if user["session_id"] == ask.session_id:  # two sessions of one user: the second one is later
             user["places"] += 1
             told.append(_told(ask.user_id, ask.submission, user["places"], ask.trace, ask.traceparent))
             user["bytes"] += told[-1]["bytes"]
@@ -107,7 +117,10 @@ def _accept_together(statement: Statement, asks: Sequence[SubmissionCall]) -> di
     found = {row.id: row for row in rows}
     taken = [ask for ask in asks if ask.submission.id in found]
     transaction.on_commit(partial(_tell_together, taken, found))
-    return {ask.submission.id: _accepted(ask.submission, found[ask.submission.id]) for ask in taken}
+    accepted = {ask.submission.id: _accepted(ask.submission, found[ask.submission.id]) for ask in taken}
+    locked = {row.locked for row in rows}
+    later = [ask for ask in asks if ask.user_id in locked or ask.session_id != users[ask.user_id]["session_id"]]
+    return TakenTogether(accepted, {ask.submission.id for ask in later})
 
 
 def _accepted(submission: Submission, row: Any) -> Accepted:

@@ -3,19 +3,17 @@
 A commit costs PostgreSQL about the same whether it keeps one request or twenty. So one thread commits for a process.
 """
 
-from uuid import UUID
-
 import structlog
 from django.db import DatabaseError, OperationalError
 
 from project.web import rate_limit
 from project.web.together import Together, Waiting
-from queues.enqueue.accept import accept_together
+from queues.enqueue.accept import TakenTogether, accept_together
 from queues.notify import hints
 from queues.notify.changes import changed
 from queues.values import Accepted, SubmissionCall
 
-TRIES = 2  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
+TRIES = 8  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
 
 log = structlog.get_logger()
 
@@ -43,10 +41,10 @@ class GroupCommit(Together[SubmissionCall]):
 
     def serve(self, group: list[Waiting[SubmissionCall]]) -> None:
         asked = [one for one in group if isinstance(one, _Submitted)]
-        accepted = self._accept(self._fitting(asked))
+        accepted, later = self._accept(self._fitting(asked))
         for one in asked:
             one.answer = accepted.get(one.ask.submission.id)
-            one.again = one.answer is None and bool(one.fits) and one.tries < TRIES
+            one.again = one.ask.submission.id in later and one.tries < TRIES
             if one.answer is None and not one.again:
                 rate_limit.give_back(one.counted)
 
@@ -69,10 +67,10 @@ class GroupCommit(Together[SubmissionCall]):
             one.fits, one.counted = fits, taken if fits else []
         return [one for one in group if one.fits]
 
-    def _accept(self, group: list[_Submitted]) -> dict[UUID, Accepted]:
+    def _accept(self, group: list[_Submitted]) -> TakenTogether:
         """What of it could be accepted together. Raises django.db.Error when nobody knows."""
         if not group:
-            return {}
+            return TakenTogether({}, set())
         for one in group:
             one.tries += 1
         try:
@@ -82,6 +80,4 @@ class GroupCommit(Together[SubmissionCall]):
             if isinstance(failure, OperationalError) or not getattr(failure.__cause__, "sqlstate", None):
                 raise
             log.warning("group_refused", requests=len(group), error=str(failure).strip().splitlines()[:1])
-            for one in group:
-                one.tries = TRIES
-            return {}
+            return TakenTogether({}, set())

@@ -19,7 +19,7 @@ _REQUESTS = """
         RETURNING id, queue_id, seq, created_at
     )
     SELECT request.id, request.seq, request.created_at, queue.id AS queue_id, queue.done_seq, queue.given_up_ahead,
-           queue.avg_service_seconds, queue.stands
+           queue.avg_service_seconds, queue.stands, NULL::uuid AS locked
     FROM request JOIN queue ON queue.id = request.queue_id
 """
 
@@ -57,17 +57,15 @@ ACCEPT = Statement(f"""
 """)  # noqa: S608  # of constants
 
 # The same for several users, with nothing scheduled. It waits for nobody's lock, so one user's queue never holds up
-# another's, and it deadlocks with nobody: what is locked is left out, as is what ACCEPT refuses.
+# another's, and it deadlocks with nobody: what is locked is left out and told in a row of its own, what ACCEPT refuses
+# is left out. (CASE has only those looked at again whom it did not lock.)
 _TOGETHER = """
     WITH asked AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(asked)s::json) AS v (
             user_id uuid, session_id uuid, places bigint, bytes bigint)
     ), unlocked AS (
-        SELECT q.id, asked.places, asked.bytes FROM asked CROSS JOIN LATERAL (
-            SELECT q.id FROM queues_userqueue q JOIN accounts_user u ON u.id = q.user_id
-            {session}
-            WHERE q.user_id = asked.user_id AND u.is_active
-            FOR NO KEY UPDATE OF q SKIP LOCKED) q
+        SELECT q.id, asked.user_id, asked.places, asked.bytes FROM asked CROSS JOIN LATERAL (
+            SELECT q.id {own} FOR NO KEY UPDATE OF q SKIP LOCKED) q
     ), queue AS (
         UPDATE queues_userqueue q SET last_seq = last_seq + v.places, bytes_stored = bytes_stored + v.bytes
         FROM unlocked v
@@ -78,17 +76,24 @@ _TOGETHER = """
                   q.avg_service_seconds,
                   {stands} AS stands
     ), {requests}
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, asked.user_id
+    FROM asked LEFT JOIN unlocked USING (user_id)
+    WHERE CASE WHEN unlocked.id IS NULL THEN (SELECT true {own}) END
 """
+_OWN = """FROM queues_userqueue q JOIN accounts_user u ON u.id = q.user_id
+            {session}
+            WHERE q.user_id = asked.user_id AND u.is_active"""
 _PARTS = {
     "room": _ROOM.format(bytes="v.bytes"), "requests": _REQUESTS, "depth": DEPTH, "limit": LIMIT, "stands": STANDS,
 }  # fmt: skip
 _SESSION = "JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id AND s.ended_at IS NULL"
 
 # Each with a session.
-ACCEPT_TOGETHER = Statement(_TOGETHER.format(session=_SESSION, **_PARTS))
+ACCEPT_TOGETHER = Statement(_TOGETHER.format(own=_OWN.format(session=_SESSION), **_PARTS))
 
 # For what comes from nobody's session: messages of Kafka.
-ACCEPT_MESSAGES = Statement(_TOGETHER.format(session="", **_PARTS))
+ACCEPT_MESSAGES = Statement(_TOGETHER.format(own=_OWN.format(session=""), **_PARTS))
 
 # The first time a user asks for anything. Two at once: one of them makes it.
 OPEN_QUEUE = Statement("INSERT INTO queues_userqueue (user_id) VALUES (%(user)s) ON CONFLICT (user_id) DO NOTHING")

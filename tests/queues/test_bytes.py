@@ -195,15 +195,16 @@ def test_the_short_way_leaves_the_refusal_to_django(monkeypatch: pytest.MonkeyPa
         session = Caller(one).user.sessions.get().id  # type: ignore[attr-defined]
         UserQueue.objects.create(user=one)
         asks.append([SubmissionCall(one.id, session, Submission(kinds.find("demo.echo"), TEN), "") for _ in range(4)])
-    assert len(accept_together(asks[0][:2])) == 2
+    assert len(accept_together(asks[0][:2]).accepted) == 2
     queue = queue_of(full)
     found = accept_together([asks[0][2], asks[1][0]])
-    assert set(found) == {asks[1][0].submission.id}
+    assert set(found.accepted) == {asks[1][0].submission.id}
+    assert not found.later
     queue.refresh_from_db()
     assert (queue.last_seq, queue.bytes_stored) == (2, 20)
     Request.objects.filter(queue=queue, seq=1).update(status="succeeded", finished_at=timezone.now())
     UserQueue.objects.filter(id=queue.id).update(done_seq=1, published_seq=1)
-    assert len(accept_together([asks[0][2]])) == 1
+    assert len(accept_together([asks[0][2]]).accepted) == 1
     with connection.cursor() as cursor:
         cursor.execute("SELECT sum(bytes) FROM queues_request WHERE queue_id = %s", [queue.id])
         assert cursor.fetchone()[0] == 30

@@ -70,9 +70,9 @@ def test_room_that_a_purge_made_is_there_for_those_accepted_together() -> None:
     control.purge(UserQueue.objects.get(user=alice.user).pk)
     session = alice.user.sessions.get().pk
     asks = [SubmissionCall(alice.user.pk, session, Submission(find("test.patient"), "1"), "") for _ in range(3)]
-    taken = accept_together(asks[:2])
+    taken = accept_together(asks[:2]).accepted
     assert [one.position for one in taken.values()] == [1, 2]
-    assert not accept_together(asks[2:]), "full again"
+    assert not accept_together(asks[2:]).accepted, "full again"
 
 
 @pytest.mark.parametrize("seed", range(8))
