@@ -89,7 +89,19 @@ class Printer:
     def __init__(self) -> None:
         self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
         self.lock = threading.Lock()
+        self.names: dict[str, str] = {}  # as they are shown
 
     def __call__(self, service: Service, line: str) -> None:
         with self.lock:
-            self.console.print(Text(f"{service.name:11}", style=service.colour), Text.from_ansi(line), sep="")
+            if service.name not in self.names:
+                self.names[service.name] = self._shown(service)
+            if line.isprintable():  # nothing in it to interpret, which would take many times as long
+                self.console.file.write(f"{self.names[service.name]}{line}\n")
+                self.console.file.flush()
+            else:
+                self.console.print(Text.from_ansi(self.names[service.name]), Text.from_ansi(line), sep="")
+
+    def _shown(self, service: Service) -> str:
+        with self.console.capture() as shown:
+            self.console.print(Text(f"{service.name:11}", style=service.colour), end="")
+        return shown.get()

@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from scripts.place import ROOT, SetupError, free_port
 from scripts.run import application
 from scripts.run.application import Service
 from scripts.run.client import Client
-from scripts.run.crew import Crew
+from scripts.run.crew import Crew, Printer
 from scripts.servers import postgresql
 from scripts.servers.process import Process, birth, descendants
 from tests.queues.events import events
@@ -239,3 +241,17 @@ def test_what_a_dead_process_started_ends_before_it_is_started_again() -> None:
         until(lambda: not left.alive(), 60, "what it had started is gone as well")
     finally:
         crew.kill()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_come_whole_after_their_process_and_bring_nothing_but_colour(terminal: bool) -> None:
+    printer = Printer()
+    printer.console = Console(
+        file=StringIO(), force_terminal=terminal, color_system="standard" if terminal else None, soft_wrap=True
+    )
+    for line in ("as it is [bold] äß", "\x1b[31mred\x1b[0m", "a \x1b]0;title\x07 of its own", "x" * 200):
+        printer(Service("api", [], "cyan"), line)
+    assert isinstance(printer.console.file, StringIO)
+    name, red = ("\x1b[36mapi        \x1b[0m", "\x1b[31mred\x1b[0m") if terminal else ("api        ", "red")
+    lines = printer.console.file.getvalue().splitlines()
+    assert lines == [f"{name}as it is [bold] äß", f"{name}{red}", f"{name}a 0;title of its own", f"{name}{'x' * 200}"]
