@@ -175,7 +175,7 @@ class FastPath:
             return receive
         trace = request_id_for(sent.get(b"x-request-id", b"").decode("latin-1"))
         try:
-            found = await self.reads.find(claims.user_id, claims.session_id, asked)
+            found = await self.reads.find(claims.user_id, claims.session_id, request_id=asked)
             kept = None
             if found is not None:
                 kept = kinds_answer(tuple(kinds.offered())) if asked is None else answer_with(found.request)
@@ -206,7 +206,10 @@ class FastPath:
             if path == QUEUE:
                 body = await self.application.run(lambda: encoded(summary(claims.user_id, claims.session_id)))
             else:
-                body = await self.application.run(listed, request, claims, FIRST_PAGE)
+                found = await self.reads.find(claims.user_id, claims.session_id, queue=True)
+                if found is None:
+                    return receive
+                body = await self.application.run(listed, request, found.queue, FIRST_PAGE)
         except SessionOver:
             return receive
         except Exception as failure:

@@ -48,7 +48,7 @@ from queues.enqueue.accept import accept
 from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, once
 from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooManyBytes
 from queues.live.long_poll import waiting
-from queues.models import Attempt
+from queues.models import Attempt, UserQueue
 from queues.notify import hints
 from queues.representation import response_cache, shape
 from queues.representation.pagination import Cursor, Filters, page
@@ -122,7 +122,9 @@ class RequestsView(SubmittingView):
     @extend_schema(operation_id="requests", parameters=[ListQuery], responses={200: PageShown})
     def get(self, request: APIRequest) -> HttpResponse:
         """Your requests, a page at a time."""
-        return HttpResponse(listed(request, caller(request), self.query), "application/json")
+        claims = caller(request)
+        queue = own_queue(claims.user_id, claims.session_id)
+        return HttpResponse(listed(request, queue, self.query), "application/json")
 
 
 class BatchView(SubmittingView):
@@ -256,9 +258,8 @@ def too_much(request: APIRequest, full: QueueFull, more: int) -> Invalid | TooMa
     )
 
 
-def listed(request: APIRequest | HttpRequest, claims: Claims, asked: dict[str, Any]) -> bytes:
-    """A page of the caller's requests, as they asked for it. Raises SessionOver."""
-    queue = own_queue(claims.user_id, claims.session_id)
+def listed(request: APIRequest | HttpRequest, queue: UserQueue | None, asked: dict[str, Any]) -> bytes:
+    """A page of the requests in the caller's queue, as they asked for it."""
     if queue is None:
         return encoded({"results": [], "next": None, "previous": None})
     filters = Filters(*(asked.get(name) for name in ("status", "kind", "created_after", "created_before")))

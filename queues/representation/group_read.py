@@ -1,4 +1,4 @@
-"""Reading together what many ask for at the same time: their sessions, and a request each, in one statement."""
+"""Reading together what many ask for at the same time: their sessions, queues, and a request each, in one statement."""
 
 from typing import NamedTuple
 from uuid import UUID
@@ -6,6 +6,7 @@ from uuid import UUID
 import orjson
 
 from project.web.together import Together, Waiting
+from queues.models import UserQueue
 from queues.representation.rows import RequestRow, queue_of, request_of
 from queues.sql.reads import OWN_REQUESTS, QUEUE
 
@@ -13,16 +14,18 @@ MOST_BYTES = 64 * 1024  # of a request's texts: a larger one is read by itself
 
 
 class Lookup(NamedTuple):
-    """Who asks, and for which of their requests; None: whether their session lives is all."""
+    """Who asks, whether for their queue, and for which request of it; else whether their session lives is all."""
 
     user_id: UUID
     session_id: UUID
+    queue: bool
     request_id: UUID | None
 
 
 class LookupResult(NamedTuple):
-    """The caller's session lives. Their request, if it is theirs and not too large."""
+    """The caller's session lives. Their queue, if they have one; their request, if it is theirs and not too large."""
 
+    queue: UserQueue | None
     request: RequestRow | None
 
 
@@ -31,16 +34,20 @@ class GroupRead(Together[Lookup]):
 
     name = "group-read"
 
-    async def find(self, user_id: UUID, session_id: UUID, request_id: UUID | None = None) -> LookupResult | None:
+    async def find(
+        self, user_id: UUID, session_id: UUID, *, queue: bool = False, request_id: UUID | None = None
+    ) -> LookupResult | None:
         """What there is; None: the session has ended. Raises django.db.Error."""
-        answer: LookupResult | None = await self.bring(Waiting(Lookup(user_id, session_id, request_id)))
+        ask = Lookup(user_id, session_id, queue or request_id is not None, request_id)
+        answer: LookupResult | None = await self.bring(Waiting(ask))
         return answer
 
     def serve(self, group: list[Waiting[Lookup]]) -> None:
         asks = [
-            {"n": n, "u": one.ask.user_id, "s": one.ask.session_id, "r": one.ask.request_id}
+            {"n": n, "u": one.ask.user_id, "s": one.ask.session_id, "q": one.ask.queue, "r": one.ask.request_id}
             for n, one in enumerate(group)
         ]
         at = len(QUEUE) + 1
-        for row in OWN_REQUESTS.rows(most_bytes=MOST_BYTES, asks=orjson.dumps(asks).decode()):
-            group[row.n].answer = LookupResult(request_of(row[at:], queue_of(row[1:at])))
+        for row in OWN_REQUESTS.tuples(most_bytes=MOST_BYTES, asks=orjson.dumps(asks).decode()):
+            queue = queue_of(row[1:at])
+            group[row[0]].answer = LookupResult(queue, request_of(row[at:], queue))

@@ -7,15 +7,16 @@ from queues.models import Request, UserQueue
 from queues.sql.definitions import DEPTH, FINISHED_LATELY, HELD_BACK, OLDEST_WAITING, STANDS
 from queues.sql.statement import Statement
 
-# The columns that are read of a queue and of a request: all but the generated ones, and JSON as text.
+# The columns read of a queue and of a request: all but the generated ones and what nobody is shown; JSON as text.
 JSON_COLUMNS = ("payload", "result", "error")
+NOT_SHOWN = ("on_failure", "bytes", "traceparent")
 
 
 def _columns(model: type[Model]) -> list[str]:
     return [
         field.attname
         for field in model._meta.concrete_fields
-        if field.attname not in JSON_COLUMNS and not isinstance(field, GeneratedField)
+        if field.attname not in (*JSON_COLUMNS, *NOT_SHOWN) and not isinstance(field, GeneratedField)
     ]
 
 
@@ -46,17 +47,19 @@ OWN_REQUEST = Statement(f"""
     LEFT JOIN (queues_userqueue q JOIN queues_request r ON r.queue_id = q.id AND r.id = %(request)s) ON q.user_id = u.id
 """)  # noqa: S608  (columns' names)
 
-# The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one.
+# The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one. A queue is read for
+# who asks for it, or for a request of it.
 OWN_REQUESTS = Statement(f"""
-    SELECT ask.n, found.*
-    FROM json_to_recordset(%(asks)s::json) AS ask(n int, u uuid, s uuid, r uuid)
+    SELECT ask.n, mine.*, found.*
+    FROM json_to_recordset(%(asks)s::json) AS ask(n int, u uuid, s uuid, q boolean, r uuid)
     CROSS JOIN LATERAL (
         SELECT FROM accounts_session s JOIN accounts_user u ON u.id = s.user_id AND u.is_active
         WHERE s.id = ask.s AND s.user_id = ask.u AND s.ended_at IS NULL LIMIT 1) living
     LEFT JOIN LATERAL (
-        SELECT {QUEUE_COLUMNS}, {REQUEST_COLUMNS}, {TEXT_COLUMNS}
-        FROM queues_request r JOIN queues_userqueue q ON q.id = r.queue_id AND q.user_id = ask.u
-        WHERE r.id = ask.r AND r.bytes <= %(most_bytes)s LIMIT 1) found ON true
+        SELECT {QUEUE_COLUMNS} FROM queues_userqueue q WHERE q.user_id = ask.u AND ask.q LIMIT 1) mine ON true
+    LEFT JOIN LATERAL (
+        SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
+        WHERE r.id = ask.r AND r.queue_id = mine.queue_id AND r.bytes <= %(most_bytes)s LIMIT 1) found ON true
 """)  # noqa: S608  (columns' names)
 
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.
