@@ -84,24 +84,29 @@ class Crew:
 
 
 class Printer:
-    """Writes whole lines, each after its process's name; in colour on a terminal."""
+    """Writes whole lines, each after its process's name; in colour on a terminal. It goes on when nobody reads."""
 
     def __init__(self) -> None:
         self.console = Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False)
         self.lock = threading.Lock()
         self.names: dict[str, str] = {}  # as they are shown
+        self.unread = False
 
     def __call__(self, service: Service, line: str) -> None:
         with self.lock:
+            if self.unread:
+                return
             if service.name not in self.names:
-                self.names[service.name] = self._shown(service)
-            if line.isprintable():  # nothing in it to interpret, which would take many times as long
+                self.names[service.name] = self._shown(Text(f"{service.name:11}", style=service.colour))
+            if not line.isprintable():  # else there is nothing to interpret, which takes many times as long
+                line = self._shown(Text.from_ansi(line))
+            try:
                 self.console.file.write(f"{self.names[service.name]}{line}\n")
                 self.console.file.flush()
-            else:
-                self.console.print(Text.from_ansi(self.names[service.name]), Text.from_ansi(line), sep="")
+            except BrokenPipeError:
+                self.unread = True
 
-    def _shown(self, service: Service) -> str:
+    def _shown(self, text: Text) -> str:
         with self.console.capture() as shown:
-            self.console.print(Text(f"{service.name:11}", style=service.colour), end="")
+            self.console.print(text, end="")
         return shown.get()

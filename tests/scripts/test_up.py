@@ -108,7 +108,7 @@ def test_it_runs_until_it_is_told_to_stop(environment: dict[str, str]) -> None:
         assert running.program.wait(40) == 0
         running.reader.join(10)
         assert "stopped" in running.said
-        assert not any(process.alive() for process in family)
+        until(lambda: not any(process.alive() for process in family), 10, "nothing is left")
 
     with up(environment | {"PORT": str(port)}) as running:
         until(lambda: "\nready" in running.said, 150, "everything is ready")
@@ -255,3 +255,16 @@ def test_lines_come_whole_after_their_process_and_bring_nothing_but_colour(termi
     name, red = ("\x1b[36mapi        \x1b[0m", "\x1b[31mred\x1b[0m") if terminal else ("api        ", "red")
     lines = printer.console.file.getvalue().splitlines()
     assert lines == [f"{name}as it is [bold] äß", f"{name}{red}", f"{name}a 0;title of its own", f"{name}{'x' * 200}"]
+
+
+def test_who_prints_goes_on_when_nobody_reads_any_more() -> None:
+    class Unread(StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    printer = Printer()
+    printer.console = Console(file=Unread(), color_system="standard", force_terminal=True)
+    printer.names = {"api": "api "}
+    for line in ("plain", "\x1b[31mred\x1b[0m"):
+        printer(Service("api", [], "cyan"), line)
+    assert printer.unread
