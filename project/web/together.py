@@ -31,7 +31,6 @@ class Waiting(Generic[Ask]):
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.answer: Any = None
-        self.tries = 0
         self.again = False  # it is to be served once more
 
 
@@ -44,6 +43,7 @@ class Together(ABC, Generic[Ask]):
         self._process = 0
         self._lock = threading.Lock()
         self._used = 0.0
+        self._again = 0  # how many of the last group are to be served once more: not without a pause
 
     @abstractmethod
     def serve(self, group: list[Waiting[Ask]]) -> None:
@@ -89,11 +89,13 @@ class Together(ABC, Generic[Ask]):
                     one.answer, one.again = failure, False
                 with suppress(Exception):
                     connection.close()
+            self._again = 0
             for one in group:
                 if one.again:
                     one.again = False
                     waiting.put(one)
                     one.answer = waiting  # no answer yet
+                    self._again += 1
             served = [one for one in group if one.answer is not waiting]
             _deliver(served)
             with suppress(Exception):
@@ -118,7 +120,7 @@ class Together(ABC, Generic[Ask]):
         """Whoever waits, as soon as somebody does, until `close`."""
         size = 1
         while (first := waiting.get()) is not None:
-            expected = max(size, 2) if first.tries else size
+            expected = max(size, self._again + 1)
             for _ in range(LOOKS):
                 if waiting.qsize() + 1 < expected:
                     time.sleep(GATHERING_SECONDS / LOOKS)

@@ -24,6 +24,7 @@ from django.http import HttpResponse, HttpResponseBase
 from django.urls import resolve
 from django.utils.module_loading import import_string
 
+from accounts.tokens import Claims
 from project.telemetry import tracing
 from project.telemetry.metrics import count_answer
 from project.web import rate_limit
@@ -41,7 +42,7 @@ from queues.representation import shape
 from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary
 from queues.representation.response_cache import CachedAnswer
-from queues.representation.rows import RequestRow
+from queues.representation.rows import RequestRow, own_queue
 from queues.values import Accepted, Submission, SubmissionCall
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ SUBMIT, KINDS, QUEUE = "/api/v1/requests", "/api/v1/kinds", "/api/v1/queue"
 ONE = SUBMIT + "/"
 ALLOWED = {SUBMIT: "GET, HEAD, POST", KINDS: "GET, HEAD", QUEUE: "GET, HEAD", ONE + str(NOBODYS): "GET, HEAD"}
 
-
+FRESH_SECONDS = 0.05  # a queue that was read longer ago, because all threads were taken, is read again
 FIRST_PAGE = {"limit": 50, "order": "desc"}  # what ListQuery makes of no query
 OWN = (b"content-length", b"x-request-id")  # each answer has its own
 # The middleware that is known here: what SURROUNDING adds to an answer depends on the host and the scheme alone, and
@@ -206,10 +207,7 @@ class FastPath:
             if path == QUEUE:
                 body = await self.application.run(lambda: encoded(summary(claims.user_id, claims.session_id)))
             else:
-                found = await self.reads.find(claims.user_id, claims.session_id, queue=True)
-                if found is None:
-                    return receive
-                body = await self.application.run(listed, request, found.queue, FIRST_PAGE)
+                body = await self.first_page(request, claims)
         except SessionOver:
             return receive
         except Exception as failure:
@@ -218,6 +216,18 @@ class FastPath:
         await self.answer(send, 200, headers, trace, body)
         count_answer(self.routes[path], "GET", 200, arrived)
         return None
+
+    async def first_page(self, request: WSGIRequest, claims: Claims) -> bytes:
+        """The caller's newest requests. Raises SessionOver."""
+        found, since = await self.reads.find(claims.user_id, claims.session_id, queue=True), time.monotonic()
+        if found is None:
+            raise SessionOver
+
+        def made() -> bytes:
+            fresh = time.monotonic() - since < FRESH_SECONDS
+            return listed(request, found.queue if fresh else own_queue(claims.user_id, claims.session_id), FIRST_PAGE)
+
+        return await self.application.run(made)
 
     async def answer(self, send: Send, status: int, headers: Headers, trace: str, body: bytes) -> None:
         own = [(b"content-length", str(len(body)).encode()), (b"x-request-id", trace.encode())]

@@ -14,6 +14,7 @@ from queues.notify.changes import changed
 from queues.values import Accepted, SubmissionCall
 
 TRIES = 8  # whoever has a queue's lock, most often the dispatcher, has it for a few milliseconds
+MOST_BYTES = 64 * 1024  # that are sent to PostgreSQL for one request in all tries: others' wait in the same statement
 
 log = structlog.get_logger()
 
@@ -23,6 +24,11 @@ class _Submitted(Waiting[SubmissionCall]):
         super().__init__(ask)
         self.fits: bool | None = None  # its user's limit; None: it is not counted yet
         self.counted: list[rate_limit.Taken] = []
+        self.tries = 0
+
+    @property
+    def may_try_again(self) -> bool:
+        return self.tries < min(TRIES, MOST_BYTES / len(self.ask.submission.payload))
 
 
 class GroupCommit(Together[SubmissionCall]):
@@ -44,7 +50,7 @@ class GroupCommit(Together[SubmissionCall]):
         accepted, later = self._accept(self._fitting(asked))
         for one in asked:
             one.answer = accepted.get(one.ask.submission.id)
-            one.again = one.ask.submission.id in later and one.tries < TRIES
+            one.again = one.ask.submission.id in later and one.may_try_again
             if one.answer is None and not one.again:
                 rate_limit.give_back(one.counted)
 

@@ -48,7 +48,8 @@ OWN_REQUEST = Statement(f"""
 """)  # noqa: S608  (columns' names)
 
 # The subqueries are looked up one by one, by their keys: no plan reads a table for a group of one. A queue is read for
-# who asks for it, or for a request of it.
+# who asks for it, or for a request of it. LIMIT keeps the request's queue out of its lookup: a plan made while queues
+# are short would walk along the queue.
 OWN_REQUESTS = Statement(f"""
     SELECT ask.n, mine.*, found.*
     FROM json_to_recordset(%(asks)s::json) AS ask(n int, u uuid, s uuid, q boolean, r uuid)
@@ -59,7 +60,7 @@ OWN_REQUESTS = Statement(f"""
         SELECT {QUEUE_COLUMNS} FROM queues_userqueue q WHERE q.user_id = ask.u AND ask.q LIMIT 1) mine ON true
     LEFT JOIN LATERAL (
         SELECT {REQUEST_COLUMNS}, {TEXT_COLUMNS} FROM queues_request r
-        WHERE r.id = ask.r AND r.queue_id = mine.queue_id AND r.bytes <= %(most_bytes)s LIMIT 1) found ON true
+        WHERE r.id = ask.r AND r.bytes <= %(most_bytes)s LIMIT 1) found ON found.request_queue_id = mine.queue_id
 """)  # noqa: S608  (columns' names)
 
 # Reads no more than the head, the next one, and the newest outcomes, however deep the queue is.

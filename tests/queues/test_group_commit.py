@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from django.utils import timezone
 from accounts.models import Session, User
 from project import redis
 from project.web import rate_limit
+from project.web import together as gathering
 from queues import kinds
 from queues.enqueue import group_commit
 from queues.enqueue.accept import TakenTogether, accept_together
@@ -148,6 +151,40 @@ def test_a_queue_that_is_locked_is_tried_some_more_times(released: bool, monkeyp
     left = rate_limit.count(rate_limit.SUBMIT.claim(str(user.id)))[1][0].remaining
     # Once with this look; given back where Django counts.
     assert left == rate_limit.SUBMIT.quota - (2 if released else 1)
+
+
+def test_those_who_met_a_lock_are_brought_again_after_a_pause_and_large_ones_once(monkeypatch: Any) -> None:
+    """Of what is brought again each byte is sent again, in a statement for which others wait."""
+    (user,) = with_queues(1)
+    (small,) = asks(user)
+    brought = [
+        SubmissionCall(user.id, small.session_id, Submission(small.submission.kind, payload), "trace")
+        for payload in ("1", "2", f'"{"x" * 65_536}"')
+    ]
+    sizes: list[int] = []
+    pauses: list[float] = []
+    gathered = threading.Event()
+
+    def measured(asked: list[SubmissionCall]) -> Any:
+        sizes.append(len(asked))
+        assert gathered.wait(30)
+        return accept_together(asked)
+
+    group = GroupCommit()
+    (first,) = asks(*with_queues(1))
+    monkeypatch.setattr(group_commit, "accept_together", measured)
+    with holding("SELECT FROM queues_userqueue WHERE user_id = %s FOR UPDATE", user.id):
+        before = in_thread(lambda: asyncio.run(group.accept(first)))
+        until(lambda: sizes)
+        rest = [in_thread(lambda ask=ask: asyncio.run(group.accept(ask))) for ask in brought]
+        until(lambda: group._queue().qsize() == 3)
+        monkeypatch.setattr(gathering, "time", SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic))
+        gathered.set()
+        assert before() is not None
+        assert [join() for join in rest] == [None] * 3
+    group.close()
+    assert sizes == [1, 3] + [2] * (group_commit.TRIES - 1)
+    assert len(pauses) >= (group_commit.TRIES - 1) * gathering.LOOKS
 
 
 def test_what_a_full_queue_refuses_is_not_asked_again(together: Callable[..., list[Any]]) -> None:

@@ -207,6 +207,24 @@ def test_who_may_not_read_is_refused_as_by_django(path: str, fast: FastPath, tok
     assert (refused.status, refused.json["type"]) == (401, "/problems/session-ended")
 
 
+@pytest.mark.parametrize("waited", [False, True])
+def test_a_list_that_waited_for_a_thread_is_of_the_queue_as_it_is_then(
+    waited: bool, fast: FastPath, django: Recorded, token: str, monkeypatch: Any
+) -> None:
+    call(fast, token)
+    monkeypatch.setattr(fast_path, "FRESH_SECONDS", 0.0 if waited else 60.0)
+
+    async def run_late(do: Any) -> Any:
+        def late() -> Any:
+            Session.objects.all().update(ended_at=timezone.now())
+            return do()
+
+        return await Recorded.run(django, late)
+
+    monkeypatch.setattr(django, "run", run_late)
+    assert read(fast, token, "/api/v1/requests").status == (401 if waited else 200)
+
+
 def test_what_one_asks_for_shows_nobody_else_anything(fast: FastPath) -> None:
     """Many callers' requests are read in one statement."""
     tokens = [Session.open(user).access for user in with_queues(6)]
