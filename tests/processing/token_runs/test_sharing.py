@@ -11,7 +11,7 @@ from accounts.models import User
 from processing.broker import token_sender
 from processing.broker import tokens as broker
 from processing.broker.pointers import queue_name
-from processing.dispatch import token_supply
+from processing.dispatch import dispatcher, token_supply
 from processing.handlers import HandlerRequest, RetryLater
 from processing.worker import paces
 from processing.worker.drain import drain_queues, fetcher
@@ -26,7 +26,9 @@ from tests.processing.token_runs.conftest import done, ids_of
 from tests.waiting import until
 
 
-def test_who_wakes_at_once_shares_tokens(hand: Hand) -> None:
+def test_who_wakes_at_once_shares_tokens(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 600.0)  # nobody runs those that woke before
+
     def woken(count: int) -> int:
         """How many tokens their queues get."""
         for _ in range(count):
