@@ -8,6 +8,8 @@ from tests.model.protocol import Protocol
 from tests.model.state import Rules, Size
 from tests.model.walk import at_random, everywhere
 
+pytestmark = pytest.mark.no_cover  # no code of the project runs here, and being watched takes half as long again
+
 SMALL = [
     Size(users=2, requests=1, dispatchers=2, workers=2, faults=1, failures=1),
     Size(users=1, requests=2, dispatchers=2, workers=2, faults=2, failures=1),

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.place import ROOT, SetupError, write_state
 from scripts.run import clean, runs
-from scripts.servers import postgresql, redis, servers
+from scripts.servers import postgresql, rabbitmq, redis, servers
 from scripts.servers.found import Found
 from scripts.servers.marks import Mark
 from scripts.servers.process import birth
@@ -52,6 +52,8 @@ def places(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         places = servers.find()
         yield places
         postgresql.drop_database(places.database_url)
+        if not places.queue_prefix and rabbitmq.reach(places.rabbitmq_url) is None:
+            rabbitmq.drop_vhost(places.rabbitmq_url)
 
 
 def test_all_of_it_is_given_back(copy: Path, places: Servers, capsys: pytest.CaptureFixture[str]) -> None:
