@@ -115,13 +115,14 @@ class FastPath:
         """Accept it and answer; else what Django is to receive."""
         arrived = time.perf_counter()
         sent = dict(scope["headers"])
-        claims = verified(sent) if plain_length(scope, sent) else None
+        length = plain_length(scope, sent)
+        claims = verified(sent) if length else None
         headers = claims and self.headers(SUBMIT, *_place(scope, sent))
         if not claims or not headers:
             return receive
         try:
             async with asyncio.timeout(SILENT_SECONDS):
-                body = await received(receive)
+                body = await received(receive, length)
         except TimeoutError:
             raise ConnectionResetError("the client stopped sending") from None
         submission = self.submitted(body)
