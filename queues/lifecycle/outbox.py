@@ -125,10 +125,10 @@ def stale_ready(shard: Shard, seconds: float, count: int) -> list[int]:
     return [row.id for row in STALE_READY.rows(shards=shard.of, shard=shard.number, seconds=seconds, count=count)]
 
 
-def reap(shard: Shard, seconds: float, count: int) -> list[tuple[int, int]]:
+def reap(shard: Shard, seconds: float, kept: int, count: int) -> list[tuple[int, int]]:
     """Queues (id, generation) idle for `seconds`, which RabbitMQ need not keep.
 
-    They are published to afresh when work comes.
+    It does keep the `kept` of all shards that became idle last. The others are made afresh when work comes.
     """
-    rows = DELETE_IDLE_QUEUES.rows(shards=shard.of, shard=shard.number, seconds=seconds, count=count)
+    rows = DELETE_IDLE_QUEUES.rows(shards=shard.of, shard=shard.number, seconds=seconds, kept=kept, count=count)
     return [(row.id, row.generation) for row in rows]

@@ -76,12 +76,36 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     submit(busy, "note")
     hand.dispatch()
     monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 0.0)
+    monkeypatch.setattr("processing.dispatch.reaper.KEPT", 0)
     hand.dispatcher.sweep()
     until(lambda: not hand.wire.exists(queue_of(user).id))
     assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"
     submit(user, "note")
     hand.settle()
     assert ran == [1, 1, 2]
+
+
+def test_the_queues_of_those_who_became_idle_last_are_kept(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = [new_user() for _ in range(4)]
+    for user in users:
+        submit(user, "note")
+        hand.settle()
+    for name, value in {"REAP_SECONDS": 0.0, "LOOK_SECONDS": 0.0, "KEPT": 4}.items():
+        monkeypatch.setattr(f"processing.dispatch.reaper.{name}", value)
+    hand.dispatcher.sweep()
+    assert UserQueue.objects.filter(idle_since__isnull=False).count() == 4, "there is room for all"
+    monkeypatch.setattr("processing.dispatch.reaper.KEPT", 3)
+    submit(users[0], "note")  # its queue became idle first, and now does so last
+    hand.settle()
+    hand.dispatcher.sweep()
+    until(lambda: not hand.wire.exists(queue_of(users[1]).id))
+    assert [hand.wire.exists(queue_of(user).id) for user in users] == [True, False, True, True]
+    monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 600.0)
+    monkeypatch.setattr("processing.dispatch.reaper.KEPT", 0)
+    hand.dispatcher.sweep()
+    assert UserQueue.objects.filter(idle_since__isnull=False).count() == 3, "for ten minutes all are"
 
 
 def test_duplicates_garbage_and_messages_that_come_too_early_change_nothing(hand: Hand, ran: list[int]) -> None:
