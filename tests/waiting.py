@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-OFTEN, SELDOM = 0.005, 0.03  # seconds between two looks: whoever has waited for long looks less often
+OFTEN, SELDOM = 0.005, 0.1  # seconds between two looks: whoever has waited for long looks less often
 
 
 def until(condition: Callable[[], Any], seconds: float = 15, why: str | Callable[[], object] = "") -> Any:

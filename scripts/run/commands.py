@@ -61,7 +61,8 @@ def test(arguments: list[str]) -> int:
         yours = [*YOURS] if any(outside(word) for before, word in pairs if before not in WITH_VALUE) else []
         os.execv(sys.executable, [*pytest, *yours, *arguments])
     signals_interrupt()
-    status = subprocess.call([*pytest, *whole])
+    compiled_once = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # hundreds of processes start
+    status = subprocess.call([*pytest, *whole], env=compiled_once)
     if status == FAILED:
         print("What failed beside others is repeated alone: a promise that is broken is broken there, too.", flush=True)
         status = subprocess.call([*pytest, "--last-failed", "--last-failed-no-failures=none"])

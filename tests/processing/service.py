@@ -8,9 +8,11 @@ from pathlib import Path
 from django.db import connection
 
 from tests.waiting import until
+from tests.watched import watched
 
 RUN = Path(__file__).parent / "run.py"
 GRACE_SECONDS = 3.0  # of which a process of its own has 1
+QUICK = {"TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": str(GRACE_SECONDS)}
 START_SECONDS = 90  # two cores, shared with whatever else runs there
 
 
@@ -28,7 +30,7 @@ class Service:
         with self.output.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, str(RUN), *arguments],
-                env={**os.environ, "PGAPPNAME": name, "TURN_SECONDS": "0.1", "STOP_GRACE_SECONDS": str(GRACE_SECONDS)},
+                env=os.environ | watched() | {"PGAPPNAME": name, **QUICK},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -24,6 +24,7 @@ from tests.conftest import SERVERS
 from tests.processing.conftest import Script
 from tests.processing.crew import new_user, queue_of, requests_of, statuses_of, submit
 from tests.processing.frozen import QUEUE, frozen
+from tests.watched import watched
 
 KIND = "test.script"
 
@@ -242,7 +243,7 @@ def test_the_fixtures_work_in_an_app_of_somebody_elses(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**os.environ, **SERVERS.environment(), "EXTRA_APPS": "yours", "PYTHONPATH": str(tmp_path)},
+        env=os.environ | SERVERS.environment() | watched() | {"EXTRA_APPS": "yours", "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=150,

@@ -24,6 +24,7 @@ from tests.processing.spans import Collector, environment_for
 from tests.processing.test_streams import serving
 from tests.queues.api import Caller
 from tests.waiting import until
+from tests.watched import watched
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(180)]
 
@@ -65,6 +66,7 @@ def shop(tmp_path: Path) -> dict[str, str]:
 @contextmanager
 def service(environment: dict[str, str], output: Path) -> Iterator[int]:
     """API, dispatcher and a worker process; the API's port. All have ended, and sent what they had, after it."""
+    environment = environment | watched()
     with output.open("ab") as log:
         processes = [
             subprocess.Popen(

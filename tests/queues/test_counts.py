@@ -75,6 +75,7 @@ def test_room_that_a_purge_made_is_there_for_those_accepted_together() -> None:
     assert not accept_together(asks[2:]).accepted, "full again"
 
 
+@pytest.mark.no_cover  # what it runs is covered elsewhere, and being watched takes half as long again
 @pytest.mark.parametrize("seed", range(8))
 def test_depth_and_places_count_what_waits_whatever_happens_to_a_queue(seed: int) -> None:
     life, steps = Life(seed), []

@@ -46,6 +46,7 @@ def walk(machine: type[Protocol], examples: int) -> None:
     )
 
 
+@pytest.mark.no_cover  # what it runs is covered elsewhere, and being watched takes half as long again
 def test_the_code_keeps_what_the_model_promises() -> None:
     walk(Protocol, examples=30)
 

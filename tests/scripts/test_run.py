@@ -239,7 +239,7 @@ def test_only_a_path_is_taken_for_tests_of_somebodys_own_app(
     run: list[str] = []
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(os, "execv", lambda _, command: run.extend(command))
-    monkeypatch.setattr(subprocess, "call", lambda *_: 0)
+    monkeypatch.setattr(subprocess, "call", lambda *_, **__: 0)
     monkeypatch.setattr(commands, "signals_interrupt", lambda: None)
     commands.test(arguments)
     assert run[-len(arguments) :] == arguments

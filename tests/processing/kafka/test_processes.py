@@ -22,6 +22,7 @@ from tests.processing.crew import new_user, requests_of
 from tests.processing.kafka.brokers import QUICK, Broker, event, mesh, mock_cluster
 from tests.queues.commands import run
 from tests.waiting import until
+from tests.watched import watched
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,6 +37,7 @@ class Ingesters:
             "KAFKA_TOPICS": topic,
             "KAFKA_GROUP": f"{topic}-readers",
             "KAFKA_CONFIG": orjson.dumps(QUICK).decode(),
+            **watched(),
         }
         self.running: list[subprocess.Popen[bytes]] = []
 
