@@ -25,7 +25,7 @@ class Reaper:
         self.shard = shard
         self._deletion = Deletion()
         self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)
-        self._next_look = 0.0
+        self._found_none = float("-inf")  # when, on the monotonic clock
 
     def add(self, name: str) -> None:
         """That name is not used any more; delete it when RabbitMQ has a word of it again."""
@@ -47,9 +47,9 @@ class Reaper:
             self._deletion.begin(names)
 
     def _idle(self) -> list[tuple[int, int]]:
-        if time.monotonic() < self._next_look:
+        if time.monotonic() - self._found_none < LOOK_SECONDS:
             return []
         idle = outbox.reap(self.shard, REAP_SECONDS, KEPT, QUEUES_A_STEP)
         if not idle:
-            self._next_look = time.monotonic() + LOOK_SECONDS
+            self._found_none = time.monotonic()
         return idle

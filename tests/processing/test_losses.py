@@ -75,8 +75,8 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     hand.settle()
     submit(busy, "note")
     hand.dispatch()
-    monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 0.0)
-    monkeypatch.setattr("processing.dispatch.reaper.KEPT", 0)
+    for name in ("REAP_SECONDS", "LOOK_SECONDS", "KEPT"):
+        monkeypatch.setattr(f"processing.dispatch.reaper.{name}", 0)
     hand.dispatcher.sweep()
     until(lambda: not hand.wire.exists(queue_of(user).id))
     assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"

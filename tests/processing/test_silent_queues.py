@@ -238,8 +238,8 @@ def test_earlier_names_are_deleted_once_rabbitmq_has_a_word_of_them(
     submit(user, "note")
     refuse(wire.open(), queue_name(queue_of(user).id))
     hand.settle()
-    monkeypatch.setattr("processing.dispatch.reaper.REAP_SECONDS", 0.0)
-    monkeypatch.setattr("processing.dispatch.reaper.KEPT", 0)
+    for name in ("REAP_SECONDS", "LOOK_SECONDS", "KEPT"):
+        monkeypatch.setattr(f"processing.dispatch.reaper.{name}", 0)
     hand.dispatcher.sweep()
     names = [queue_name(queue_of(user).id, generation) for generation in (0, 1)]
     publisher = Publisher()
