@@ -1,7 +1,6 @@
 """The operators' pages for everybody: screen readers, light and wide, dark and on a phone."""
 
 import uuid
-from collections.abc import Sequence
 
 import pytest
 from django.apps import apps
@@ -30,8 +29,6 @@ ASKS = {
     "queues_userqueue": "skip", "queues_kindlimit": "pause", "accounts_user": "end_sessions",
     "schedules_schedule": "run", "webhooks_webhook": "switch_off", "kafka_rejectedmessage": "replay",
 }  # fmt: skip
-Look = tuple[tuple[int, int], bool]
-LOOKS: tuple[Look, Look] = ((WIDE, False), (PHONE, True))  # dark
 CHOOSE = """document.querySelector('.action-select').click();
 document.querySelector('select[name=action]').value = arguments[0];
 document.querySelector('button[name=index]').click()"""
@@ -57,10 +54,10 @@ def login(owner: Owner) -> str:
     return client.cookies["sessionid"].value
 
 
-def looked_at(page: Page, path: str, action: str = "", looks: Sequence[Look] = LOOKS) -> dict[str, list[str]]:
+def looked_at(page: Page, path: str, action: str = "") -> dict[str, list[str]]:
     """What axe finds on the page, or on the one that asks before this action is done to the first row."""
     found = {}
-    for size, dark in looks:
+    for size, dark in ((WIDE, False), (PHONE, True)):
         page.emulate(size, dark=dark)  # before the page: Django's links change their colour slowly
         page.open(path)
         if action:
@@ -70,7 +67,7 @@ def looked_at(page: Page, path: str, action: str = "", looks: Sequence[Look] = L
     return found
 
 
-@pytest.mark.timeout(600)  # some sixty looks; beside others each takes seconds
+@pytest.mark.timeout(600)  # some eighty pages; beside others each takes seconds
 def test_axe_finds_nothing_on_any_page_of_operators_in_either_theme(page: Page, owner: Owner) -> None:
     owner.submit({"method": "GET", "url": "http://10.0.0.1/"}, kind="http.call")
     (stuck,) = owner.submit("x", kind="page.stuck")
@@ -79,18 +76,16 @@ def test_axe_finds_nothing_on_any_page_of_operators_in_either_theme(page: Page, 
     [session] = at_once(1, lambda _: login(owner))
     page.open("/favicon.svg").browser.add_cookie({"name": "sessionid", "value": session, "path": "/"})
     wrong = looked_at(page, "/admin/") | looked_at(page, "/admin/queues/") | looked_at(page, "/admin/password_change/")
-    for number, model in enumerate(filter(admin.site.is_registered, apps.get_models())):
-        # The models share their pages' templates: of each one's list and row one is looked at so, the other so.
-        one, other = ([look] for look in (LOOKS if number % 2 else LOOKS[::-1]))
+    for model in filter(admin.site.is_registered, apps.get_models()):
         name = f"{model._meta.app_label}_{model._meta.model_name}"
         rows = reverse(f"admin:{name}_changelist") + ("?state=blocked" if name == "queues_userqueue" else "")
-        wrong |= looked_at(page, rows, looks=one)
+        wrong |= looked_at(page, rows)
         row = page.js("return document.querySelector('#result_list tbody th a').pathname")
-        wrong |= looked_at(page, row, looks=other)
+        wrong |= looked_at(page, row)
         if name in FORMS:
-            wrong |= looked_at(page, reverse(f"admin:{name}_add"), looks=one)
+            wrong |= looked_at(page, reverse(f"admin:{name}_add"))
         if name in ASKS:
-            wrong |= looked_at(page, rows, ASKS[name], looks=other)
+            wrong |= looked_at(page, rows, ASKS[name])
     wrong |= looked_at(page, row.replace("/change/", "/history/"))
     owner.post(f"requests/{stuck}/skip")
     assert {path: found for path, found in wrong.items() if found} == {}
