@@ -35,8 +35,8 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     found: dict[str, list[Result]] = {side.name: [] for side in sides}
     for number in range(passes):
         for side in sides[number % len(sides) :] + sides[: number % len(sides)]:
-            found[side.name].append(_measured(report, side, few, quick))
-    first, later = _crowd(report, sides[0], many, quick)
+            found[side.name] += _measured(report, side, few, quick)
+    first, later = _measured(report, sides[0], many, quick, loops=2)
     found |= {f"this project, {many:,} users": [later], f"this project, {many:,} users, the first of each": [first]}
     report.raw["end-to-end"] = found
     _tell(report, few, found)
@@ -44,38 +44,21 @@ def run(here: Place, report: Report, name: str, quick: bool) -> None:
     _at_rates(report, sides[0], few, median(best) if best else 0, quick)
 
 
-def _measured(report: Report, side: Stack, users: int, quick: bool) -> Result:
-    """One pass of one stack. What cannot be measured is noted."""
-    found: Result = {}
+def _measured(report: Report, side: Stack, users: int, quick: bool, loops: int = 1) -> list[Result]:
+    """One stack: closed loops, one after the other, then what is sustained. What cannot be measured is noted."""
+    found: list[Result] = [{} for _ in range(loops)]
     try:
         side.start(users)
         _closed(side, users, 200)  # warm
-        found |= _closed(side, users, 400 if quick else max(4_000, users))
-        found["sustained"] = _sustained(side, users, found["rate"], quick)
+        for loop in found:
+            loop.update(_closed(side, users, 400 if quick else max(4_000, users)))
+        found[-1]["sustained"] = _sustained(side, users, found[-1]["rate"], quick)
     except (TimeoutError, RuntimeError, OSError) as wrong:
         report.note(f"end to end: {side.name}, {users:,} users: {wrong}")
     finally:
         side.stop()
     report.say(f"end to end: {side.name}, {users:,} users: done")
     return found
-
-
-def _crowd(report: Report, ours: Stack, users: int, quick: bool) -> tuple[Result, Result]:
-    """The first request of each of many users, and later ones."""
-    first: Result = {}
-    later: Result = {}
-    try:
-        ours.start(users)
-        _closed(ours, users, 200)  # warm
-        first = _closed(ours, users, users)
-        later = _closed(ours, users, users)
-        later["sustained"] = _sustained(ours, users, later["rate"], quick)
-    except (TimeoutError, RuntimeError, OSError) as wrong:
-        report.note(f"end to end: {ours.name}, {users:,} users: {wrong}")
-    finally:
-        ours.stop()
-    report.say(f"end to end: {ours.name}, {users:,} users: done")
-    return first, later
 
 
 def _closed(side: Stack, users: int, count: int) -> Result:

@@ -1,7 +1,7 @@
 """Deletes RabbitMQ's queues of users who are idle, and the earlier names of queues that were renamed.
 
-To make a queue and to delete it costs RabbitMQ twenty times what a request costs it (`./run bench end-to-end`). So it
-keeps those of users who may soon be back, as many as take little of its memory (`./run bench memory`).
+To make a queue and to delete it costs RabbitMQ ten to twenty times what a request does (`./run bench end-to-end`). So
+it keeps those of users who may soon be back, as many as take little of its memory (`./run bench memory`).
 """
 
 import time
