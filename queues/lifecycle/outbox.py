@@ -128,7 +128,8 @@ def stale_ready(shard: Shard, seconds: float, count: int) -> list[int]:
 def reap(shard: Shard, seconds: float, kept: int, count: int) -> list[tuple[int, int]]:
     """Queues (id, generation) idle for `seconds`, which RabbitMQ need not keep.
 
-    It does keep the `kept` of all shards that became idle last. The others are made afresh when work comes.
+    It does keep the `kept` of all shards that became idle last, but none that was renamed. The others are made afresh
+    when work comes.
     """
     rows = DELETE_IDLE_QUEUES.rows(shards=shard.of, shard=shard.number, seconds=seconds, kept=kept, count=count)
     return [(row.id, row.generation) for row in rows]

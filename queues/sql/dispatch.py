@@ -109,13 +109,15 @@ STALE_READY = Statement("""
     RETURNING id
 """)
 
-# Idle for long, and not among the `kept` that became idle last: RabbitMQ need not keep a queue for them.
+# Idle for long, and not among the `kept` that became idle last: RabbitMQ need not keep a queue for them. Nor for those
+# that were renamed: earlier names may still be there, which nobody else deletes if the dispatcher that knew them died.
 DELETE_IDLE_QUEUES = Statement("""
     UPDATE queues_userqueue SET idle_since = NULL
     WHERE id IN (SELECT id FROM queues_userqueue
                  WHERE idle_since < now() - make_interval(secs => %(seconds)s) AND id %% %(shards)s = %(shard)s
-                   AND idle_since <= (SELECT idle_since FROM queues_userqueue WHERE idle_since IS NOT NULL
-                                      ORDER BY idle_since DESC OFFSET %(kept)s LIMIT 1)
+                   AND (generation > 0 OR idle_since <= (
+                       SELECT idle_since FROM queues_userqueue WHERE idle_since IS NOT NULL
+                       ORDER BY idle_since DESC OFFSET %(kept)s LIMIT 1))
                  ORDER BY idle_since LIMIT %(count)s FOR NO KEY UPDATE SKIP LOCKED)
       AND state = 'idle'
     RETURNING id, generation
