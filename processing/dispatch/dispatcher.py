@@ -202,18 +202,17 @@ class Dispatcher:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         self.mark(self.unmarked.due())
         self.mark(self._retried())
-        batches = outbox.unpublished(self.shard, self._after, QUEUES_A_STEP, self.unmarked.queue_ids)
+        after = self._after
+        batches = outbox.unpublished(self.shard, after, QUEUES_A_STEP, self.unmarked.queue_ids)
+        # From the first again as soon as the last is done: while many ask there is always one beyond.
+        self._behind = len(batches) == QUEUES_A_STEP
+        self._after = batches[-1].queue_id if self._behind else 0
         due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
         mine = [batch for batch in due if not self._retries.has(batch)]
-        self._behind = len(batches) == QUEUES_A_STEP
-        if not batches:
-            starts_over, self._after = self._after > 0, 0
-            return starts_over
         self._retries.begin([batch for batch in due if self._retries.has(batch)])
-        published = self._took(mine, self.publisher.publish(map(named, mine)) if mine else {})
-        self._after = batches[-1].queue_id
+        published = self._took(mine, self.publisher.publish(map(named, mine))) if mine else []
         self.mark(published)
-        return self._behind or bool(published)
+        return self._behind or bool(published) or after > 0
 
     def _retried(self) -> list[PublishBatch]:
         """What was published beside. Where that got no connection, each is tried next with the others."""

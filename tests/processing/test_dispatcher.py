@@ -61,6 +61,19 @@ def test_a_flood_is_published_as_quickly_as_one_request_of_each_of_600_queues(ha
     assert not UserQueue.objects.filter(unpublished=True).exists()
 
 
+def test_who_was_passed_waits_no_longer_than_one_step_while_later_users_keep_asking(hand: Hand) -> None:
+    first, second, *later = [new_user() for _ in range(4)]
+    for user in (first, second, *later):
+        submit(user, "note")  # their queues are made in this order
+        hand.dispatch()
+    submit(second, "note")
+    assert hand.dispatcher.dispatch_next()
+    submit(first, "note")
+    submit(later[0], "note")
+    assert hand.dispatcher.dispatch_next()
+    assert queue_of(first).published_seq == 2
+
+
 def test_waking_and_sweeping_go_on_while_submissions_keep_coming(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
