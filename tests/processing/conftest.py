@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.conf import settings
 
 from processing.broker import tokens
 from processing.handlers import HandlerRequest
@@ -17,6 +17,7 @@ from queues.signals import FinishedRequest, request_finished
 from tests.processing import kinds
 from tests.processing.crew import Hand, Wire
 from tests.processing.journal import Journal
+from tests.processing.silence import SilentQueues
 
 Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], Any]]
 
@@ -25,6 +26,14 @@ Script = Callable[[Callable[[HandlerRequest], Any]], Callable[[HandlerRequest], 
 def _kinds() -> Iterator[None]:
     with kinds.registered():
         yield
+
+
+@pytest.fixture
+def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentQueues]:
+    """RabbitMQ is reached through a place that can hold back what it says."""
+    with SilentQueues(settings.ENV.rabbitmq_url) as silence:
+        monkeypatch.setattr(settings.ENV, "rabbitmq_url", silence.url)
+        yield silence
 
 
 @pytest.fixture(autouse=True)
@@ -73,30 +82,6 @@ def wire() -> Iterator[Wire]:
     wire.purge(name)
     yield wire
     wire.close()
-
-
-@pytest.fixture(autouse=True, scope="package")
-def _empty_by_delete() -> Iterator[None]:
-    """Django empties a database that commits by TRUNCATE, which takes a second for each test; this, a few ms."""
-
-    def empty(*_: object, **__: object) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "DELETE FROM kafka_event; DELETE FROM kafka_rejectedmessage;"
-                " DELETE FROM webhooks_delivery; DELETE FROM webhooks_webhook;"
-                " DELETE FROM queues_idempotencykey; DELETE FROM queues_attempt; DELETE FROM queues_request;"
-                " DELETE FROM queues_userqueue; DELETE FROM queues_operatoraction; DELETE FROM queues_bulkaction;"
-                " DELETE FROM django_admin_log; DELETE FROM queues_leadership; DELETE FROM django_session;"
-                " DELETE FROM queues_permit; DELETE FROM queues_kindlimit; DELETE FROM queues_kindstart;"
-                " DELETE FROM queues_tokenqueue;"
-                " DELETE FROM accounts_mail; DELETE FROM accounts_invitation;"
-                " DELETE FROM accounts_session; DELETE FROM accounts_user_groups;"
-                " DELETE FROM accounts_user_user_permissions; DELETE FROM accounts_user"
-            )
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("django.test.testcases.call_command", empty)
-        yield
 
 
 @pytest.fixture

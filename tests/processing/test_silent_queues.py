@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from django.conf import settings
 
 from accounts.models import User
 from processing.broker import tokens
@@ -25,13 +24,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 ALL = Shard(0, 1)
-
-
-@pytest.fixture
-def silence(monkeypatch: pytest.MonkeyPatch) -> Iterator[SilentQueues]:
-    with SilentQueues(settings.ENV.rabbitmq_url) as silence:
-        monkeypatch.setattr(settings.ENV, "rabbitmq_url", silence.url)
-        yield silence
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,11 @@
-"""A database that is emptied quickly, kinds and hands of the tests of `processing`, and somebody who calls the API."""
+"""Kinds and hands of the tests of `processing`, and somebody who calls the API."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.processing import kinds
-from tests.processing.conftest import _empty_by_delete, hand, script, watch, wire  # noqa: F401  (fixtures)
+from tests.processing.conftest import hand, script, watch, wire  # noqa: F401  (fixtures)
 from tests.queues.api import Caller
 
 
