@@ -68,7 +68,7 @@ class Connection:
         return self._link
 
     def _check(self) -> None:
-        """After a long silence: the broker may have closed the connection, and only reading from it tells."""
+        """The broker may have closed the connection, and only reading from it tells."""
         try:
             self.keep_alive()
         except BrokerUnavailable:
@@ -244,7 +244,11 @@ class TokenSender(Channel):
     """Publishes tokens on a connection that does nothing else: in an alarm RabbitMQ stops reading from publishers."""
 
     def send(self, name: str, body: bytes, properties: dict[str, Any]) -> None:
-        """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable."""
+        """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable.
+
+        First it looks whether RabbitMQ has ended the connection since: it would be lost for sure.
+        """
+        self._check()
         with as_unavailable():
             self.channel().basic_publish("", name, body, pika.BasicProperties(**properties))
             assert self._link is not None  # noqa: S101  (opened)

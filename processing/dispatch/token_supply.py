@@ -35,6 +35,8 @@ class TokenSupply:
     def send(self, queue_ids: list[int], bundle: int = 1) -> None:
         """Ask the workers to drain these queues. A token lost on the way is sent again by the sweep.
 
+        Raises BrokerUnavailable where RabbitMQ is away.
+
         `bundle` of them share a token, and so statements; more where there are tokens for the threads of two processes,
         or a crowd of tokens waits. A worker passes on those that would wait too long for another one's handler.
         """
@@ -44,11 +46,15 @@ class TokenSupply:
         tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
         if tokens:
             try:
-                self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
+                self._publish(tokens)
             except BrokerUnavailable:
                 self.publisher.close()
                 self._hold()  # if it was that one's fault, all that is ready gets its token again
+                self._publish(tokens)  # a token too many does no harm
             TOKENS_SENT.inc(len(tokens))
+
+    def _publish(self, tokens: list[bytes]) -> None:
+        self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
 
     def waiting(self) -> int:
         """How many tokens RabbitMQ has; if somebody deleted their queue, there is one again."""

@@ -19,6 +19,7 @@ class SilentQueues:
         self.behind = urlsplit(amqp_urls(url)[0])
         self.silent: set[str] = set()
         self.deaf = False  # then nothing gets through at all
+        self.carried: set[asyncio.StreamWriter] = set()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.listening = threading.Event()
         self.port = 0
@@ -38,6 +39,11 @@ class SilentQueues:
         self.thread.join(10)
         assert not self.thread.is_alive()
 
+    def hang_up(self) -> None:
+        """End every connection there is."""
+        for writer in tuple(self.carried):
+            self.loop.call_soon_threadsafe(writer.close)
+
     async def _serve(self) -> None:
         """Until it is over; `asyncio.run` then ends what is still carried, before the loop is closed."""
         self.loop, self.over = asyncio.get_running_loop(), asyncio.Event()
@@ -50,12 +56,14 @@ class SilentQueues:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, questions = await asyncio.open_connection(self.behind.hostname, self.behind.port or 5672)
         back = asyncio.ensure_future(self._answers(answers, writer))
+        self.carried.add(writer)
         try:
             await self._questions(reader, questions)
         except (asyncio.IncompleteReadError, ConnectionError):
             questions.close()
             await back
         finally:
+            self.carried.discard(writer)
             questions.close()
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
