@@ -10,7 +10,7 @@ from queues.lifecycle.outbox import Shard
 LARGEST_BUNDLE, NEW_BUNDLE = 32, 16  # queues of a token: at most, and of those that had nothing to do
 ENOUGH_TOKENS = 16  # that those share who wake at once
 CROWD_OF_TOKENS = 128  # where so many wait, who wakes now is not served at once anyway
-SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost with the queue of tokens
+SENT_AGAIN = 1000  # queues that are ready, when their tokens are lost together
 TOKENS_SENT = metrics.TOKENS_SENT.labels("dispatcher")
 
 
@@ -23,10 +23,15 @@ class TokenSupply:
         self._exists = False
 
     def begin(self) -> None:
-        """Have their queue, once for each time of leading. Raises BrokerUnavailable."""
+        """Have their queue, once for each time of leading. Raises BrokerUnavailable.
+
+        Where none waits, all that is ready gets one: RabbitMQ may have lost them, or who led before died too early.
+        """
         if not self._exists:
-            broker.hold_token_queue(self.publisher)
+            waiting = broker.hold_token_queue(self.publisher)
             self._exists = True
+            if not waiting:
+                self.send(outbox.stale_ready(self.shard, 0, SENT_AGAIN))
 
     def lose(self) -> None:
         """Another may lead from now on, or the connection is gone."""

@@ -4,7 +4,7 @@ import select
 
 import pytest
 
-from processing.broker import token_sender
+from processing.broker import token_sender, tokens
 from processing.broker.rabbitmq import Channel
 from processing.dispatch import dispatcher
 from tests.processing.crew import Hand, Wire, new_user, submit
@@ -29,6 +29,19 @@ def test_a_worker_passes_tokens_on_although_its_connection_has_ended(wire: Wire,
     hang_up(silence, token_sender.thread.tokens)
     token_sender.pass_on([2])
     until(lambda: wire.tokens() == 2, 5)
+
+
+def test_who_leads_from_now_on_sends_the_tokens_that_the_last_one_did_not(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 1000.0)
+    user = new_user()
+    submit(user, "note")
+    hand.dispatch()
+    hand.wire.purge(tokens.token_queue())
+    hand.dispatcher.tokens.lose()
+    hand.settle(8)
+    assert ran == [1]
 
 
 def test_a_dispatcher_sends_tokens_again_whose_connection_ended_meanwhile(
