@@ -21,6 +21,7 @@ from project.rabbitmq_addresses import amqp_urls
 
 TICK_SECONDS = 0.1  # how much later than its time a call may end
 GOODBYE_SECONDS = 0.5  # for closing in order; then the socket is shut
+SLOWEST = 25  # answers about queues a second; who gives fewer is as good as silent
 BLOCKED_SECONDS = 30.0  # how long a publisher is patient once RabbitMQ said that an alarm keeps it waiting
 # The kernel ends a connection whose other end is gone without a word.
 TCP_OPTIONS = {"TCP_USER_TIMEOUT": 5000, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
@@ -146,8 +147,8 @@ class Link:
     def apart(self, questions: Sequence[Callable[[Channel, Answered], object]], seconds: float) -> list[Any]:
         """Ask all at once, each on a channel of its own: a silent one keeps no other waiting. The link is closed then.
 
-        For each question its answer, or what RabbitMQ closed the channel with, or NoAnswer. Raises as `ask` does where
-        RabbitMQ, after `seconds`, says nothing on one more channel either: then it is not about them.
+        For each question its answer, or what RabbitMQ closed the channel with, or NoAnswer, once nothing has come for
+        `seconds`. Raises as `ask` does where RabbitMQ says nothing on one more channel either: it is not about them.
         """
         found: list[Any] = [None] * len(questions)
         left = set(range(len(questions)))
@@ -164,7 +165,7 @@ class Link:
             for number, question in enumerate(questions):
                 channel = self._connection.channel(on_open_callback=partial(begin, question, number))
                 channel.add_on_close_callback(lambda _channel, reason, number=number: note(number, reason))
-            self._move(lambda: not left, seconds)
+            self._move_on(lambda: not left, seconds, seconds + len(questions) / SLOWEST)
             self._must_be_open()  # lost with the connection, none was answered
             if left:
                 self.channel(seconds)
@@ -214,6 +215,19 @@ class Link:
             if time.monotonic() >= deadline:
                 return done() or self.lost is not None
         return True
+
+    def _move_on(self, done: Callable[[], bool], silent: float, most: float) -> None:
+        """Serve the connection until `done` or lost; `most` seconds, or until RabbitMQ was `silent` for so many."""
+        until = time.monotonic() + most
+        while not done() and self.lost is None:
+            heard, rest = self._heard, until - time.monotonic()
+            if not self._move(lambda heard=heard: done() or self._heard != heard, min(silent, rest)):  # type: ignore[misc]
+                return
+
+    @property
+    def _heard(self) -> int:
+        """How many frames RabbitMQ has sent."""
+        return int(self._connection.frames_received)
 
     def _sits_out_alarm(self, channel: Channel, done: Callable[[], bool]) -> bool:
         if not self.blocked:

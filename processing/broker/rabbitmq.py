@@ -21,8 +21,8 @@ from processing.broker.pointers import Pointer
 STALE_SECONDS = 20.0
 ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
 TOGETHER_SECONDS = 1.0  # for a publication: where it is silent one of its queues is, and nobody knows which
-AGAIN_SECONDS = 0.5  # for each of those queues by itself; then they get other names
-QUEUES_A_SECOND = 700  # fewer than RabbitMQ declares; a batch with many that are new has more time
+DECLARED_TOGETHER = 25  # queues have as long: RabbitMQ makes 100 to 1000 a second, and has to make each once
+AGAIN_SECONDS = 0.5  # each of those queues by itself: once none has answered for so long, the others get other names
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
 
 
@@ -136,6 +136,10 @@ class Publisher(Channel):
     def _note_returned(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
         self._returned.add(method.routing_key)
 
+    def has_declared(self, name: str) -> bool:
+        """Whether it need not declare that queue before it publishes to it: RabbitMQ has it, unless it was deleted."""
+        return name in self._declared
+
     def answers(self) -> None:
         """Ask RabbitMQ for a sign of life: one round trip. Raises BrokerUnavailable."""
         with as_unavailable():
@@ -166,12 +170,14 @@ class Publisher(Channel):
         with as_unavailable():
             self._returned.clear()
             new = [name for name, _ in batch if name not in self._declared]
-            for name in new:
-                _declare(name, channel)  # what is wrong with one is the commit's answer
+            for at in range(0, len(new), DECLARED_TOGETHER):
+                *others, last = new[at : at + DECLARED_TOGETHER]
+                for name in others:
+                    _declare(name, channel)  # what is wrong with one is the last one's answer
+                self._ask(partial(_declare, last), TOGETHER_SECONDS)
             for name, pointer in batch:
                 channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
-            seconds = TOGETHER_SECONDS + len(new) / QUEUES_A_SECOND
-            self._ask(lambda channel, answered: channel.tx_commit(callback=answered), seconds)
+            self._ask(lambda channel, answered: channel.tx_commit(callback=answered), TOGETHER_SECONDS)
             self._declared.update(new)
         gone = [(name, pointer) for name, pointer in batch if name in self._returned]
         self._declared.difference_update(name for name, _ in gone)
@@ -182,7 +188,7 @@ class Publisher(Channel):
     ) -> dict[str, QueueUnavailable]:
         """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other.
 
-        `seconds`, and a little more for many: as long as RabbitMQ may be silent about one.
+        `seconds`: as long as RabbitMQ may be silent about all that are left.
         """
 
         def publish(name: str, pointer: Pointer, channel: Any, answered: Answered) -> None:
@@ -195,7 +201,7 @@ class Publisher(Channel):
             _declare(name, channel, send)
 
         questions = {name: partial(publish, name, pointer) for name, pointer in batch}
-        answers = apart(questions, seconds + len(batch) / QUEUES_A_SECOND)
+        answers = apart(questions, seconds)
         return {name: answer for name, answer in answers.items() if isinstance(answer, QueueUnavailable)}
 
     def send(self, name: str, bodies: Iterable[bytes], properties: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ STANDBY_SECONDS = 0.5
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 10
 UNLOCKED_SECONDS = 0.005  # most who have a queue's row locked have committed by then
-QUEUES_A_STEP, SWEEPS_A_STEP = 500, 1000
+QUEUES_A_STEP, NEW_A_STEP, SWEEPS_A_STEP = 500, 200, 1000
 GATHER_IN_CROWD_SECONDS = 0.05  # while tokens wait in a crowd, fewer of them do for all
 
 
@@ -203,9 +203,10 @@ class Dispatcher:
         self.mark(self.unmarked.due())
         self.mark(self._retried())
         after = self._after
-        batches = outbox.unpublished(self.shard, after, QUEUES_A_STEP, self.unmarked.queue_ids)
+        found = outbox.unpublished(self.shard, after, QUEUES_A_STEP, self.unmarked.queue_ids)
+        batches = self._with_few_new(found)
         # From the first again as soon as the last is done: while many ask there is always one beyond.
-        self._behind = len(batches) == QUEUES_A_STEP
+        self._behind = len(found) == QUEUES_A_STEP or len(batches) < len(found)
         self._after = batches[-1].queue_id if self._behind else 0
         due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
         mine = [batch for batch in due if not self._retries.has(batch)]
@@ -213,6 +214,12 @@ class Dispatcher:
         published = self._took(mine, self.publisher.publish(map(named, mine))) if mine else []
         self.mark(published)
         return self._behind or bool(published) or after > 0
+
+    def _with_few_new(self, batches: list[PublishBatch]) -> list[PublishBatch]:
+        """As many of the first as RabbitMQ makes queues for before the lead is to be renewed."""
+        names = [queue_name(batch.queue_id, batch.generation) for batch in batches]
+        new = [place for place, name in enumerate(names) if not self.publisher.has_declared(name)]
+        return batches[: new[NEW_A_STEP]] if len(new) > NEW_A_STEP else batches
 
     def _retried(self) -> list[PublishBatch]:
         """What was published beside. Where that got no connection, each is tried next with the others."""

@@ -10,6 +10,7 @@ from project.rabbitmq_addresses import amqp_urls
 
 FRAME = struct.Struct(">BHI")
 GREETING = 8  # bytes of the protocol header, before the first frame
+QUEUE_DECLARE = struct.pack(">HH", 50, 10)
 
 
 class SilentQueues:
@@ -19,6 +20,7 @@ class SilentQueues:
         self.behind = urlsplit(amqp_urls(url)[0])
         self.silent: set[str] = set()
         self.deaf = False  # then nothing gets through at all
+        self.declaring = 0.0  # seconds that each declaration of a queue takes
         self.carried: set[asyncio.StreamWriter] = set()
         self.thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.listening = threading.Event()
@@ -83,6 +85,8 @@ class SilentQueues:
             head = await reader.readexactly(FRAME.size)
             _, channel, size = FRAME.unpack(head)
             body = await reader.readexactly(size + 1)
+            if self.declaring and body.startswith(QUEUE_DECLARE):
+                await asyncio.sleep(self.declaring)
             if self._names_silent_one(body):
                 mute.add(channel)
             if channel not in mute and not self.deaf:

@@ -8,7 +8,7 @@ import pytest
 from accounts.models import User
 from processing.broker import tokens
 from processing.broker.errors import BrokerUnavailable
-from processing.broker.pointers import queue_name
+from processing.broker.pointers import Pointer, queue_name
 from processing.broker.rabbitmq import Publisher
 from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
@@ -160,6 +160,18 @@ def test_what_was_published_under_an_earlier_name_is_not_marked(hand: Hand, ran:
     assert outbox.mark_published(old) == ([], [])
     hand.settle()
     assert sequences(ran, user.id) == [1]
+
+
+def test_slow_is_not_silent(silence: SilentQueues, hand: Hand) -> None:
+    """RabbitMQ takes 20 ms for each queue that it makes, and many who never asked before do so at once."""
+    users = [new_user() for _ in range(100)]
+    for user in users:
+        submit(user, "note")
+    silence.declaring = 0.02
+    hand.dispatcher.dispatch_next()
+    assert {(queue_of(user).generation, queue_of(user).published_seq) for user in users} == {(0, 1)}
+    names = [queue_name(queue_of(user).id, generation=7) for user in users]
+    assert Publisher().publish_apart([(name, Pointer(1, 1)) for name in names], 0.5) == {}
 
 
 def test_a_silent_queue_of_tokens_is_replaced(silence: SilentQueues, hand: Hand, ran: list[tuple[str, int]]) -> None:
