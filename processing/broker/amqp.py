@@ -219,8 +219,8 @@ class Link:
     def _move_on(self, done: Callable[[], bool], silent: float, most: float) -> None:
         """Serve the connection until `done` or lost; `most` seconds, or until RabbitMQ was `silent` for so many."""
         until = time.monotonic() + most
-        while not done() and self.lost is None:
-            heard, rest = self._heard, until - time.monotonic()
+        while not done() and self.lost is None and (rest := until - time.monotonic()) > 0:
+            heard = self._heard
             if not self._move(lambda heard=heard: done() or self._heard != heard, min(silent, rest)):  # type: ignore[misc]
                 return
 

@@ -22,7 +22,7 @@ STALE_SECONDS = 20.0
 ANSWER_SECONDS = 2.0  # for anything that is asked about one queue
 TOGETHER_SECONDS = 1.0  # for a publication: where it is silent one of its queues is, and nobody knows which
 DECLARED_TOGETHER = 25  # queues have as long: RabbitMQ makes 100 to 1000 a second, and has to make each once
-AGAIN_SECONDS = 0.5  # each of those queues by itself: once none has answered for so long, the others get other names
+AGAIN_SECONDS = 0.5  # for each of those queues by itself: who has no answer once all is silent gets another name
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
 
 
@@ -188,7 +188,7 @@ class Publisher(Channel):
     ) -> dict[str, QueueUnavailable]:
         """As `publish`, where something is wrong with some: each on a channel of its own, so that it harms no other.
 
-        `seconds`: as long as RabbitMQ may be silent about all that are left.
+        It ends once RabbitMQ has said nothing for `seconds`.
         """
 
         def publish(name: str, pointer: Pointer, channel: Any, answered: Answered) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from accounts.models import User
-from processing.broker import tokens
+from processing.broker import amqp, tokens
 from processing.broker.errors import BrokerUnavailable
 from processing.broker.pointers import Pointer, queue_name
 from processing.broker.rabbitmq import Publisher
@@ -172,6 +172,15 @@ def test_slow_is_not_silent(silence: SilentQueues, hand: Hand) -> None:
     assert {(queue_of(user).generation, queue_of(user).published_seq) for user in users} == {(0, 1)}
     names = [queue_name(queue_of(user).id, generation=7) for user in users]
     assert Publisher().publish_apart([(name, Pointer(1, 1)) for name in names], 0.5) == {}
+
+
+def test_who_is_too_slow_is_not_waited_for(silence: SilentQueues, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amqp, "SLOWEST", 10_000)
+    silence.declaring = 0.05
+    began = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        Publisher().publish_apart([(queue_name(n), Pointer(1, 1)) for n in range(100)], 0.5)
+    assert time.monotonic() - began < 4
 
 
 def test_a_silent_queue_of_tokens_is_replaced(silence: SilentQueues, hand: Hand, ran: list[tuple[str, int]]) -> None:
