@@ -139,6 +139,7 @@ class Link:
 
     def take_what_came(self) -> None:
         """Take what RabbitMQ sent by itself, and answer heartbeats; waits for nothing."""
+        self._must_be_open()
         self._loop.add_callback(_nothing)  # it need not wait for the socket
         self._loop.poll()
         self._loop.process_timeouts()

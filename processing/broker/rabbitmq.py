@@ -25,7 +25,6 @@ DECLARED_TOGETHER = 25  # queues have as long: RabbitMQ makes 100 to 1000 a seco
 AGAIN_SECONDS = 0.5  # for each of those queues by itself: who has no answer once all is silent gets another name
 ASKED_AT_ONCE = 500  # queues, each on a channel of its own
 
-
 CLASSIC = {"x-queue-type": "classic"}  # said aloud: a virtual host may have another default
 
 Question = Callable[[Any, Answered], object]  # put to a channel; it says what becomes of the answer
@@ -140,6 +139,10 @@ class Publisher(Channel):
         """Whether it need not declare that queue before it publishes to it: RabbitMQ has it, unless it was deleted."""
         return name in self._declared
 
+    def close(self) -> None:
+        self._declared.clear()
+        super().close()
+
     def answers(self) -> None:
         """Ask RabbitMQ for a sign of life: one round trip. Raises BrokerUnavailable."""
         with as_unavailable():
@@ -250,11 +253,8 @@ class TokenSender(Channel):
     """Publishes tokens on a connection that does nothing else: in an alarm RabbitMQ stops reading from publishers."""
 
     def send(self, name: str, body: bytes, properties: dict[str, Any]) -> None:
-        """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable.
-
-        First it looks whether RabbitMQ has ended the connection since: it would be lost for sure.
-        """
-        self._check()
+        """Publish one message and don't wait: for tokens, which may be lost. Raises BrokerUnavailable."""
+        self._check()  # what is said on a connection that RabbitMQ has ended since is lost for sure
         with as_unavailable():
             self.channel().basic_publish("", name, body, pika.BasicProperties(**properties))
             assert self._link is not None  # noqa: S101  (opened)

@@ -22,6 +22,7 @@ from processing.dispatch.backoff import Backoff
 from processing.dispatch.beside import Duties, Retries, Search, named
 from processing.dispatch.dead_leases import DeadLeases
 from processing.dispatch.reaper import Reaper
+from processing.dispatch.rounds import Rounds
 from processing.dispatch.set_aside import Parts, SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
 from processing.dispatch.token_supply import NEW_BUNDLE, TokenSupply
@@ -44,7 +45,7 @@ STANDBY_SECONDS = 0.5
 STALE_SECONDS = 5.0  # a queue that is ready for so long may have lost its token
 DOUBTFUL_A_SWEEP = 10
 UNLOCKED_SECONDS = 0.005  # most who have a queue's row locked have committed by then
-QUEUES_A_STEP, NEW_A_STEP, SWEEPS_A_STEP = 500, 200, 1000
+SWEEPS_A_STEP = 1000
 GATHER_IN_CROWD_SECONDS = 0.05  # while tokens wait in a crowd, fewer of them do for all
 
 
@@ -64,8 +65,7 @@ class Dispatcher:
         self.calls = Calls()
         self._stands_by = False
         self._renewed = 0.0
-        self._after = 0  # the queue id where the last step ended: everyone's turn comes
-        self._behind = False  # whether more was unpublished than one step takes
+        self._rounds = Rounds(shard, self.publisher)
         self._woke = self._swept = 0.0
         self._backoff = Backoff()
         self._set_aside: SetAside[int] = SetAside()  # queues that RabbitMQ has no word of
@@ -142,7 +142,7 @@ class Dispatcher:
             self._stand_by()
         elif not more:
             self.listener.wait(PERMIT_SECONDS if self.calls.waited_for else LOOK_SECONDS)
-        elif not self._behind:
+        elif not self._rounds.behind:
             stop.wait(GATHER_IN_CROWD_SECONDS if self.tokens.crowded else GATHER_SECONDS)
 
     def _stand_by(self) -> None:
@@ -202,24 +202,14 @@ class Dispatcher:
         """Publish a part of what is unpublished, mark it, send tokens to the queues that woke. False: nothing left."""
         self.mark(self.unmarked.due())
         self.mark(self._retried())
-        after = self._after
-        found = outbox.unpublished(self.shard, after, QUEUES_A_STEP, self.unmarked.queue_ids)
-        batches = self._with_few_new(found)
-        # From the first again as soon as the last is done: while many ask there is always one beyond.
-        self._behind = len(found) == QUEUES_A_STEP or len(batches) < len(found)
-        self._after = batches[-1].queue_id if self._behind else 0
-        due = [batch for batch in batches if not self._set_aside.holds(batch.queue_id)]
+        due = self._rounds.next(
+            self.unmarked.queue_ids, lambda batch: self._set_aside.holds(batch.queue_id), self._retries.has
+        )
         mine = [batch for batch in due if not self._retries.has(batch)]
         self._retries.begin([batch for batch in due if self._retries.has(batch)])
         published = self._took(mine, self.publisher.publish(map(named, mine))) if mine else []
         self.mark(published)
-        return self._behind or bool(published) or after > 0
-
-    def _with_few_new(self, batches: list[PublishBatch]) -> list[PublishBatch]:
-        """As many of the first as RabbitMQ makes queues for before the lead is to be renewed."""
-        names = [queue_name(batch.queue_id, batch.generation) for batch in batches]
-        new = [place for place, name in enumerate(names) if not self.publisher.has_declared(name)]
-        return batches[: new[NEW_A_STEP]] if len(new) > NEW_A_STEP else batches
+        return self._rounds.more(bool(published))
 
     def _retried(self) -> list[PublishBatch]:
         """What was published beside. Where that got no connection, each is tried next with the others."""

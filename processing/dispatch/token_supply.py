@@ -2,6 +2,7 @@
 
 from processing import metrics
 from processing.broker import tokens as broker
+from processing.broker.amqp import Blocked
 from processing.broker.errors import BrokerUnavailable
 from processing.broker.rabbitmq import Publisher
 from queues.lifecycle import outbox
@@ -29,9 +30,9 @@ class TokenSupply:
         """
         if not self._exists:
             waiting = broker.hold_token_queue(self.publisher)
-            self._exists = True
             if not waiting:
                 self.send(outbox.stale_ready(self.shard, 0, SENT_AGAIN))
+            self._exists = True
 
     def lose(self) -> None:
         """Another may lead from now on, or the connection is gone."""
@@ -48,17 +49,21 @@ class TokenSupply:
         count = len(queue_ids)
         size = count if self.crowded else max(count // ENOUGH_TOKENS, min(bundle, count))
         size = max(1, min(LARGEST_BUNDLE, size))
-        tokens = [broker.token(*queue_ids[at : at + size]) for at in range(0, len(queue_ids), size)]
-        if tokens:
+        bundles = [queue_ids[at : at + size] for at in range(0, count, size)]
+        if bundles:
             try:
-                self._publish(tokens)
-            except BrokerUnavailable:
+                self._publish(bundles)
+            except BrokerUnavailable as error:
                 self.publisher.close()
+                if isinstance(error.__cause__, Blocked):
+                    raise  # it was waited for long enough
                 self._hold()  # if it was that one's fault, all that is ready gets its token again
-                self._publish(tokens)  # a token too many does no harm
-            TOKENS_SENT.inc(len(tokens))
+                self._publish(bundles)  # a token too many does no harm
+            TOKENS_SENT.inc(len(bundles))
 
-    def _publish(self, tokens: list[bytes]) -> None:
+    def _publish(self, bundles: list[list[int]]) -> None:
+        """A token says the name of the tokens' queue, which may have another one the second time."""
+        tokens = [broker.token(*queue_ids) for queue_ids in bundles]
         self.publisher.send(broker.token_queue(), tokens, broker.TOKEN_PROPERTIES)
 
     def waiting(self) -> int:

@@ -8,8 +8,9 @@ from django.db import connection
 
 from accounts.models import User
 from processing.broker.errors import BrokerUnavailable
+from processing.broker.pointers import queue_name
 from processing.broker.rabbitmq import Publisher
-from processing.dispatch import dispatcher
+from processing.dispatch import dispatcher, rounds
 from processing.dispatch.beside import DutyThread, named
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.duties import Duty
@@ -76,6 +77,36 @@ def test_who_was_passed_waits_no_longer_than_one_step_while_later_users_keep_ask
     submit(later[0], "note")
     assert hand.dispatcher.dispatch_next()
     assert queue_of(first).published_seq == 2
+
+
+def test_whose_queue_rabbitmq_has_waits_for_no_round_of_those_whose_queues_it_makes(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "NEW_A_STEP", 1)
+    first, *new, last = [new_user() for _ in range(5)]
+    for user in (first, *new, last):
+        submit(user, "note")
+        hand.dispatch()
+    hand.dispatcher.publisher._declared -= {queue_name(queue_of(user).id) for user in new}
+    for user in (first, *new, last):
+        submit(user, "note")
+    assert hand.dispatcher.dispatch_next()
+    assert [queue_of(user).published_seq for user in (first, *new, last)] == [2, 2, 1, 1, 2]
+    submit(first, "note")
+    assert hand.dispatcher.dispatch_next()
+    assert [queue_of(user).published_seq for user in (first, *new, last)] == [3, 2, 2, 1, 2]
+    hand.dispatch()
+    assert not UserQueue.objects.filter(unpublished=True).exists()
+
+
+def test_a_round_through_queues_that_are_all_set_aside_is_followed_by_a_rest(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "QUEUES_A_STEP", 1)
+    for _ in range(3):
+        submit(user := new_user(), "note")
+        hand.dispatcher._set_aside.add(queue_of(user).id)
+    assert [hand.dispatcher.dispatch_next() for _ in range(8)] == [True, True, True, False] * 2
 
 
 def test_waking_and_sweeping_go_on_while_submissions_keep_coming(

@@ -3,6 +3,7 @@
 import select
 
 import pytest
+from dramatiq import Message
 
 from processing.broker import token_sender, tokens
 from processing.broker.rabbitmq import Channel
@@ -29,6 +30,27 @@ def test_a_worker_passes_tokens_on_although_its_connection_has_ended(wire: Wire,
     hang_up(silence, token_sender.thread.tokens)
     token_sender.pass_on([2])
     until(lambda: wire.tokens() == 2, 5)
+
+
+def test_a_worker_passes_tokens_on_after_one_that_rabbitmq_did_not_read(wire: Wire) -> None:
+    token_sender.pass_on([1])
+    token_sender.thread.tokens.open().abort()  # as `flush` does then
+    token_sender.pass_on([2])
+    until(lambda: wire.tokens() == 2, 5)
+
+
+def test_tokens_sent_again_say_the_name_that_their_queue_has_by_then(silence: SilentQueues, hand: Hand) -> None:
+    hand.dispatch()
+    silence.silent.add(tokens.token_queue())
+    try:
+        hand.dispatcher.tokens.send([1, 2, 3])
+        assert tokens.token_queue() != tokens.TOKEN_QUEUE
+        bodies = []
+        while (got := hand.wire.open().basic_get(tokens.token_queue(), auto_ack=True))[2] is not None:
+            bodies.append(got[2])
+        assert {Message.decode(body).queue_name for body in bodies} == {tokens.token_queue()}
+    finally:
+        tokens.learn(0)
 
 
 def test_who_leads_from_now_on_sends_the_tokens_that_the_last_one_did_not(
