@@ -25,7 +25,7 @@ from processing.dispatch.reaper import Reaper
 from processing.dispatch.rounds import Rounds
 from processing.dispatch.set_aside import Parts, SetAside
 from processing.dispatch.sweeper import SWEEP_SECONDS, Sweeper
-from processing.dispatch.token_supply import NEW_BUNDLE, TokenSupply
+from processing.dispatch.token_supply import NEW_BUNDLE, SENT_AGAIN, TokenSupply
 from processing.dispatch.unmarked import Unmarked
 from queues.lifecycle import outbox
 from queues.lifecycle.leadership import Leadership
@@ -174,7 +174,8 @@ class Dispatcher:
 
     def step(self) -> bool:
         """Do a part of all that is to be done now; whether there is more of it."""
-        self.tokens.begin()
+        if self.tokens.begin():
+            self.send_again(0, SENT_AGAIN)
         self._duties.begin()
         more_to_wake = False
         if time.monotonic() - self._woke >= (GATHER_SECONDS if self.calls.waited_for else WAKE_SECONDS):
@@ -272,12 +273,16 @@ class Dispatcher:
         self._parts.do("dead leases", self.end_dead_leases, lambda: None)
         # While tokens wait nobody knows whose are lost: a few of the longest ready get another, never a storm.
         count = DOUBTFUL_A_SWEEP if self.tokens.waiting() else SWEEPS_A_STEP
-        stale = self._parts.do("lost tokens", lambda: outbox.stale_ready(self.shard, STALE_SECONDS, count), list[int])
-        self.tokens.send(stale)
+        self.send_again(STALE_SECONDS, count)
         self._parts.do("idle queues", self._reaper.step, lambda: None)
         self._set_aside.forget_old()
         self._retries.forget_but(self._set_aside)
         metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+
+    def send_again(self, seconds: float, count: int) -> None:
+        """Give queues that have been ready for so long another token."""
+        stale = self._parts.do("lost tokens", lambda: outbox.stale_ready(self.shard, seconds, count), list[int])
+        self.tokens.send(stale)
 
     def end_dead_leases(self) -> None:
         """Let queues go on whose worker died."""

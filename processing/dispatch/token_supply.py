@@ -23,16 +23,15 @@ class TokenSupply:
         self.crowded = False
         self._exists = False
 
-    def begin(self) -> None:
-        """Have their queue, once for each time of leading. Raises BrokerUnavailable.
-
-        Where none waits, all that is ready gets one: RabbitMQ may have lost them, or who led before died too early.
+    def begin(self) -> bool:
+        """Have their queue, once for each time of leading. Whether none waits then: RabbitMQ may have lost them, or who
+        led before died before it sent them. Raises BrokerUnavailable.
         """
-        if not self._exists:
-            waiting = broker.hold_token_queue(self.publisher)
-            if not waiting:
-                self.send(outbox.stale_ready(self.shard, 0, SENT_AGAIN))
-            self._exists = True
+        if self._exists:
+            return False
+        waiting = broker.hold_token_queue(self.publisher)
+        self._exists = True
+        return not waiting
 
     def lose(self) -> None:
         """Another may lead from now on, or the connection is gone."""
