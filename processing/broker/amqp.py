@@ -219,10 +219,14 @@ class Link:
 
     def _move_on(self, done: Callable[[], bool], silent: float, most: float) -> None:
         """Serve the connection until `done` or lost; `most` seconds, or until RabbitMQ was `silent` for so many."""
-        until = time.monotonic() + most
+        until, heard = time.monotonic() + most, 0
+
+        def moved() -> bool:
+            return done() or self._heard != heard
+
         while not done() and self.lost is None and (rest := until - time.monotonic()) > 0:
             heard = self._heard
-            if not self._move(lambda heard=heard: done() or self._heard != heard, min(silent, rest)):  # type: ignore[misc]
+            if not self._move(moved, min(silent, rest)):
                 return
 
     @property

@@ -237,6 +237,19 @@ def test_lost_tokens_are_sent_again(hand: Hand, ran: list[int], monkeypatch: pyt
     assert sorted(ran) == [1] * 5
 
 
+def test_who_leads_from_now_on_sends_the_tokens_that_the_last_one_did_not(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 1000.0)
+    user = new_user()
+    submit(user, "note")
+    hand.dispatch()
+    hand.wire.purge(tokens.token_queue())
+    hand.dispatcher.tokens.lose()
+    hand.settle(8)
+    assert ran == [1]
+
+
 def test_a_lost_token_is_sent_again_though_others_wait(
     hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

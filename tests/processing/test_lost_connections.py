@@ -53,19 +53,6 @@ def test_tokens_sent_again_say_the_name_that_their_queue_has_by_then(silence: Si
         tokens.learn(0)
 
 
-def test_who_leads_from_now_on_sends_the_tokens_that_the_last_one_did_not(
-    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "STALE_SECONDS", 1000.0)
-    user = new_user()
-    submit(user, "note")
-    hand.dispatch()
-    hand.wire.purge(tokens.token_queue())
-    hand.dispatcher.tokens.lose()
-    hand.settle(8)
-    assert ran == [1]
-
-
 def test_a_dispatcher_sends_tokens_again_whose_connection_ended_meanwhile(
     wire: Wire, silence: SilentQueues, hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
