@@ -6,6 +6,8 @@ import pytest
 from dramatiq import Message
 
 from processing.broker import token_sender, tokens
+from processing.broker.amqp import Blocked
+from processing.broker.errors import BrokerUnavailable
 from processing.broker.rabbitmq import Channel
 from processing.dispatch import dispatcher
 from tests.processing.crew import Hand, Wire, new_user, submit
@@ -75,3 +77,16 @@ def test_a_dispatcher_sends_tokens_again_whose_connection_ended_meanwhile(
     submit(user, "note")
     hand.settle(8)
     assert ran == [1, 2]
+
+
+def test_in_an_alarm_a_dispatcher_waits_for_its_tokens_once(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def blocked(*_: object) -> None:
+        tried.append(1)
+        raise BrokerUnavailable("an alarm") from Blocked("an alarm")
+
+    monkeypatch.setattr(hand.dispatcher.publisher, "send", blocked)
+    with pytest.raises(BrokerUnavailable):
+        hand.dispatcher.tokens.send([1])
+    assert tried == [1]
