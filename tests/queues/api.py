@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import threading
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -36,6 +37,11 @@ def check_documented(method: str, path: str, status: int, content_type: str) -> 
             assert str(status) in answers, f"{method} {path} answered {status}, which is not documented"
             assert not content_type or content_type in answers[str(status)]["content"]
             return
+
+
+def ahead(**span: float) -> str:
+    """The time that comes after this span, as a body of the API names it."""
+    return (datetime.now(UTC) + timedelta(**span)).isoformat()
 
 
 class Answer:

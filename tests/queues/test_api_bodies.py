@@ -6,13 +6,9 @@ from typing import Any
 import pytest
 
 from queues.models import Request, UserQueue
-from tests.queues.api import Caller
+from tests.queues.api import Caller, ahead
 
 pytestmark = pytest.mark.django_db
-
-
-def ahead(**span: float) -> str:
-    return (datetime.now(UTC) + timedelta(**span)).isoformat()
 
 
 STEPS = {"kind": "demo.steps", "payload": {"steps": 1}}
@@ -143,9 +139,11 @@ def test_a_batch_may_be_larger_than_a_single_body_and_not_larger_than_its_own_li
 
 
 def test_a_request_for_later_is_scheduled_and_one_for_the_past_is_for_now(alice: Caller) -> None:
-    later = alice.submit(1, not_before="2026-12-01t10:00:00.123456+02:00", expires_at="2026-12-02T00:00:00Z")
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    times = {"not_before": f"{tomorrow}t10:00:00.123456+02:00", "expires_at": f"{tomorrow}T20:00:00Z"}
+    later = alice.submit(1, **times)
     assert (later["status"], later["sequence"], later["position"]) == ("scheduled", None, None)
-    assert (later["not_before"], later["expires_at"]) == ("2026-12-01T08:00:00.123456Z", "2026-12-02T00:00:00Z")
+    assert (later["not_before"], later["expires_at"]) == (f"{tomorrow}T08:00:00.123456Z", times["expires_at"])
     assert alice.get(f"requests/{later['id']}").json == later
     now = alice.submit(2, not_before="2020-01-01T00:00:00Z", expires_at=ahead(hours=1))
     assert (now["status"], now["sequence"], now["not_before"]) == ("queued", 1, None)

@@ -14,7 +14,7 @@ from queues.lifecycle import control
 from queues.models import Request, UserQueue
 from queues.sql.statement import Statement
 from queues.states import QueueState, Status
-from tests.queues.api import Caller
+from tests.queues.api import Caller, ahead
 from tests.queues.rows import NOW, a_long_story, queue_of, request_in
 from tests.queues.threads import at_once
 
@@ -168,8 +168,8 @@ def test_a_full_queue_says_when_to_come_back(alice: Caller) -> None:
 
 def test_a_queue_holds_as_many_scheduled_requests_as_waiting_ones(alice: Caller) -> None:
     queue_of(alice.user, waiting_limit=1)
-    alice.submit(not_before="2027-01-01T00:00:00Z")
-    again = alice.post("requests", {"kind": "demo.echo", "payload": 1, "not_before": "2027-01-01T00:00:00Z"})
+    alice.submit(not_before=ahead(days=1))
+    again = alice.post("requests", {"kind": "demo.echo", "payload": 1, "not_before": ahead(days=1)})
     assert (again.status, again.headers["Retry-After"], "scheduled" in again.json["detail"]) == (429, "60", True)
     alice.submit()
     queue_of(alice.user, waiting_limit=0)

@@ -18,7 +18,7 @@ from queues.notify import changes
 from queues.notify.changes import finished
 from queues.states import Status
 from tests.asgi import as_wsgi, in_threads
-from tests.queues.api import Answer, Caller
+from tests.queues.api import Answer, Caller, ahead
 from tests.queues.threads import in_thread
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -126,7 +126,7 @@ def test_what_ended_before_anybody_listened_is_seen_at_once(alice: Caller, monke
 
 
 def test_a_cancelled_request_wakes_who_waits_for_it(alice: Caller) -> None:
-    ids = [alice.submit()["id"], alice.submit(not_before="2027-01-01T00:00:00Z")["id"], alice.submit()["id"]]
+    ids = [alice.submit()["id"], alice.submit(not_before=ahead(days=1))["id"], alice.submit()["id"]]
     answers = [get(alice, f"requests/{one}?wait=30") for one in ids]
     somebody_waits(3)
     alice.post(f"requests/{ids[0]}/cancel")

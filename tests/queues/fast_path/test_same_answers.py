@@ -11,6 +11,7 @@ from queues.api import fast_path
 from queues.api.fast_path import FastPath
 from queues.models import Request, UserQueue
 from tests.processing.crew import new_user
+from tests.queues.api import ahead
 from tests.queues.fast_path.conftest import BODY, Answer, Recorded, call
 from tests.queues.rows import with_queues
 from tests.queues.threads import at_once
@@ -107,7 +108,7 @@ LEFT: list[Any] = [
     pytest.param({}, [BODY], id="an array"),
     pytest.param({}, {**BODY, "kind": "demo.nothing"}, id="an unknown kind"),
     pytest.param({}, {**BODY, "status": "succeeded"}, id="an unknown field"),
-    pytest.param({}, {**BODY, "not_before": "2027-01-01T00:00:00Z"}, id="scheduled"),
+    pytest.param({}, {**BODY, "not_before": ahead(days=1)}, id="scheduled"),
 ]
 
 
