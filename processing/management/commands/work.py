@@ -70,7 +70,7 @@ class Command(ServiceCommand):
         if directory is None and health_port:
             raise CommandError("--health-port needs a temporary directory that can be written; set TMPDIR to one.")
         stop = stopped_by_signals()
-        commands = [[sys.argv[0], "work", "--child", "--threads", str(threads)]] * processes
+        commands = [[sys.argv[0], "work", "--child", "--threads", str(threads), "--skip-checks"]] * processes
         if directory is None:
             Supervisor(commands, {}).run(stop)
             return
