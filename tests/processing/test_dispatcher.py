@@ -14,6 +14,7 @@ from processing.dispatch import dispatcher, rounds
 from processing.dispatch.beside import DutyThread, named
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.duties import Duty
+from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
 from queues.lifecycle import outbox
 from queues.lifecycle.outbox import Shard
@@ -103,6 +104,7 @@ def test_a_round_through_queues_that_are_all_set_aside_is_followed_by_a_rest(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "QUEUES_A_STEP", 1)
+    monkeypatch.setattr(hand.dispatcher, "_set_aside", SetAside(first=60.0))
     for _ in range(3):
         submit(user := new_user(), "note")
         hand.dispatcher._set_aside.add(queue_of(user).id)

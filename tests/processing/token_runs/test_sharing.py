@@ -39,7 +39,9 @@ def test_who_wakes_at_once_shares_tokens(hand: Hand, monkeypatch: pytest.MonkeyP
 
     assert woken(4) == 1
     assert woken(64) == 4, "more than a few are for several threads"
+    crowd = hand.wire.tokens() + token_supply.CROWD_OF_TOKENS
     hand.wire.put_token(*[0] * token_supply.CROWD_OF_TOKENS)
+    until(lambda: hand.wire.tokens() == crowd)  # these are not confirmed
     hand.dispatcher.sweep()
     assert woken(token_supply.LARGEST_BUNDLE + 1) == 2, "where a crowd of tokens waits, each is as large as may be"
     hand.wire.purge(broker.TOKEN_QUEUE)
