@@ -17,7 +17,7 @@ from processing.dispatch.duties import Duty
 from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
 from queues.lifecycle import outbox
-from queues.lifecycle.outbox import Shard
+from queues.lifecycle.outbox import PublishBatch, Shard
 from queues.models import UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, all_done, new_user, queue_of, submit
@@ -49,7 +49,17 @@ def test_a_dispatcher_that_was_overtaken_marks_nothing(hand: Hand, ran: list[int
     assert ran == [1, 2, 3]
 
 
-def test_a_flood_is_published_as_quickly_as_one_request_of_each_of_600_queues(hand: Hand) -> None:
+def new_a_step(count: int, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow or quick RabbitMQ is in making them."""
+    monkeypatch.setattr(hand.dispatcher._rounds, "new_a_step", count)
+    monkeypatch.setattr(rounds, "MOST_NEW", count)
+    monkeypatch.setattr(rounds, "NEW_SECONDS", 600.0)
+
+
+def test_a_flood_is_published_as_quickly_as_one_request_of_each_of_600_queues(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_a_step(200, hand, monkeypatch)
     flood = new_user()
     for _ in range(5):
         submit(flood, *["note"] * 100)
@@ -57,7 +67,7 @@ def test_a_flood_is_published_as_quickly_as_one_request_of_each_of_600_queues(ha
     UserQueue.objects.bulk_create(UserQueue(user=user) for user in users)
     for user in users:
         submit(user, "note")
-    for left in (401, 201, 1, 0):  # their queues are new to RabbitMQ: NEW_A_STEP
+    for left in (401, 201, 1, 0):  # their queues are new to RabbitMQ
         assert hand.dispatcher.step()
         assert UserQueue.objects.filter(published_seq=0).count() == left
     for user in users:
@@ -83,7 +93,7 @@ def test_who_was_passed_waits_no_longer_than_one_step_while_later_users_keep_ask
 def test_whose_queue_rabbitmq_has_waits_for_no_round_of_those_whose_queues_it_makes(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "NEW_A_STEP", 1)
+    new_a_step(1, hand, monkeypatch)
     first, *new, last = [new_user() for _ in range(5)]
     for user in (first, *new, last):
         submit(user, "note")
@@ -98,6 +108,27 @@ def test_whose_queue_rabbitmq_has_waits_for_no_round_of_those_whose_queues_it_ma
     assert [queue_of(user).published_seq for user in (first, *new, last)] == [3, 2, 2, 1, 2]
     hand.dispatch()
     assert not UserQueue.objects.filter(unpublished=True).exists()
+
+
+def test_a_step_has_as_many_new_queues_as_rabbitmq_makes_well_within_the_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [PublishBatch(queue_id, 0, 0, 1) for queue_id in range(1, 501)]
+    now = 0.0
+    monkeypatch.setattr(rounds.outbox, "unpublished", lambda *a: [b for b in asked if b.queue_id > a[1]])
+    monkeypatch.setattr(rounds.time, "monotonic", lambda: now)
+    steps = rounds.Rounds(Shard(0, 1), Publisher())
+
+    def made(a_second: int) -> int:
+        nonlocal now
+        due = steps.next((), lambda _: False, lambda _: False)
+        now += len(due) / a_second
+        steps.more(True)
+        steps._after = 0  # the same ask again
+        return len(due)
+
+    assert [made(1000) for _ in range(2)] == [200, 200]
+    assert [made(60) for _ in range(4)] == [200, 100, 50, 50]
+    assert [made(10) for _ in range(2)] == [50, 25], "fewer would gain nothing"
+    assert [made(1000) for _ in range(4)] == [25, 50, 100, 200]
 
 
 def test_a_round_through_queues_that_are_all_set_aside_is_followed_by_a_rest(
