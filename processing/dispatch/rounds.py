@@ -1,6 +1,5 @@
 """Whose turn it is to be published: everybody's comes, however many ask and wherever their queues are."""
 
-import time
 from collections.abc import Callable, Sequence
 
 from processing.broker.pointers import queue_name
@@ -10,7 +9,7 @@ from queues.lifecycle.outbox import PublishBatch, Shard
 
 QUEUES_A_STEP = 500
 LEAST_NEW, MOST_NEW = 25, 200  # of them, whose queues RabbitMQ has to make first ..
-NEW_SECONDS = 1.0  # .. which may take so long in a step: after each the lead is renewed, which ends after 3.5
+NEW_SECONDS = 1.0  # .. in about this time: after each step the lead is renewed, which ends after 3.5
 
 
 class Rounds:
@@ -23,24 +22,19 @@ class Rounds:
     def __init__(self, shard: Shard, publisher: Publisher) -> None:
         self.shard, self.publisher = shard, publisher
         self.behind = False  # whether more was unpublished than the last step took
-        self.new_a_step = MOST_NEW  # half as many after a step that took too long, and more again once it is quick
         self._after = 0  # the queue id from which the next step goes on
         self._came_after = 0
         self._published = False  # anything in this round
-        self._full = False  # whether the last step had as many new ones as it may
-        self._began = 0.0
 
     def next(
         self, but: Sequence[int], held: Callable[[PublishBatch], bool], beside: Callable[[PublishBatch], bool]
     ) -> list[PublishBatch]:
         """What is to be published in this step: none of the queues `but`, nor what is `held`; some goes `beside`."""
-        self._began, after = time.monotonic(), self._after
-        self._came_after = after
+        after = self._came_after = self._after
         found = outbox.unpublished(self.shard, after, QUEUES_A_STEP, but)
         due = [batch for batch in found if not held(batch)]
-        later = [batch for batch in due if not beside(batch) and not self._is_declared(batch)][self.new_a_step :]
-        self._full = bool(later)
-        self.behind = self._full or len(found) == QUEUES_A_STEP
+        later = [batch for batch in due if not beside(batch) and not self._is_declared(batch)][self._new_a_step() :]
+        self.behind = bool(later) or len(found) == QUEUES_A_STEP
         if later:
             self._after = later[0].queue_id - 1
             cut = set(later)
@@ -52,15 +46,13 @@ class Rounds:
             due += [b for b in earlier if b.queue_id <= after and not held(b) and self._is_declared(b)]
         return due
 
+    def _new_a_step(self) -> int:
+        return max(LEAST_NEW, min(MOST_NEW, int(NEW_SECONDS * self.publisher.declared_a_second)))
+
     def _is_declared(self, batch: PublishBatch) -> bool:
         return self.publisher.has_declared(queue_name(batch.queue_id, batch.generation))
 
     def more(self, published: bool) -> bool:
         """After a step that published something or not: whether the next one is due at once."""
-        seconds = time.monotonic() - self._began
-        if seconds > NEW_SECONDS:
-            self.new_a_step = max(LEAST_NEW, self.new_a_step // 2)
-        elif self._full and seconds < NEW_SECONDS / 2:
-            self.new_a_step = min(MOST_NEW, self.new_a_step * 2)
         self._published = published or (self._came_after > 0 and self._published)
         return self.behind or self._published

@@ -2,6 +2,7 @@
 
 import threading
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import connection
@@ -17,10 +18,11 @@ from processing.dispatch.duties import Duty
 from processing.dispatch.set_aside import SetAside
 from processing.handlers import HandlerRequest
 from queues.lifecycle import outbox
-from queues.lifecycle.outbox import PublishBatch, Shard
+from queues.lifecycle.outbox import Shard
 from queues.models import UserQueue
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, all_done, new_user, queue_of, submit
+from tests.processing.silence import SilentQueues
 from tests.waiting import until
 
 
@@ -49,17 +51,16 @@ def test_a_dispatcher_that_was_overtaken_marks_nothing(hand: Hand, ran: list[int
     assert ran == [1, 2, 3]
 
 
-def new_a_step(count: int, hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+def new_a_step(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow or quick RabbitMQ is in making them."""
-    monkeypatch.setattr(hand.dispatcher._rounds, "new_a_step", count)
+    monkeypatch.setattr(rounds, "LEAST_NEW", count)
     monkeypatch.setattr(rounds, "MOST_NEW", count)
-    monkeypatch.setattr(rounds, "NEW_SECONDS", 600.0)
 
 
 def test_a_flood_is_published_as_quickly_as_one_request_of_each_of_600_queues(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new_a_step(200, hand, monkeypatch)
+    new_a_step(200, monkeypatch)
     flood = new_user()
     for _ in range(5):
         submit(flood, *["note"] * 100)
@@ -93,7 +94,7 @@ def test_who_was_passed_waits_no_longer_than_one_step_while_later_users_keep_ask
 def test_whose_queue_rabbitmq_has_waits_for_no_round_of_those_whose_queues_it_makes(
     hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new_a_step(1, hand, monkeypatch)
+    new_a_step(1, monkeypatch)
     first, *new, last = [new_user() for _ in range(5)]
     for user in (first, *new, last):
         submit(user, "note")
@@ -110,25 +111,24 @@ def test_whose_queue_rabbitmq_has_waits_for_no_round_of_those_whose_queues_it_ma
     assert not UserQueue.objects.filter(unpublished=True).exists()
 
 
-def test_a_step_has_as_many_new_queues_as_rabbitmq_makes_well_within_the_lead(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = [PublishBatch(queue_id, 0, 0, 1) for queue_id in range(1, 501)]
-    now = 0.0
-    monkeypatch.setattr(rounds.outbox, "unpublished", lambda *a: [b for b in asked if b.queue_id > a[1]])
-    monkeypatch.setattr(rounds.time, "monotonic", lambda: now)
-    steps = rounds.Rounds(Shard(0, 1), Publisher())
+def test_a_step_has_as_many_new_queues_as_rabbitmq_makes_well_within_the_lead(
+    silence: SilentQueues, hand: Hand
+) -> None:
+    def published() -> int:
+        """In the next step, of more than it may have."""
+        for user in User.objects.bulk_create(User(username=uuid4().hex) for _ in range(210)):
+            submit(user, "note")
+        hand.dispatcher.dispatch_next()
+        return UserQueue.objects.filter(published_seq=1).count()
 
-    def made(a_second: int) -> int:
-        nonlocal now
-        due = steps.next((), lambda _: False, lambda _: False)
-        now += len(due) / a_second
-        steps.more(True)
-        steps._after = 0  # the same ask again
-        return len(due)
-
-    assert [made(1000) for _ in range(2)] == [200, 200]
-    assert [made(60) for _ in range(4)] == [200, 100, 50, 50]
-    assert [made(10) for _ in range(2)] == [50, 25], "fewer would gain nothing"
-    assert [made(1000) for _ in range(4)] == [25, 50, 100, 200]
+    assert published() == rounds.MOST_NEW
+    silence.declaring = 0.015
+    slow = published()  # as many as before: now it knows
+    slower = published()
+    assert rounds.LEAST_NEW <= slower - slow <= 1 / silence.declaring
+    silence.declaring = 0.0
+    quick = published()
+    assert published() - quick > slower - slow
 
 
 def test_a_round_through_queues_that_are_all_set_aside_is_followed_by_a_rest(
