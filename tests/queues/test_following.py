@@ -1,16 +1,14 @@
 """What a stream tells: every change once, in order."""
 
-from datetime import timedelta
 from uuid import UUID
 
 import pytest
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from queues.exceptions import SessionOver
 from queues.lifecycle import control
 from queues.models import Request
-from tests.queues.api import Caller
+from tests.queues.api import Caller, ahead
 from tests.queues.events import read
 from tests.queues.polls import begin, end, follower, move, poll, postpone, requests
 
@@ -20,7 +18,7 @@ pytestmark = pytest.mark.django_db
 def test_who_begins_is_told_the_queue_and_what_is_not_final(alice: Caller) -> None:
     for _ in range(4):
         alice.submit()
-    alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())
+    alice.submit(not_before=ahead(days=1))
     end(alice, 1)
     control.cancel(Request.objects.get(seq=3).id)
     told = poll(follower(alice))
@@ -84,7 +82,7 @@ def test_what_is_given_up_amid_the_line_is_told_once(alice: Caller) -> None:
 def test_what_is_scheduled_is_told_until_it_ends_or_is_in_line(alice: Caller) -> None:
     one = follower(alice)
     poll(one)
-    tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
+    tomorrow = ahead(days=1)
     given_up, due = (alice.submit(not_before=tomorrow)["id"] for _ in range(2))
     assert requests(poll(one)) == [(None, "scheduled")] * 2
     alice.post(f"requests/{given_up}/cancel")

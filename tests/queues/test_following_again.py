@@ -1,17 +1,15 @@
 """Whoever comes back to a stream is told whatever changed meanwhile, however much it is."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from queues.lifecycle import control
 from queues.live import change_feed
 from queues.live.change_feed import EventId
 from queues.models import Request
-from tests.queues.api import Caller
+from tests.queues.api import Caller, ahead
 from tests.queues.events import Event, read
 from tests.queues.polls import begin, end, follower, poll, postpone, requests
 
@@ -21,7 +19,7 @@ pytestmark = pytest.mark.django_db
 def test_whoever_comes_back_has_missed_nothing_wherever_they_were(alice: Caller) -> None:
     one = follower(alice)
     story = poll(one)
-    tomorrow = (timezone.now() + timedelta(days=1)).isoformat()
+    tomorrow = ahead(days=1)
     for act in (
         alice.submit,
         alice.submit,
@@ -50,7 +48,7 @@ def test_whoever_comes_back_has_missed_nothing_wherever_they_were(alice: Caller)
 
 def test_who_was_away_while_it_was_given_up_is_told(alice: Caller) -> None:
     waiting = [alice.submit()["id"] for _ in range(3)]
-    scheduled = alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())["id"]
+    scheduled = alice.submit(not_before=ahead(days=1))["id"]
     before = poll(follower(alice))[-1].id
     for one in (waiting[1], scheduled):
         alice.post(f"requests/{one}/cancel")
@@ -85,7 +83,7 @@ def test_who_was_away_for_too_long_begins_anew(alice: Caller, monkeypatch: pytes
     monkeypatch.setattr(change_feed, "MOST_MISSED", 2)
     assert requests(poll(follower(alice, last))) == [(3, "queued")]
     for _ in range(2):
-        request = alice.submit(not_before=(timezone.now() + timedelta(days=1)).isoformat())
+        request = alice.submit(not_before=ahead(days=1))
         alice.post(f"requests/{request['id']}/cancel")
     monkeypatch.setattr(change_feed, "MOST_MISSED", 5000)
     monkeypatch.setattr(change_feed, "MOST_BESIDE", 1)

@@ -1,17 +1,15 @@
 """Whose queue is locked for long takes no more than half of the API's threads, whatever they ask for."""
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
-from django.utils import timezone
 
 from project.postgresql import limits
 from queues.sql import locks
 from queues.sql.accept import OPEN_QUEUE
-from tests.queues.api import Caller
+from tests.queues.api import Caller, ahead
 from tests.queues.threads import Places, at_once, holding, in_thread
 
 BODY = {"kind": "demo.echo", "payload": 1}
@@ -44,7 +42,7 @@ def test_calls_for_a_locked_queue_leave_half_of_the_threads_to_others(
 ) -> None:
     alice = Caller()
     if held == "scheduled request":
-        route = route.format(id=alice.submit(1, not_before=(timezone.now() + timedelta(days=1)).isoformat())["id"])
+        route = route.format(id=alice.submit(1, not_before=ahead(days=1))["id"])
     elif held == "queue":
         alice.submit()
     places = Places(settings.ENV.api_threads // 2)
