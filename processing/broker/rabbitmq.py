@@ -123,25 +123,21 @@ class Publisher(Channel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._declared: set[str] = set()
+        self.declared: set[str] = set()  # RabbitMQ has these, unless somebody deleted them
         self._returned: set[str] = set()
         self.declared_a_second = 1000.0  # as many as RabbitMQ made of the last DECLARED_TOGETHER
         self._pointer = pika.BasicProperties(delivery_mode=2 if settings.ENV.persistent_messages else 1)
 
     def _prepare(self, link: Link, channel: Any) -> None:
-        self._declared.clear()
+        self.declared.clear()
         link.ask(channel, lambda answered: channel.tx_select(callback=answered), ANSWER_SECONDS)
         channel.add_on_return_callback(self._note_returned)
 
     def _note_returned(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
         self._returned.add(method.routing_key)
 
-    def has_declared(self, name: str) -> bool:
-        """Whether it need not declare that queue before it publishes to it: RabbitMQ has it, unless it was deleted."""
-        return name in self._declared
-
     def close(self) -> None:
-        self._declared.clear()
+        self.declared.clear()
         super().close()
 
     def answers(self) -> None:
@@ -173,7 +169,7 @@ class Publisher(Channel):
         channel = self.channel()
         with as_unavailable():
             self._returned.clear()
-            new = [name for name, _ in batch if name not in self._declared]
+            new = [name for name, _ in batch if name not in self.declared]
             for at in range(0, len(new), DECLARED_TOGETHER):
                 *others, last = new[at : at + DECLARED_TOGETHER]
                 began = time.monotonic()
@@ -185,9 +181,9 @@ class Publisher(Channel):
             for name, pointer in batch:
                 channel.basic_publish("", name, pointer.encode(), self._pointer, mandatory=True)
             self._ask(lambda channel, answered: channel.tx_commit(callback=answered), TOGETHER_SECONDS)
-            self._declared.update(new)
+            self.declared.update(new)
         gone = [(name, pointer) for name, pointer in batch if name in self._returned]
-        self._declared.difference_update(name for name, _ in gone)
+        self.declared.difference_update(name for name, _ in gone)
         return gone
 
     def publish_apart(
@@ -235,7 +231,7 @@ class Publisher(Channel):
 
         Raises BrokerUnavailable.
         """
-        self._declared.difference_update(names)
+        self.declared.difference_update(names)
         return [name for name, answer in apart({name: partial(_delete, name) for name in names}).items()
                 if isinstance(answer, QueueUnavailable) and answer.code != NOT_FOUND]  # fmt: skip
 

@@ -73,7 +73,7 @@ class Dispatcher:
         self._parts = Parts()
         self._search = Search(shard)
         self._duties = Duties()
-        self._reaper = Reaper(shard)
+        self._reaper = Reaper(shard, self.publisher)
         self.looked = time.monotonic()  # it goes round its loop
 
     def run(self, stop: threading.Event) -> None:

@@ -7,6 +7,7 @@ it keeps those of users who may soon be back, as many as take little of its memo
 import time
 
 from processing.broker.pointers import names_of
+from processing.broker.rabbitmq import Publisher
 from processing.dispatch.beside import Deletion
 from processing.dispatch.set_aside import SetAside
 from queues.lifecycle import outbox
@@ -21,8 +22,8 @@ LOOK_SECONDS = 10.0  # from a look that found none to the next
 class Reaper:
     """The deletions of one shard, beside publishing. What RabbitMQ has no word of is tried again later."""
 
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
+    def __init__(self, shard: Shard, publisher: Publisher) -> None:
+        self.shard, self.publisher = shard, publisher
         self._deletion = Deletion()
         self._leftovers: SetAside[str] = SetAside(first=10.0, longest=600.0, most=10_000)
         self._found_none = float("-inf")  # when, on the monotonic clock
@@ -44,6 +45,7 @@ class Reaper:
         names = [name for queue in self._idle() for name in names_of(*queue)]
         names += self._leftovers.due(QUEUES_A_STEP)
         if names:
+            self.publisher.declared.difference_update(names)  # or it would know them for ever, and publish in vain
             self._deletion.begin(names)
 
     def _idle(self) -> list[tuple[int, int]]:

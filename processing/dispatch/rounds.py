@@ -50,7 +50,7 @@ class Rounds:
         return max(LEAST_NEW, min(MOST_NEW, int(NEW_SECONDS * self.publisher.declared_a_second)))
 
     def _is_declared(self, batch: PublishBatch) -> bool:
-        return self.publisher.has_declared(queue_name(batch.queue_id, batch.generation))
+        return queue_name(batch.queue_id, batch.generation) in self.publisher.declared
 
     def more(self, published: bool) -> bool:
         """After a step that published something or not: whether the next one is due at once."""

@@ -99,7 +99,7 @@ def test_whose_queue_rabbitmq_has_waits_for_no_round_of_those_whose_queues_it_ma
     for user in (first, *new, last):
         submit(user, "note")
         hand.dispatch()
-    hand.dispatcher.publisher._declared -= {queue_name(queue_of(user).id) for user in new}
+    hand.dispatcher.publisher.declared -= {queue_name(queue_of(user).id) for user in new}
     for user in (first, *new, last):
         submit(user, "note")
     assert hand.dispatcher.dispatch_next()

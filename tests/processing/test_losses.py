@@ -80,6 +80,7 @@ def test_a_queue_idle_for_long_is_reaped_and_made_again_when_work_comes(
     hand.dispatcher.sweep()
     until(lambda: not hand.wire.exists(queue_of(user).id))
     assert hand.wire.exists(queue_of(busy).id), "only idle ones are reaped"
+    assert hand.dispatcher.publisher.declared == {queue_name(queue_of(busy).id)}, "and not remembered for ever"
     submit(user, "note")
     hand.settle()
     assert ran == [1, 1, 2]
