@@ -14,6 +14,7 @@ from processing.worker.watchdog import Watchdog
 from queues.lifecycle import lease as leases
 from queues.lifecycle.group import Group
 from queues.lifecycle.lease import Lease
+from queues.sql.statement import left_out
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -93,13 +94,16 @@ class NextQueues:
         return asked
 
     def _answer(self, ask: Callable[[], T], asked: list[int]) -> T | None:
-        """What PostgreSQL says, asked twice; who was not heard has the queues passed on."""
+        """What PostgreSQL says, asked twice; who was not heard has the queues passed on, unless a row is locked."""
         for again in (True, False):
             try:
                 return ask()
             except (OperationalError, InterfaceError) as error:
                 # Had they been taken all the same, the watch gives them back.
                 log.warning("a turn could not begin", queues=asked, error=str(error).strip(), again=again)
+                if left_out(error):  # no thread comes back to a row that is locked before the sweep finds it free
+                    asked.clear()
+                    return None
                 connection.close()
                 time.sleep(RETRY_SECONDS)
         token_sender.pass_on(asked)

@@ -19,6 +19,7 @@ from processing.broker.rabbitmq import Publisher
 from processing.dispatch import dead_leases as module
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.unmarked import Unmarked
+from project.postgresql import limits
 from queues.lifecycle import outbox
 from queues.lifecycle.expiry import expire
 from queues.lifecycle.lease import Lease
@@ -108,6 +109,31 @@ def test_what_a_locked_queue_has_scheduled_keeps_nobody_out_of_line(hand: Hand) 
         assert outbox.enter_line(ALL, 3) == 1, "however many are due in a locked queue, they are not counted"
         assert statuses_of(other) == ["queued"]
     assert (outbox.enter_line(ALL, 3), outbox.enter_line(ALL, 3)) == (3, 2)
+
+
+def test_no_worker_comes_back_to_a_locked_queue_again_and_again(
+    hand: Hand, ran: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at it costs a thread the time that a lock is waited for."""
+    monkeypatch.setattr(limits, "_playing", "worker")
+    taken: list[int] = []
+    take = Lease.take
+
+    def noted(queue_id: int, *rest: Any) -> Lease | None:
+        taken.append(queue_id)
+        return take(queue_id, *rest)
+
+    monkeypatch.setattr(Lease, "take", noted)
+    stuck = new_user()
+    submit(stuck, "note")
+    hand.dispatch()
+    queue = queue_of(stuck)
+    with frozen(QUEUE, queue.id):
+        hand.work()
+        assert (taken, hand.wire.tokens()) == ([queue.id], 0)
+    hand.dispatcher.send_again(0, 1)
+    hand.work()
+    assert statuses_of(stuck) == ["succeeded"]
 
 
 def test_a_locked_queue_wakes_later_than_the_others(hand: Hand) -> None:
