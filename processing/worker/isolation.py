@@ -85,6 +85,8 @@ class IsolatedProcess:
         if time.monotonic() - self.began > START_SECONDS:
             self.process.kill()
 
+    keep_time = check
+
     def renewals(self) -> Iterator[Renewal]:
         """The lease, until the process has taken it over."""
         if not self.gone and self.recording.is_to_renew():

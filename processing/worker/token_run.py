@@ -248,7 +248,7 @@ class TokenRun(WatchedRun):
             wanted = [(turn, one) for turn in self.turns.values() if turn.is_pending and (one := turn.wanted())]
             began = time.monotonic()
             self._due_at = 0.0
-            refused = recorder.record([one for _, one in wanted], began + settings.ENV.lease_seconds, shared=True)
+            refused = recorder.record([one for _, one in wanted], inf, shared=True)
             self._drop(wanted, refused)
             if time.monotonic() - began > settings.ENV.lease_seconds / 2:
                 self._make_sure_of_others([turn for turn, _ in wanted])

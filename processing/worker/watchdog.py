@@ -61,6 +61,9 @@ class Watched(Protocol):
         Raises FencedOut: there is nothing to look after any more.
         """
 
+    def keep_time(self) -> None:
+        """Enforce its time limits. Called instead while PostgreSQL is away; needs nothing of it."""
+
     def renewals(self) -> Iterable[Renewal]:
         """Its leases whose time has come to be renewed."""
 
@@ -204,6 +207,8 @@ class Watchdog:
                 log.warning("the watch lost PostgreSQL", error=str(error).strip())
                 connection.close()
                 checked = 0.0
+                for turn in tuple(self._turns):
+                    turn.keep_time()
                 self._ended.wait(0.1)
             self._busy.clear()
             if self._turns:  # looked at after the clearing: `add` may come in between

@@ -94,8 +94,7 @@ class WatchedRun:
                 )
             ):
                 self._record_beside(running)
-            if running.overrun >= 0 and not running.interrupted:
-                running.interrupt()
+            self._interrupt(running)
             if running.overrun >= UNINTERRUPTIBLE_SECONDS:
                 self._give_up(running)
             ahead = self._ahead(running) if may_record and on_pace else None
@@ -103,6 +102,21 @@ class WatchedRun:
         finally:
             if ahead is None:
                 self.lock.release()
+
+    def keep_time(self) -> None:
+        """Interrupt what overran its time limit."""
+        running = self.running
+        if running is not None and self.lock.acquire(blocking=False):
+            try:
+                if self.running is running:
+                    self._interrupt(running)
+            finally:
+                self.lock.release()
+
+    @staticmethod
+    def _interrupt(running: Attempt) -> None:
+        if running.overrun >= 0 and not running.interrupted:
+            running.interrupt()
 
     @contextmanager
     def waits(self, turn: Turn) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """A process's leases are what it says they are, and no locked row holds up whoever looks after many."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from django.conf import settings
 from django.db import OperationalError, connection, transaction
 from django.db.models.functions import Now
 from psycopg.errors import LockNotAvailable
@@ -25,7 +27,8 @@ from queues.lifecycle.reconcile import YOUNG_SECONDS, reconcile
 from queues.models import UserQueue
 from queues.sql.protocol import LEASE_TOGETHER
 from queues.states import QueueState
-from tests.processing.crew import Hand, forget_reader, new_user, queue_of, requests_of, submit
+from tests.processing.conftest import Script
+from tests.processing.crew import Hand, forget_reader, new_user, queue_of, requests_of, statuses_of, submit
 from tests.waiting import until
 
 MINE = 4711
@@ -234,3 +237,28 @@ def test_a_process_that_has_no_postgresql_passes_its_tokens_on_soon(
     assert waited == [next_queues.KNOWN_SECONDS]
     assert next_queues.KNOWN_SECONDS < 1
     work_until_idle(hand, queue_id)
+
+
+def test_what_is_over_waits_for_postgresql_for_longer_than_a_lease(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings.ENV, "lease_seconds", 0.3)
+    record, tried = leases.record_together, itertools.count()
+    ran: list[int] = []
+    back: list[float] = []
+
+    def away(records: Any) -> Any:
+        if ran and (next(tried) < 3 or time.monotonic() < back[0]):
+            raise OperationalError("the server is away")
+        return record(records)
+
+    @script
+    def note(request: HandlerRequest) -> None:
+        ran.append(request.attempt)
+        back.append(time.monotonic() + 4 * settings.ENV.lease_seconds)
+
+    monkeypatch.setattr(leases, "record_together", away)
+    user = new_user()
+    submit(user, "note")
+    hand.settle()
+    assert (ran, statuses_of(user)) == ([1], ["succeeded"])

@@ -1,13 +1,15 @@
 """A handler has its kind's time; whoever is slow keeps nobody's outcome waiting."""
 
+import threading
 import time
 
 import pytest
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
 from processing.handlers import HandlerRequest
 from processing.worker import attempt, recorder
 from processing.worker.turn import Turn
+from processing.worker.watchdog import Watchdog
 from project.postgresql.limits import Limits, of_role
 from queues.lifecycle import control
 from queues.models import Attempt
@@ -33,6 +35,40 @@ def test_a_handler_that_overruns_its_time_limit_is_stopped_and_counted(hand: Han
     assert attempts_of(request) == [(1, "timed_out"), (2, "succeeded")]
     first = Attempt.objects.get(request=request, number=1)
     assert first.error["message"] == "The handler overran its time limit of 0.2 s."
+
+
+def test_a_time_limit_holds_while_postgresql_is_away(
+    hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, stopped = threading.Event(), threading.Event()
+    took: list[float] = []
+    check = Watchdog._check_all
+
+    def away(watch: Watchdog) -> None:
+        if runs.is_set() and not stopped.is_set():
+            raise OperationalError("the server is away")
+        check(watch)
+
+    @script
+    def slow(request: HandlerRequest) -> int:
+        began = time.monotonic()
+        if request.attempt == 1:
+            runs.set()
+        try:
+            while request.attempt == 1 and time.monotonic() - began < 20:
+                time.sleep(0.001)
+        finally:
+            took.append(time.monotonic() - began)
+            stopped.set()
+        return 1
+
+    monkeypatch.setattr(Watchdog, "_check_all", away)
+    user = new_user()
+    submit(user, "slow", kind="test.limited")
+    hand.settle()
+    assert took[0] < 5
+    (request,) = requests_of(user)
+    assert attempts_of(request) == [(1, "timed_out"), (2, "succeeded")]
 
 
 def test_a_time_limit_hits_nobody_but_the_handler_that_overran_it(hand: Hand, script: Script) -> None:

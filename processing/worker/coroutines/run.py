@@ -153,6 +153,9 @@ class CoroutineRun:
                 self._leave([attempt], [])
                 self.watch.end_process()
 
+    def keep_time(self) -> None:
+        """The event loop does."""
+
     def renewals(self) -> Iterator[Renewal]:
         """The leases whose time has come to be renewed."""
         for attempt in tuple(self._attempts):
