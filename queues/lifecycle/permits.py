@@ -18,6 +18,7 @@ from queues.sql.permits import (
     DROP_OVER,
     DROP_STARTS,
     LET_GO,
+    PASS_PAUSED,
     TAKE,
     WAITED_FOR,
     WAKE_CALLED,
@@ -90,7 +91,9 @@ class Calls:
             row = CALL.row(kind=kind, queue=0, count=CALLED_AT_ONCE, held=HELD_UNTIL)
             if row is not None and row.called < min(row.free, row.looked):
                 more = bool(DROP_GONE.rows(kind=kind, count=DROPPED_AT_ONCE)) or more
-            more = more or (row is not None and row.called == CALLED_AT_ONCE)
+            if row is not None and row.passed:
+                PASS_PAUSED.rows(kind=kind, count=DROPPED_AT_ONCE, held=HELD_UNTIL)
+            more = more or (row is not None and (row.passed > 0 or row.called == CALLED_AT_ONCE))
         self._clean()
         return more
 

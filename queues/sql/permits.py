@@ -137,8 +137,26 @@ CALL = Statement(f"""
         DELETE FROM queues_permit
         WHERE queue_id = ANY (ARRAY (SELECT id FROM first WHERE free)) AND called_at IS NULL
     )
-    SELECT (SELECT count(*) FROM first) AS called, (SELECT count(*) FROM front) AS looked, free FROM decided
+    SELECT (SELECT count(*) FROM first) AS called, (SELECT count(*) FROM first WHERE free) AS passed,
+           (SELECT count(*) FROM front) AS looked, free FROM decided
 """)  # noqa: S608  # of constants
+
+# Of the first in line those whose owners paused them, all at once: behind them permits are free and others wait.
+PASS_PAUSED = Statement("""
+    WITH front AS MATERIALIZED (
+        SELECT queue_id FROM queues_permit WHERE kind = %(kind)s AND called_at IS NULL
+        ORDER BY since, queue_id LIMIT %(count)s
+    ), paused AS MATERIALIZED (
+        SELECT q.id FROM queues_permit p JOIN queues_userqueue q ON q.id = p.queue_id
+        WHERE q.id = ANY (ARRAY (SELECT queue_id FROM front)) AND p.queue_id = ANY (ARRAY (SELECT queue_id FROM front))
+          AND p.called_at IS NULL AND q.paused
+          AND q.state = 'waiting' AND q.wake_at > %(held)s AND q.done_seq + 1 = p.seq
+        FOR NO KEY UPDATE OF q, p SKIP LOCKED
+    ), woken AS (
+        UPDATE queues_userqueue SET wake_at = now() WHERE id = ANY (ARRAY (SELECT id FROM paused))
+    )
+    DELETE FROM queues_permit WHERE queue_id = ANY (ARRAY (SELECT id FROM paused)) AND called_at IS NULL
+""")
 
 # Whose place in line is of a request that is over: cancelled, expired, purged, or its user was erased.
 DROP_GONE = Statement("""

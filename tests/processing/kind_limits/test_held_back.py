@@ -207,6 +207,20 @@ def test_a_paused_kind_costs_no_look_at_those_who_wait_for_it(hand: Hand, counte
     until(lambda: not hand.dispatcher.calls.call() and not Permit.objects.exists(), 30)  # their queues are gone
 
 
+def test_a_permit_waits_for_nobody_whose_owner_paused(hand: Hand, counted: Counted) -> None:
+    counted.go_on.set()
+    paused = [held(hand, kind=FEW) for _ in range(5)]
+    last = held(hand, kind=FEW)
+    for user in paused:
+        control.pause(queue_of(user).id)
+    deployment.set_limits(FEW, max_concurrency=1)
+    deployment.resume(FEW)
+    assert hand.dispatcher.calls.call(), "one look passes them"
+    hand.dispatcher.calls.call()
+    assert [one.queue_id for one in Permit.objects.filter(called_at__isnull=False)] == [queue_of(last).id]
+    assert Permit.objects.count() == 1
+
+
 def test_what_users_and_operators_do_at_once_deadlocks_with_nobody(hand: Hand, counted: Counted) -> None:
     counted.go_on.set()
     users = [new_user() for _ in range(10)]
