@@ -18,6 +18,17 @@ class QueueFull(Exception):
         self.queue = queue
 
 
+class TooManyGivenUp(QueueFull):
+    """Behind a request that is not done as many were given up as may be: they keep their places until it is."""
+
+    def __init__(self, queue: "UserQueue") -> None:
+        super().__init__(queue)
+        self.args = (
+            f"{queue.given_up_ahead} requests were cancelled or have expired behind one that is not done:"
+            " there are no more places in line until it is.",
+        )
+
+
 class TooManyBytes(QueueFull):
     """The user has as many bytes waiting, or stored, as they may: `code` says which, `limit` and `used` how many."""
 

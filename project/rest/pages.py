@@ -113,8 +113,8 @@ MEANINGS = {
     ),
     "queue-full": Meaning(
         429,
-        "As many of your requests wait as your queue holds.",
-        "Wait until some are done: Retry-After says for how long. Or cancel some.",
+        "As many of your requests wait as your queue holds, or too many were given up behind one that is not done.",
+        "Wait until some are done: Retry-After says for how long. Or cancel some, the first one first.",
     ),
     "too-many-bytes": Meaning(
         429,

@@ -46,7 +46,7 @@ from queues.api.serializers import (
 from queues.enqueue import parsing, permissions
 from queues.enqueue.accept import accept
 from queues.enqueue.idempotency import RETRY_SECONDS, VISIBLE, Answer, once
-from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooManyBytes
+from queues.exceptions import KeyInUse, KeyReused, QueueFull, SessionOver, TooManyBytes, TooManyGivenUp
 from queues.live.long_poll import waiting
 from queues.models import Attempt, UserQueue
 from queues.notify import hints
@@ -58,7 +58,7 @@ from queues.values import Accepted, Submission
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 NOBODYS = UUID(int=0)
-SCHEDULE_RETRY_AFTER = 60
+UNKNOWN_RETRY_AFTER = 60  # where nobody can know
 NO_BODY = FieldError("", "required", "Send a body: a JSON object.")
 
 
@@ -246,10 +246,12 @@ def too_much(request: APIRequest, full: QueueFull, more: int) -> Invalid | TooMa
     if more > max(1, queue.limit):
         said = f"Your queue holds at most {queue.limit} waiting requests."
         return Invalid(FieldError("requests", "length", said))
+    if isinstance(full, TooManyGivenUp):
+        return TooManyRequests(str(full), name="queue-full", retry_after=UNKNOWN_RETRY_AFTER)
     surplus = queue.depth + more - queue.limit
     if surplus <= 0:
         said = f"As many requests are scheduled as your queue holds: {queue.limit}."
-        return TooManyRequests(said, name="queue-full", retry_after=SCHEDULE_RETRY_AFTER)
+        return TooManyRequests(said, name="queue-full", retry_after=UNKNOWN_RETRY_AFTER)
     seconds = surplus * (queue.avg_service_seconds or 1)
     return TooManyRequests(
         f"{queue.depth} requests are waiting; your queue holds {queue.limit}.",

@@ -12,11 +12,12 @@ from django.db import transaction
 from accounts.models import Session, User
 from project.telemetry import tracing
 from queues import event_log
-from queues.exceptions import QueueFull, SessionOver, TooManyBytes
+from queues.exceptions import QueueFull, SessionOver, TooManyBytes, TooManyGivenUp
 from queues.metrics import count_accepted
 from queues.models import UserQueue
 from queues.notify.changes import changed
 from queues.sql.accept import ACCEPT, ACCEPT_MESSAGES, ACCEPT_TOGETHER, OPEN_QUEUE
+from queues.sql.definitions import PLACES_FOR_EACH
 from queues.sql.locks import with_patience
 from queues.sql.statement import Statement
 from queues.values import Accepted, Submission, SubmissionCall
@@ -29,8 +30,8 @@ def accept(
 ) -> list[Accepted]:
     """Take all of them into the user's queue in the order given, or none; once it returns they are kept.
 
-    With `session_id` the same statement sees to it that the session lives. Raises SessionOver, QueueFull and
-    TooManyBytes, which is one.
+    With `session_id` the same statement sees to it that the session lives. Raises SessionOver and QueueFull, of which
+    TooManyGivenUp and TooManyBytes are kinds.
     """
     if tracing.tracer is None:
         return _accept(user_id, submissions, session_id, trace)
@@ -157,6 +158,9 @@ def _refused(queue: UserQueue, values: dict[str, Any]) -> QueueFull:
         return TooManyBytes(queue, "bytes_stored", stored, queue.bytes_stored, asked)
     if queue.bytes_stored + asked > waiting and (used := queue.bytes_waiting()) + asked > waiting:
         return TooManyBytes(queue, "bytes_waiting", waiting, used, asked)
+    has_room = queue.depth + values["places"] <= queue.limit
+    if has_room and queue.last_seq - queue.done_seq + values["places"] > PLACES_FOR_EACH * queue.limit:
+        return TooManyGivenUp(queue)
     return QueueFull(queue)
 
 

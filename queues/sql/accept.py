@@ -1,6 +1,6 @@
 """The statements that make a body a committed row; as `protocol.py` says."""
 
-from queues.sql.definitions import DEPTH, LIMIT, STANDS
+from queues.sql.definitions import DEPTH, LIMIT, MOST_PLACES, PLACES, STANDS
 from queues.sql.statement import Statement
 
 # The rows of accepted requests, once `queue` has given places to each user's.
@@ -46,6 +46,7 @@ ACCEPT = Statement(f"""
           AND (%(session)s::uuid IS NULL OR EXISTS (
               SELECT FROM accounts_session s WHERE s.id = %(session)s AND s.user_id = u.id AND s.ended_at IS NULL))
           AND {DEPTH} + %(places)s <= {LIMIT}
+          AND {PLACES} + %(places)s <= {MOST_PLACES}
           AND (%(scheduled)s = 0 OR %(scheduled)s <= {LIMIT} - (
               SELECT count(*) FROM (
                   SELECT FROM queues_request WHERE queue_id = q.id AND due_at IS NOT NULL ORDER BY due_at) r))
@@ -71,6 +72,7 @@ _TOGETHER = """
         FROM unlocked v
         WHERE q.id = v.id AND q.id = ANY (ARRAY (SELECT id FROM unlocked)) -- bounds the scan, whatever join is planned
           AND {depth} + v.places <= {limit}
+          AND {places} + v.places <= {most_places}
           {room}
         RETURNING q.id, q.user_id, q.last_seq - v.places AS before, q.done_seq, q.given_up_ahead,
                   q.avg_service_seconds,
@@ -86,6 +88,7 @@ _OWN = """FROM queues_userqueue q JOIN accounts_user u ON u.id = q.user_id
             WHERE q.user_id = asked.user_id AND u.is_active"""
 _PARTS = {
     "room": _ROOM.format(bytes="v.bytes"), "requests": _REQUESTS, "depth": DEPTH, "limit": LIMIT, "stands": STANDS,
+    "places": PLACES, "most_places": MOST_PLACES,
 }  # fmt: skip
 _SESSION = "JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u.id AND s.ended_at IS NULL"
 

@@ -11,6 +11,12 @@ DEPTH = "greatest(0, q.last_seq - q.done_seq - q.given_up_ahead)"
 # How many may be in it; `limit` is the setting.
 LIMIT = "coalesce(q.waiting_limit, %(limit)s)"
 
+# What is given up makes room and keeps its place until the head is done, and several statements walk along the places.
+# So a line has a number of places for each request that it may hold, and no more.
+PLACES_FOR_EACH = 10
+PLACES = "q.last_seq - q.done_seq"
+MOST_PLACES = f"{PLACES_FOR_EACH} * {LIMIT}"
+
 # Its head waits for its kind: for a limit, or because the kind is paused.
 HELD_BACK = "coalesce(q.wake_at > '2999-01-01', false)"
 

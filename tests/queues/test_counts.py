@@ -1,15 +1,19 @@
 """What is shown is true: depth, room, places and times count what really waits, whatever was given up amid the line."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db.models import F
+from django.utils import timezone
 
-from queues.enqueue.accept import accept_together
+from queues.enqueue.accept import accept_messages, accept_together
+from queues.exceptions import TooManyGivenUp
 from queues.kinds import find
-from queues.lifecycle import control, correction
+from queues.lifecycle import control, correction, outbox
 from queues.lifecycle.lease import Lease
+from queues.lifecycle.outbox import Shard
 from queues.lifecycle.recovery import recover
 from queues.models import Request, UserQueue
 from queues.operations import integrity
@@ -73,6 +77,43 @@ def test_room_that_a_purge_made_is_there_for_those_accepted_together() -> None:
     taken = accept_together(asks[:2]).accepted
     assert [one.position for one in taken.values()] == [1, 2]
     assert not accept_together(asks[2:]).accepted, "full again"
+
+
+def test_what_is_given_up_behind_a_waiting_head_has_places_until_the_line_has_none() -> None:
+    """Several statements walk along them, of which some serve other users, too."""
+    alice = Caller()
+    queue = queue_of(alice.user, waiting_limit=2)
+    head, body = alice.submit("it waits"), {"kind": "demo.echo", "payload": 1}
+    for place in range(2, 21):
+        given_up = alice.submit(place)
+        alice.post(f"requests/{given_up['id']}/cancel")
+    again = f"requests/{given_up['id']}/retry"
+    for path, asked in (("requests", body), ("requests/batch", {"requests": [body]}), (again, None)):
+        refused = alice.post(path, asked)
+        assert (refused.status, refused.json["type"]) == (429, "/problems/queue-full")
+        assert refused.json["detail"].startswith("19 requests were cancelled or have expired behind one")
+        assert refused.headers["Retry-After"] == "60"
+    session = alice.user.sessions.get().pk
+    ask = SubmissionCall(alice.user.pk, session, Submission(find("demo.echo"), "1"), "")
+    assert not accept_together([ask]).accepted
+    assert not accept_messages([ask])
+    assert Request.objects.filter(queue=queue).count() == 20
+    control.cancel(head["id"])
+    assert alice.submit("there are places again")["position"] == 0
+
+
+def test_what_was_scheduled_enters_a_line_without_places_and_no_more_is_scheduled_then() -> None:
+    alice = Caller()
+    queue = queue_of(alice.user, waiting_limit=2, last_seq=20, given_up_ahead=19)
+    request_in(queue, 1, Status.QUEUED)
+    later = timezone.now() + timedelta(hours=1)
+    submit(alice.user, 1, 2, kind="demo.echo", not_before=later)
+    Request.objects.filter(queue=queue).update(not_before=timezone.now())
+    assert outbox.enter_line(Shard(0, 1), 10) == 2
+    for seq in (21, 22):
+        control.cancel(Request.objects.get(queue=queue, seq=seq).id)
+    with pytest.raises(TooManyGivenUp):
+        submit(alice.user, 3, kind="demo.echo", not_before=later)
 
 
 @pytest.mark.no_cover  # what it runs is covered elsewhere, and being watched takes half as long again
