@@ -12,6 +12,8 @@ from queues.sql.control import EXPIRE, PASS_OVER
 from queues.sql.permits import DROP_OF
 from queues.states import Status
 
+MOST_PASSED = 100_000  # places in line that are looked at in one statement, of all queues together
+
 
 def expire(shard: Shard, count: int) -> int:
     """End up to `count` requests whose time is over before they began, whosesoever; how many.
@@ -24,7 +26,8 @@ def expire(shard: Shard, count: int) -> int:
             return 0
         passed = Counter(row.queue_id for row in rows if row.seq is not None)
         # A statement of its own: it has to see what was accepted before the queues were locked.
-        PASS_OVER.rows(ids=list(passed), ended=list(passed.values()))
+        most = MOST_PASSED // max(1, len(passed))
+        PASS_OVER.rows(ids=list(passed), ended=list(passed.values()), most=most)
         DROP_OF.rows(queues=list(passed))
         ended(rows, Status.EXPIRED)
     event_log.expired(rows)

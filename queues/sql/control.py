@@ -59,8 +59,20 @@ WRITE_LOCKED = Statement(f"""
 """)  # noqa: S608  (columns' names)
 
 # Of queues that this transaction has locked, in which so many requests (`ended`) were made final ahead of done_seq:
-# move it past what is final at the head, unless a worker has the queue, and wake those whose head is a new one.
+# move it past what is final at the head, unless a worker has the queue, and wake those whose head is a new one. Of each
+# no more than `most` places are looked at, so that none takes the others' time: a worker passes over the rest.
 PASS_OVER = Statement("""
+    WITH head AS MATERIALIZED (
+        SELECT id, done_seq, published_seq, state AS before, v.ended,
+               CASE WHEN state = 'draining' THEN done_seq ELSE coalesce((
+                   SELECT seq - 1 FROM queues_request r
+                   WHERE r.queue_id = p.id AND r.seq > p.done_seq AND r.seq <= p.done_seq + %(most)s
+                     AND r.finished_at IS NULL
+                   ORDER BY seq LIMIT 1), least(last_seq, done_seq + %(most)s)) END AS done
+        FROM queues_userqueue p
+        JOIN unnest(%(ids)s::bigint[], %(ended)s::bigint[]) AS v (queue_id, ended) ON v.queue_id = p.id
+        WHERE p.id = ANY (%(ids)s::bigint[])
+    )
     UPDATE queues_userqueue q SET
         done_seq = h.done, published_seq = greatest(q.published_seq, h.done),
         given_up_ahead = greatest(0, q.given_up_ahead + h.ended - (h.done - q.done_seq)),
@@ -70,17 +82,9 @@ PASS_OVER = Statement("""
         wake_at = CASE WHEN h.state <> 'waiting' THEN NULL WHEN h.done > q.done_seq THEN now() ELSE q.wake_at END,
         idle_since = CASE WHEN h.state = 'idle' AND h.done > q.done_seq THEN now() ELSE q.idle_since END
     FROM (
-        SELECT d.*, CASE WHEN d.done = d.done_seq THEN d.before WHEN d.published_seq <= d.done THEN 'idle'
-                         WHEN d.before = 'blocked' THEN 'waiting' ELSE d.before END AS state
-        FROM (
-            SELECT id, done_seq, published_seq, state AS before, v.ended,
-                   CASE WHEN state = 'draining' THEN done_seq ELSE coalesce((
-                       SELECT seq - 1 FROM queues_request r
-                       WHERE r.queue_id = p.id AND r.seq > p.done_seq AND r.finished_at IS NULL
-                       ORDER BY seq LIMIT 1), last_seq) END AS done
-            FROM queues_userqueue p
-            JOIN unnest(%(ids)s::bigint[], %(ended)s::bigint[]) AS v (queue_id, ended) ON v.queue_id = p.id
-            WHERE p.id = ANY (%(ids)s::bigint[])) d) h
+        SELECT head.*, CASE WHEN done = done_seq THEN before WHEN published_seq <= done THEN 'idle'
+                            WHEN before = 'blocked' THEN 'waiting' ELSE before END AS state
+        FROM head) h
     WHERE q.id = h.id AND q.id = ANY (%(ids)s::bigint[])
 """)
 

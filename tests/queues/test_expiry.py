@@ -1,6 +1,7 @@
 """Requests whose time passes before they begin: many end together, each queue goes on as if each had ended alone."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
 from queues.states import QueueState, Status
 from tests.metrics import counted
-from tests.processing.crew import new_user, queue_of, statuses_of, submit
+from tests.processing.crew import Hand, new_user, queue_of, statuses_of, submit
 from tests.queues.rows import queue_of as queue_with
 from tests.queues.rows import request_in
 
@@ -87,6 +88,31 @@ def test_what_a_worker_has_claimed_is_left_to_it() -> None:
     assert statuses_of(user) == ["queued", "expired", "expired"]
     assert rows(user)[0] == "draining"
     assert queue_of(user).done_seq == 0, "its worker moves it"
+
+
+def test_a_long_line_behind_a_head_that_expires_takes_nobody_elses_time(
+    hand: Hand, script: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of its places is passed over at once. Its worker passes over the rest."""
+    monkeypatch.setattr(expiry, "MOST_PASSED", 6)
+
+    @script
+    def last(request: Any) -> None: ...
+
+    stuck, other = new_user(), new_user()
+    submit(stuck, "last", expires_at=timezone.now() + timedelta(hours=1))
+    for one in submit(stuck, *["last"] * 9):
+        control.cancel(one.submission.id)
+    submit(stuck, "last")
+    submit(other, "last", expires_at=timezone.now() + timedelta(hours=1))
+    submit(other, "last")
+    Request.objects.filter(expires_at__isnull=False).update(expires_at=PAST)
+    assert expire(ALL, 10) == 2
+    assert (rows(stuck)[3], rows(other)[3]) == (3, 1)
+    hand.settle()
+    assert statuses_of(stuck) == ["expired", *["cancelled"] * 9, "succeeded"]
+    assert statuses_of(other) == ["expired", "succeeded"]
+    assert queue_of(stuck).given_up_ahead == 0
 
 
 def test_what_began_once_does_not_expire() -> None:

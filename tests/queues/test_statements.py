@@ -147,6 +147,7 @@ def test_what_is_planned_while_tables_are_empty_looks_up_places_in_line() -> Non
     names = {"one_request_a_place", "queues_request_pkey", "request_given_up", "request_scheduled"}
     names |= {"request_due", "request_lapses"}  # of all queues, by a moment
     looked_up = {**HOT, "QUEUE_SUMMARY": reads.QUEUE_SUMMARY, "EXPIRE": ends.EXPIRE, "END_IN_LINE": ends.END_IN_LINE}
+    looked_up["PASS_OVER"] = ends.PASS_OVER
     looked_up |= {"OWN_REQUEST": reads.OWN_REQUEST, "OWN_REQUESTS": reads.OWN_REQUESTS}
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("TRUNCATE queues_request, queues_attempt")
