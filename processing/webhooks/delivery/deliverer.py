@@ -6,13 +6,11 @@ is the whole of it. One thread speaks with PostgreSQL, in statements for many we
 others speak with receivers. Any number of processes may do so: a webhook is sent to by whoever holds its lease.
 """
 
-import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import UUID
@@ -21,47 +19,24 @@ import orjson
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.utils import timezone
 
 from processing.webhooks import metrics
 from processing.webhooks.delivery.sending import Answer, Message, send
+from processing.webhooks.delivery.turn import Turn
 from processing.webhooks.messages import bodies
-from processing.webhooks.models import DeliveryState
 from processing.webhooks.retention import prune
 from processing.webhooks.statements import ANNOUNCE, DUE, FRESH, HELD, LAG, LEASE, NEXT, RECORD, RELEASE
 
 LOOK_SECONDS = 0.2  # between two looks for what is due
 EACH = 10  # messages that are sent to one receiver in a row, before others have their turn ..
 TURN_SECONDS = 5.0  # .. or begun within so many seconds
-SLOW_SECONDS = 1.0  # a receiver that takes longer has its place among the slow ones
 FRESH_WEBHOOKS = 1000
-FIRST_DELAY, LONGEST_DELAY = 5.0, 3600.0  # seconds between attempts
 AWAY_SECONDS = 1.0
 PRUNE_SECONDS, LAG_SECONDS = 30.0, 5.0
 PRUNED = 1000  # rows at once
 NOBODY = UUID(int=0)
 
 log = structlog.get_logger()
-
-
-@dataclass(eq=False)
-class Turn:
-    """A webhook that this process holds, the messages to send in order, and what came of them."""
-
-    webhook: UUID
-    queue: int
-    url: str
-    lease: int
-    slow: bool
-    failures: int
-    messages: list[Message] = field(default_factory=list)
-    dropped: list[int] = field(default_factory=list)
-    answers: list[tuple[int, Answer]] = field(default_factory=list)
-    taken: float = field(default_factory=time.monotonic)
-
-    @property
-    def last(self) -> Answer | None:
-        return self.answers[-1][1] if self.answers else None
 
 
 class Deliverer:
@@ -128,12 +103,12 @@ class Deliverer:
         with transaction.atomic():
             asked = [{"id": webhook, "lease": lease} for webhook, lease in turns]
             ours = [turns[row.id, row.lease] for row in HELD.rows(held=_json(asked))]
-            outcomes = [outcome for turn in ours for outcome in _outcomes(turn)]
+            outcomes = [outcome for turn in ours for outcome in turn.outcomes()]
             if outcomes:
                 RECORD.rows(outcomes=_json(outcomes))
             give_up = settings.ENV.webhook_give_up_hours * 3600
             released = RELEASE.rows(
-                released=_json([_released(turn) for turn in ours]),
+                released=_json([turn.released() for turn in ours]),
                 give_up=give_up,
                 give_up_text=f"{settings.ENV.webhook_give_up_hours:g} hours",
             )
@@ -237,12 +212,6 @@ class Deliverer:
             metrics.LAG.set(row.seconds if row else 0.0)
 
 
-def backoff(failures: int, retry_after: float = 0.0) -> float:
-    """Seconds until the next attempt after so many failures: doubled each time, an hour at most, a fifth by chance."""
-    doubled = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures - 1, 20))
-    return max(doubled * random.uniform(0.8, 1.2), min(retry_after, LONGEST_DELAY))  # noqa: S311  (no secret)
-
-
 def _wanted(turns: Mapping[UUID, Turn], rows: Iterable[Any]) -> list[Any]:
     """What is sent in this turn: to a slow receiver one message, as the others may well not get to it."""
     begun: set[UUID] = set()
@@ -252,38 +221,6 @@ def _wanted(turns: Mapping[UUID, Turn], rows: Iterable[Any]) -> list[Any]:
             begun.add(row.webhook_id)
             wanted.append(row)
     return wanted
-
-
-def _outcomes(turn: Turn) -> list[dict[str, Any]]:
-    """As RECORD reads them."""
-    found: list[dict[str, Any]] = [{"id": id_, "state": DeliveryState.DROPPED, "body": ""} for id_ in turn.dropped]
-    for id_, answer in turn.answers:
-        attempt = {
-            "at": timezone.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "status": answer.status,
-            "duration_ms": round(answer.seconds * 1000, 1),
-            "error": answer.error or None,
-        }
-        state = DeliveryState.DELIVERED if answer.delivered else DeliveryState.PENDING
-        found.append({"id": id_, "state": state, "body": answer.body, "attempt": attempt})
-    return found
-
-
-def _released(turn: Turn) -> dict[str, Any]:
-    """As RELEASE reads it."""
-    last = turn.last
-    failed = last is not None and not last.delivered
-    succeeded = any(answer.delivered for _, answer in turn.answers)
-    return {
-        "id": turn.webhook,
-        "url": turn.url,
-        "failed": failed,
-        "succeeded": succeeded,
-        "slow": turn.slow if last is None else failed or last.seconds > SLOW_SECONDS,
-        "delay": backoff((0 if succeeded else turn.failures) + 1, last.retry_after if last else 0.0),
-        "error": last.error if last else "",
-        "gone": failed and last is not None and last.status == 410,
-    }
 
 
 def _count(turn: Turn) -> None:

@@ -7,7 +7,7 @@ from django.conf import settings
 from accounts.models import User
 from processing.http_call import transport
 from processing.webhooks import owning
-from processing.webhooks.delivery import deliverer as module
+from processing.webhooks.delivery import turn
 from processing.webhooks.delivery.deliverer import Deliverer
 from processing.webhooks.models import CHOSEN, Webhook
 from tests.processing.crew import new_user
@@ -36,8 +36,8 @@ def receiver(authority: Path) -> Iterator[Receiver]:
 
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_DELAY", 0.05)
-    monkeypatch.setattr(module, "LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(turn, "FIRST_DELAY", 0.05)
+    monkeypatch.setattr(turn, "LONGEST_DELAY", 0.1)
 
 
 @pytest.fixture

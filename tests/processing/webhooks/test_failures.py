@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from accounts.models import User
 from processing.webhooks import owning
-from processing.webhooks.delivery.deliverer import Deliverer, backoff
+from processing.webhooks.delivery.deliverer import Deliverer
+from processing.webhooks.delivery.turn import backoff
 from processing.webhooks.models import Delivery, Webhook
 from scripts.place import ROOT
 from scripts.servers.process import launch
