@@ -20,6 +20,8 @@ FRESH = Statement("""
 
 # Whoever takes away a due_at holds this lock, too: a message is announced before or after, never in between. What is
 # looked at is set, not asked for in the WHERE: that would be asked of the row as it was before the lock was had.
+# A webhook is due with the first message that is announced, so the others may wait: `each` are announced at once, and
+# no backlog takes longer than a statement may.
 ANNOUNCE = Statement("""
     WITH hook AS MATERIALIZED (
         SELECT id FROM webhooks_webhook WHERE id = ANY (%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
@@ -28,7 +30,10 @@ ANNOUNCE = Statement("""
         WHERE id IN (SELECT id FROM hook)
     )
     UPDATE webhooks_delivery SET announced = true
-    WHERE webhook_id = ANY (ARRAY (SELECT id FROM hook)) AND NOT announced
+    WHERE id = ANY (ARRAY (
+        SELECT d.id FROM hook CROSS JOIN LATERAL (
+            SELECT id FROM webhooks_delivery WHERE webhook_id = hook.id AND NOT announced
+            LIMIT %(each)s FOR NO KEY UPDATE SKIP LOCKED) d))
 """)
 
 # Who may be sent to, the longest due first; `full` are the queues of users who have their share of the threads. now()

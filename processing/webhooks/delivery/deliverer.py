@@ -9,7 +9,7 @@ others speak with receivers. Any number of processes may do so: a webhook is sen
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -20,17 +20,18 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from processing.webhooks import metrics
+from processing.webhooks import metrics, retention
 from processing.webhooks.delivery.sending import Answer, Message, send
 from processing.webhooks.delivery.turn import Turn
 from processing.webhooks.messages import bodies
-from processing.webhooks.retention import prune
 from processing.webhooks.statements import ANNOUNCE, DUE, FRESH, HELD, LAG, LEASE, NEXT, RECORD, RELEASE
+from queues.sql.statement import left_out
 
 LOOK_SECONDS = 0.2  # between two looks for what is due
 EACH = 10  # messages that are sent to one receiver in a row, before others have their turn ..
 TURN_SECONDS = 5.0  # .. or begun within so many seconds
 FRESH_WEBHOOKS = 1000
+ANNOUNCED = 5_000  # messages of one round, however many are new: in equal shares for its webhooks
 AWAY_SECONDS = 1.0
 PRUNE_SECONDS, LAG_SECONDS = 30.0, 5.0
 PRUNED = 1000  # rows at once
@@ -46,7 +47,7 @@ class Deliverer:
         self.most_slow = max(1, self.threads // 2)
         self.most_quick = max(1, self.threads - max(1, self.threads // 4))
         self.most_of_a_user = max(1, self.threads // 4)
-        self.looked = time.monotonic()
+        self.looked = self._announced = time.monotonic()
         self.held: dict[tuple[UUID, int], Turn] = {}
         self._done: SimpleQueue[Turn] = SimpleQueue()
         self._unrecorded: list[Turn] = []
@@ -79,12 +80,20 @@ class Deliverer:
     def step(self) -> None:
         """One round; it lasts LOOK_SECONDS at most, but for PostgreSQL's answers."""
         self._wait()
-        self.record()
+        self._in_time(self.record)
         if not self._stopping.is_set():
-            self.announce()
-            self.take()
-            self._now_and_then()
+            for part in (self.announce, self.take, self.prune, self.measure):
+                self._in_time(part)
         self.looked = time.monotonic()
+
+    def _in_time(self, part: Callable[[], None]) -> None:
+        """Do a part of a round. One that takes too long is tried again in the next round, and keeps up no other."""
+        try:
+            part()
+        except OperationalError as error:
+            if not left_out(error):
+                raise
+            log.warning("left out what is locked or too slow", what=part.__name__, error=str(error).strip())
 
     def _wait(self) -> None:
         try:
@@ -125,9 +134,10 @@ class Deliverer:
     def announce(self) -> None:
         """Have webhooks due that have new messages."""
         rows = FRESH.rows(after=self._after, count=FRESH_WEBHOOKS)
-        if rows:
-            ANNOUNCE.rows(ids=[row.id for row in rows])
         self._after = rows[-1].id if len(rows) == FRESH_WEBHOOKS else NOBODY
+        if rows:
+            ANNOUNCE.rows(ids=[row.id for row in rows], each=max(1, ANNOUNCED // len(rows)))
+        self._announced = time.monotonic()
 
     def take(self) -> None:
         """Lease as many webhooks as there are threads for, and send to them."""
@@ -201,15 +211,21 @@ class Deliverer:
         self.held.pop((turn.webhook, turn.lease), None)
         metrics.SENDING.set(len(self.held))
 
-    def _now_and_then(self) -> None:
+    def prune(self) -> None:
+        """Now and then: remove what was kept long enough."""
         now = time.monotonic()
         if now - self._pruned > PRUNE_SECONDS:
-            more = prune(PRUNED)
-            self._pruned = float("-inf") if more else now
+            self._pruned = now
+            if retention.prune(PRUNED):
+                self._pruned = float("-inf")
+
+    def measure(self) -> None:
+        """Now and then: how far behind this is, with sending or with looking for what is new."""
+        now = time.monotonic()
         if now - self._measured > LAG_SECONDS:
             self._measured = now
             row = LAG.row()
-            metrics.LAG.set(row.seconds if row else 0.0)
+            metrics.LAG.set(max(row.seconds if row else 0.0, self.looked - self._announced))
 
 
 def _wanted(turns: Mapping[UUID, Turn], rows: Iterable[Any]) -> list[Any]:

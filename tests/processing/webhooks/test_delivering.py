@@ -12,12 +12,15 @@ from django.utils import timezone
 from accounts.models import User
 from processing.handlers import HandlerRequest, Reject
 from processing.webhooks import owning, retention
+from processing.webhooks.delivery import deliverer as module
 from processing.webhooks.delivery.deliverer import Deliverer
 from processing.webhooks.models import Delivery, Webhook
 from queues.lifecycle import control
 from queues.lifecycle.expiry import expire
 from queues.lifecycle.outbox import Shard
 from queues.models import Request
+from queues.sql.statement import Statement
+from tests.metrics import counted
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, requests_of, submit
 from tests.processing.webhooks.messages import Deliver, Hook, cancelled, pending
@@ -126,6 +129,49 @@ def test_whoever_records_waits_for_nobody_who_changes_a_webhook(user: User, hook
         go_on.set()
         thread.join(10)
     assert Delivery.objects.count() == 1
+
+
+def test_a_backlog_of_any_length_is_announced_in_parts_and_each_webhook_has_its_share(
+    user: User,
+    hook: Hook,
+    receiver: Receiver,
+    deliver: Deliver,
+    deliverer: Deliverer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ANNOUNCED", 6)
+    other = new_user()
+    long, short = hook(user, "/long"), hook(other, "/short")
+    cancelled(user, 25)
+    cancelled(other, 1)
+    deliverer.announce()
+    assert [webhook.deliveries.filter(announced=True).count() for webhook in (long, short)] == [3, 1]
+    assert not Webhook.objects.filter(due_at=None).exists(), "both are due"
+    deliver(lambda: not pending(long) and not pending(short))
+    assert [got.json["data"]["sequence"] for got in receiver.to("/long")] == list(range(1, 26))
+    assert len(receiver.to("/short")) == 1
+
+
+def test_while_new_messages_cannot_be_announced_what_is_due_is_sent_and_the_lag_says_so(
+    user: User, hook: Hook, deliver: Deliver, deliverer: Deliverer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = hook(user)
+    cancelled(user, 12)
+    monkeypatch.setattr(module, "LAG_SECONDS", 0)
+    Webhook.objects.update(due_at=timezone.now())
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = '500ms'")
+    try:
+        with monkeypatch.context() as slow:
+            slow.setattr(module, "ANNOUNCE", Statement("SELECT pg_sleep(60)"))
+            deliver(lambda: not pending(webhook))
+            owning.test(webhook)
+            deliver(lambda: counted("webhook_lag_seconds") > 1)
+            assert pending(webhook)
+    finally:
+        connection.close()
+    deliver(lambda: not pending(webhook))
+    deliver(lambda: counted("webhook_lag_seconds") == 0)
 
 
 def test_a_message_that_would_be_too_large_says_so_and_has_no_payload(
