@@ -55,7 +55,7 @@ def _erase(user: User, patience: float, count: int, by: str, tell: Callable[[str
             requests += removed
             tell(f"{requests} requests removed")
         _remove_from_rabbitmq(queue, tell)
-    for step in (erasure.remove_keys, retention.remove_sessions, retention.make_nameless):
+    for step in (*erasure.others, erasure.remove_keys, retention.remove_sessions, retention.make_nameless):
         deque(_parts(partial(step, user.id, count)), maxlen=0)
     if not erasure.remove_limits(user.id):
         tell("Redis does not answer; what it keeps of the user ends by itself, within an hour.")

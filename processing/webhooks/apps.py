@@ -5,9 +5,10 @@ class WebhooksConfig(AppConfig):
     name = "processing.webhooks"
 
     def ready(self) -> None:
-        from processing.webhooks import examples, exporting  # noqa: F401  (examples: what the documentation shows)
+        from processing.webhooks import examples, exporting, retention  # noqa: F401  (examples: of the documentation)
         from project.rest.pages import PLACES
-        from queues.operations.export import others
+        from queues.operations import erasure, export
 
-        others.append(exporting.records)
+        export.others.append(exporting.records)
+        erasure.others.append(retention.remove_of)
         PLACES["webhooks"] = "/api/v1/webhooks"

@@ -73,7 +73,16 @@ def change(webhook: Webhook, **fields: Any) -> bool:
 
 def remove(webhook: Webhook) -> None:
     """It hears nothing more from now on; its messages go in parts, and it with the last of them."""
-    Webhook.objects.filter(id=webhook.id).update(enabled=False, due_at=None, deleted_at=Now())
+    _end(Webhook.objects.filter(id=webhook.id))
+
+
+def remove_all(user_id: UUID) -> None:
+    """The same for all of a user's."""
+    _end(webhooks_of(user_id))
+
+
+def _end(webhooks: QuerySet[Webhook]) -> None:
+    webhooks.update(enabled=False, due_at=None, deleted_at=Now())
 
 
 def rotate(webhook: Webhook) -> tuple[str, datetime]:

@@ -159,5 +159,14 @@ DELETED = Statement("""
     RETURNING id
 """)
 
+# An erasure has these removed first: else the user's row would take them all with it, in one statement.
+OF_USER = Statement("""
+    DELETE FROM webhooks_delivery WHERE id IN (
+        SELECT d.id FROM queues_userqueue q
+        JOIN webhooks_webhook w ON w.queue_id = q.id JOIN webhooks_delivery d ON d.webhook_id = w.id
+        WHERE q.user_id = %(user)s LIMIT %(count)s FOR UPDATE OF d SKIP LOCKED)
+    RETURNING id
+""")
+
 # Two of one owner at once would both find room for the last one. The lock ends with the transaction.
 LOCK_OWNER = Statement("SELECT pg_advisory_xact_lock(%(lock_class)s::int, hashtext(%(queue)s))")

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
@@ -19,6 +20,9 @@ from queues.sql.idempotency import DELETE_KEYS_OF
 from queues.states import QueueState
 
 LOOK_SECONDS = 0.1
+
+# An app that keeps much of users adds its own step: remove up to so many rows of one whose work has ended; how many.
+others: list[Callable[[UUID, int], int]] = []
 
 
 def end_work(queue_id: int, patience: float) -> bool:

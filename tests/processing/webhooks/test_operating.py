@@ -8,15 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
+from accounts import retention
 from accounts.models import SecurityEvent
+from processing.operations.erase import erase
 from processing.webhooks import owning
 from processing.webhooks.models import Delivery, Webhook
 from processing.webhooks.showing import webhook_as_json
+from queues.operations import erasure
 from queues.operations.export import records
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
@@ -126,6 +130,34 @@ def test_an_export_has_webhooks_and_deliveries_and_no_secret(webhook: Webhook) -
     assert [one["url"] for one in told if one["record"] == "webhook"] == [webhook.url]
     assert [one["webhook"] for one in told if one["record"] == "webhook_delivery"] == [webhook.id]
     assert "whsec_" not in str(told)
+
+
+def test_an_erased_user_s_deliveries_go_in_parts_before_the_user_does(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user, other = webhook.queue.user, new_user()
+    cancelled(user, 4)
+    theirs = owning.create(other.id, "https://example.com/theirs", ["request.cancelled"], enabled=True)
+    cancelled(other, 1)
+    parts, left = [], []
+    [remove_of], remove_user = erasure.others, retention.remove_user
+
+    def counted(user_id: UUID, count: int) -> int:
+        parts.append(remove_of(user_id, count))
+        return parts[-1]
+
+    def removed(user_id: UUID, *, by: str) -> None:
+        left.append(webhook.deliveries.count())
+        remove_user(user_id, by=by)
+
+    monkeypatch.setattr(erasure, "others", [counted])
+    monkeypatch.setattr(retention, "remove_user", removed)
+    erase(user, patience=1, count=2, by="a test", tell=lambda _: None)
+    assert (parts, left) == ([2, 2, 1, 0], [0])
+    assert list(Webhook.objects.all()) == [theirs]
+    assert theirs.deliveries.count() == 1
+    theirs.refresh_from_db()
+    assert theirs.enabled
 
 
 def test_the_process_says_how_it_is_and_what_it_counted(receiver: Receiver, authority: Path, tmp_path: Path) -> None:
