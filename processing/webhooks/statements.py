@@ -21,12 +21,13 @@ FRESH = Statement("""
 # Whoever takes away a due_at holds this lock, too: a message is announced before or after, never in between. What is
 # looked at is set, not asked for in the WHERE: that would be asked of the row as it was before the lock was had.
 # A webhook is due with the first message that is announced, so the others may wait: `each` are announced at once, and
-# no backlog takes longer than a statement may.
+# no backlog takes longer than a statement may. Of one that had nothing pending the time of failing begins anew.
 ANNOUNCE = Statement("""
     WITH hook AS MATERIALIZED (
         SELECT id FROM webhooks_webhook WHERE id = ANY (%(ids)s::uuid[]) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
     ), woken AS (
-        UPDATE webhooks_webhook SET due_at = CASE WHEN enabled THEN coalesce(due_at, clock_timestamp()) END
+        UPDATE webhooks_webhook SET due_at = CASE WHEN enabled THEN coalesce(due_at, clock_timestamp()) END,
+            failing_since = CASE WHEN due_at IS NOT NULL OR NOT enabled THEN failing_since END
         WHERE id IN (SELECT id FROM hook)
     )
     UPDATE webhooks_delivery SET announced = true
@@ -45,10 +46,13 @@ DUE = Statement("""
     ORDER BY due_at LIMIT %(count)s
 """)
 
-# One that dies with it: the lease ends by itself, and its messages are sent again under the same ids.
+# One that dies with it: the lease ends by itself, and its messages are sent again under the same ids. Its time of
+# failing begins anew if nobody sent for half of the time after which it is given up.
 LEASE = Statement("""
     UPDATE webhooks_webhook SET lease = lease + 1,
-        leased_until = clock_timestamp() + make_interval(secs => %(seconds)s)
+        leased_until = clock_timestamp() + make_interval(secs => %(seconds)s),
+        failing_since = CASE WHEN due_at > clock_timestamp() - make_interval(secs => %(give_up)s / 2)
+                             THEN failing_since END
     WHERE id IN (
         SELECT id FROM webhooks_webhook
         WHERE id = ANY (%(ids)s::uuid[]) AND enabled AND due_at <= clock_timestamp()

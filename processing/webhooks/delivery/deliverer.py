@@ -115,10 +115,9 @@ class Deliverer:
             outcomes = [outcome for turn in ours for outcome in turn.outcomes()]
             if outcomes:
                 RECORD.rows(outcomes=_json(outcomes))
-            give_up = settings.ENV.webhook_give_up_hours * 3600
             released = RELEASE.rows(
                 released=_json([turn.released() for turn in ours]),
-                give_up=give_up,
+                give_up=self.give_up_seconds,
                 give_up_text=f"{settings.ENV.webhook_give_up_hours:g} hours",
             )
         for turn in ours:
@@ -144,7 +143,7 @@ class Deliverer:
         chosen = self._choose()
         if not chosen:
             return
-        leased = LEASE.rows(ids=chosen, seconds=self.lease_seconds)
+        leased = LEASE.rows(ids=chosen, seconds=self.lease_seconds, give_up=self.give_up_seconds)
         turns = {row.id: Turn(row.id, row.queue_id, row.url, row.lease, row.slow, row.failures) for row in leased}
         if not turns:
             return
@@ -167,6 +166,10 @@ class Deliverer:
     def lease_seconds(self) -> float:
         """Longer than a turn lasts: its last attempt begins within TURN_SECONDS."""
         return TURN_SECONDS + settings.ENV.webhook_timeout_seconds + 15.0
+
+    @property
+    def give_up_seconds(self) -> float:
+        return settings.ENV.webhook_give_up_hours * 3600
 
     def _choose(self) -> list[UUID]:
         """The webhooks to take: the longest due first, within each user's share, quick and slow ones apart."""

@@ -18,6 +18,7 @@ from processing.webhooks import owning
 from processing.webhooks.delivery.deliverer import Deliverer
 from processing.webhooks.delivery.turn import backoff
 from processing.webhooks.models import Delivery, Webhook
+from queues.models import Request
 from scripts.place import ROOT
 from scripts.servers.process import launch
 from tests.processing.crew import new_user
@@ -90,6 +91,28 @@ def test_a_webhook_that_failed_for_a_day_is_switched_off_and_goes_on_when_it_is_
     owning.change(webhook, enabled=True)
     deliver(lambda: not pending(webhook))
     assert [got.json["data"]["sequence"] for got in receiver.got] == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("why", ["nothing was pending", "nobody sent"])
+def test_a_day_in_which_nothing_was_tried_is_no_day_of_failures(
+    user: User, hook: Hook, receiver: Receiver, deliver: Deliver, why: str
+) -> None:
+    webhook = hook(user)
+    receiver.answer("/", 500)
+    cancelled(user, 1)
+    deliver(attempts)
+    then = timezone.now() - timedelta(hours=25)
+    Webhook.objects.update(failing_since=then, due_at=then)
+    if why == "nothing was pending":
+        Request.objects.all().delete()
+        deliver(lambda: not pending(webhook), "it is dropped with its request")
+        Webhook.objects.update(failing_since=then)
+        cancelled(user, 1)
+    deliver(lambda: len(receiver.got) == 2)
+    deliver(lambda: Webhook.objects.get().leased_until is None)
+    webhook.refresh_from_db()
+    assert webhook.enabled
+    assert timezone.now() - webhook.failing_since < timedelta(minutes=5)
 
 
 def test_one_that_wants_no_more_is_switched_off_at_once(
