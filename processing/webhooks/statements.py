@@ -131,7 +131,8 @@ LAG = Statement("""
       AND (leased_until IS NULL OR leased_until <= now())
 """)
 
-# Retention: what ended long ago, and what waits for a webhook that is off for as long.
+# Retention: what ended long ago, and what waits for a webhook that is off for as long. There the first message is the
+# oldest: where that one is kept no other is read.
 OLD = Statement("""
     DELETE FROM webhooks_delivery WHERE id IN (
         SELECT id FROM webhooks_delivery
@@ -141,9 +142,16 @@ OLD = Statement("""
 """)
 ABANDONED = Statement("""
     DELETE FROM webhooks_delivery WHERE id IN (
-        SELECT d.id FROM webhooks_webhook w JOIN webhooks_delivery d ON d.webhook_id = w.id
-        WHERE NOT w.enabled AND d.state = 'pending' AND d.created_at < now() - make_interval(secs => %(seconds)s)
-        LIMIT %(count)s FOR UPDATE OF d SKIP LOCKED)
+        SELECT d.id FROM webhooks_webhook w
+        CROSS JOIN LATERAL (
+            SELECT created_at FROM webhooks_delivery WHERE webhook_id = w.id AND state = 'pending'
+            ORDER BY id LIMIT 1) oldest
+        CROSS JOIN LATERAL (
+            SELECT id, created_at FROM webhooks_delivery WHERE webhook_id = w.id AND state = 'pending'
+            ORDER BY id LIMIT %(count)s FOR UPDATE SKIP LOCKED) d
+        WHERE NOT w.enabled AND oldest.created_at < now() - make_interval(secs => %(seconds)s)
+          AND d.created_at < now() - make_interval(secs => %(seconds)s)
+        LIMIT %(count)s)
     RETURNING id
 """)
 

@@ -229,3 +229,24 @@ def test_deliveries_are_kept_for_so_many_days_and_pending_ones_of_a_webhook_that
     assert retention.prune(1)
     retention.prune(100)
     assert list(Delivery.objects.values_list("id", flat=True)) == [ids[0]]
+
+
+def test_what_waits_for_a_webhook_that_is_off_is_read_only_once_it_is_old(user: User, hook: Hook) -> None:
+    webhook = hook(user)
+    Delivery.objects.bulk_create(Delivery(webhook=webhook, event="webhook.test") for _ in range(500))
+    owning.change(webhook, enabled=False)
+    with transaction.atomic():
+        before = deliveries_read()
+        retention.prune(100)
+        assert deliveries_read() - before < 10
+    Delivery.objects.update(created_at=timezone.now() - timedelta(days=15))
+    assert retention.prune(100)
+    assert Delivery.objects.count() == 400
+
+
+def deliveries_read() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'webhooks_delivery'"
+        )
+        return int(cursor.fetchone()[0])
