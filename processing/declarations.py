@@ -2,14 +2,20 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from django.apps import apps
+from django.apps import AppConfig, apps
 from django.contrib.auth import get_permission_codename
+from django.core.checks import Warning as CheckWarning
+from django.core.checks import register
 from pydantic import BaseModel
 
+from queues import kinds
 from queues.states import OnFailure
+
+LONG_SECONDS = 60  # of an atomic kind; the default, and the alert LongTransaction, have it too
 
 
 def wrong_about(
@@ -85,3 +91,18 @@ def wrong_with(function: Any, atomic: bool) -> str | None:
         taken = f"{called}{inspect.signature(function)}"
         return f"{taken} cannot be called with (request, payload), which every handler is given."
     return None
+
+
+@register
+def long_transactions(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckWarning]:
+    """A warning, at start and in `manage.py check`, for each atomic kind whose attempts may be that long."""
+    return [
+        CheckWarning(
+            f"{kind.name!r} version {kind.version} is atomic and has time_limit={kind.time_limit:g}: every user's"
+            " requests get slower while its transaction is open.",
+            hint=f"Write a time_limit of at most {LONG_SECONDS}, or do what takes long in another request before it.",
+            id="processing.W001",
+        )
+        for kind in kinds.all_kinds()
+        if kind.atomic and kind.time_limit > LONG_SECONDS
+    ]

@@ -28,10 +28,12 @@ from queues.lifecycle import control, correction, outbox
 from queues.models import UserQueue
 from queues.operations import backlog, integrity
 from queues.operations.selectors import by_key
+from queues.sql.figures import LONG_TRANSACTIONS
 from queues.states import QueueState
 
 NAMED = 1_000  # queues that one look at them finds wrong and names; of the others it tells how many
 LATE = timedelta(seconds=30)  # what takes longer than this does not come right by itself
+LONG_SECONDS = 60.0  # of a transaction: as the alert LongTransaction has it
 DELIVERY_SECONDS = 1.0  # messages that a worker holds are not in the queue; soon they are acked or back
 
 
@@ -79,6 +81,7 @@ def diagnose(count: int, everywhere: bool, progress: Callable[[str], None]) -> I
         return
     borrowed = pooling.by_transaction()
     yield _finding("sessions", borrowed, "a pooler lends them" if borrowed else "our own", pooling.REFUSAL)
+    yield from transactions()
     yield from moving()
     yield from counters(count, everywhere, progress)
     if found["rabbitmq"] == "ok":
@@ -102,6 +105,22 @@ def _place(url: str) -> str:
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]  # perhaps several hosts
     return f"{place if ':' in place else f'{place}:its usual port'}{parts.path}"
+
+
+def transactions() -> Iterator[Finding]:
+    """Which transactions are open for so long that everybody's leases and records get slower."""
+    long = LONG_TRANSACTIONS.rows(seconds=LONG_SECONDS)
+    for one in long:
+        who = ", ".join(filter(None, [f"role {one.usename}", one.application_name, one.state]))
+        yield Finding(
+            "transactions",
+            Grade.WARNING,
+            f"pid {one.pid} ({who}) has one open for {one.seconds:.0f} s, which slows down every user",
+            f"{one.ended_by} undoes it. An atomic handler's: manage.py requests list"
+            " --status running, then requests cancel",
+        )
+    if not long:
+        yield Finding("transactions", Grade.OK, f"none is open for more than {LONG_SECONDS:.0f} s")
 
 
 def moving() -> Iterator[Finding]:

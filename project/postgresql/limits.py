@@ -52,7 +52,7 @@ def _limits(role: Role) -> Limits:
         return Limits(env.background_statement_seconds, 1.0, 5.0)
     if role == "worker":
         return Limits(env.background_statement_seconds, 0.1, 10.0)  # a row that is locked is tried again, by itself
-    return Limits(env.command_statement_seconds, 60.0, 3600.0)
+    return Limits(env.command_statement_seconds, 60.0, 60.0)  # a shell's forgotten transaction slows down every user
 
 
 @lru_cache

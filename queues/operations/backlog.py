@@ -42,6 +42,7 @@ class Backlog:
     """All queues at one moment. Idle ones are counted only where something accepted is still to be published.
 
     `lag` is how many seconds the dispatcher is behind with each of its tasks: publish, schedule, wake.
+    `oldest_transaction` is the age in seconds of the oldest that keeps dead versions of rows from being pruned.
     """
 
     groups: list[Group]
@@ -50,6 +51,7 @@ class Backlog:
     lag: dict[str, float]
     dispatchers: int
     workers: int
+    oldest_transaction: float
     took: float
     kinds: Sequence[KindAtWork] = ()
 
@@ -124,6 +126,7 @@ def measure() -> Backlog:
         {"publish": owed, "schedule": around.oldest_due or 0.0, "wake": around.oldest_wake or 0.0},
         around.dispatchers,
         around.workers,
+        around.oldest_transaction or 0.0,
         time.monotonic() - began,
         kinds,
     )

@@ -39,6 +39,11 @@ def figures() -> Iterator[Metric]:
     yield GaugeMetricFamily("ordered_work_unpublished", "Accepted and not in RabbitMQ yet.", found.unpublished)
     yield GaugeMetricFamily("ordered_work_dispatchers_leading", "Shards that have a leader.", found.dispatchers)
     yield GaugeMetricFamily("ordered_work_worker_processes", "Worker processes alive.", found.workers)
+    yield GaugeMetricFamily(
+        "ordered_work_oldest_transaction_seconds",
+        "Age of the oldest transaction that keeps dead versions of rows from being pruned.",
+        found.oldest_transaction,
+    )
     for name in ("backlog_query", "standing"):  # the second is its name until 0.2.0: docs/metrics.md
         yield GaugeMetricFamily(f"ordered_work_{name}_seconds", "What reading these figures took.", found.took)
 

@@ -43,9 +43,26 @@ THROUGHPUT_OF = Statement(f"""
     FROM queues_userqueue q CROSS JOIN LATERAL ({FINISHED_LATELY}) lately WHERE q.id = ANY (%(queues)s::bigint[])
 """)  # noqa: S608  (constants)
 
+# Each that wrote, or reads by its snapshot: while it is open no version of a row that died since is pruned, and leases
+# and records leave many. VACUUM's own is no such one. Of other roles' sessions only pg_read_all_stats shows the times.
+OPEN_TRANSACTIONS = """
+    SELECT pid, usename, application_name, state,
+           extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds
+    FROM pg_stat_activity a
+    WHERE datname = current_database() AND backend_type = 'client backend' AND xact_start IS NOT NULL
+      AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)
+      AND NOT EXISTS (SELECT FROM pg_stat_progress_vacuum v WHERE v.pid = a.pid)
+"""
+
+# Those older than so many seconds, the oldest first, each with what an operator types.
+LONG_TRANSACTIONS = Statement(f"""
+    SELECT *, 'SELECT pg_terminate_backend(' || pid || ')' AS ended_by
+    FROM ({OPEN_TRANSACTIONS}) t WHERE seconds > %(seconds)s ORDER BY seconds DESC
+""")  # noqa: S608  (constants)
+
 # What else the dispatcher may be behind with, and who is alive: each leader has a lease. Each worker process has a
 # lock, and its session asks something four times a second; a frozen one does not.
-CLUSTER_STATUS = Statement("""
+CLUSTER_STATUS = Statement(f"""
     WITH held AS MATERIALIZED (
         SELECT l.classid::bigint, l.objid FROM pg_locks l JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
@@ -58,8 +75,9 @@ CLUSTER_STATUS = Statement("""
                AS oldest_wake,
            (SELECT count(*) FROM queues_leadership WHERE shard < %(shards)s AND lead_until > clock_timestamp())
                AS dispatchers,
-           (SELECT count(DISTINCT objid) FROM held WHERE classid = %(workers)s) AS workers
-""")
+           (SELECT count(DISTINCT objid) FROM held WHERE classid = %(workers)s) AS workers,
+           (SELECT max(seconds) FROM ({OPEN_TRANSACTIONS}) t) AS oldest_transaction
+""")  # noqa: S608  (constants)
 
 # What each worker process runs now: the leases held longest, and no more than the board shows.
 LEASES_HELD = Statement("""

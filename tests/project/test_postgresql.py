@@ -15,7 +15,7 @@ from django.db import OperationalError, connections, transaction
 
 from project.postgresql import base
 from project.postgresql.base import DatabaseWrapper, Server
-from project.postgresql.limits import Limits
+from project.postgresql.limits import Limits, of_role, role
 from project.settings import database
 from scripts.place import ROOT, free_port
 from scripts.servers.postgresql import Postgresql
@@ -166,6 +166,12 @@ def test_limits_are_kept_by_postgresql_too_and_follow_who_asks(connect: Callable
         cursor.execute("SELECT pg_sleep(1.6)")  # longer than the service's own statements may take
     wrapper.wanted = SHORT
     assert setting("statement_timeout") == "1s"
+
+
+def test_a_command_s_transaction_that_does_nothing_ends_within_a_minute_and_its_statements_may_take_longer() -> None:
+    assert role() == "command"
+    limits = of_role()
+    assert limits.idle <= 60.0 < limits.statement
 
 
 def test_limits_never_change_inside_a_transaction(connect: Callable[..., DatabaseWrapper]) -> None:

@@ -28,6 +28,17 @@ from processing.handlers import handler
 def build(request, payload):
     return 1
 """
+LONG = """\
+from processing.handlers import handler
+
+@handler("yours.usual", atomic=True)
+def usual(request, payload):
+    return 1
+
+@handler("yours.build", atomic=True, time_limit=61)
+def build(request, payload):
+    return 1
+"""
 SENTENCE = '{folder}/yours/handlers.py:3: Write @handler("name.of.the.kind") instead of @handler.\n'
 DJANGO = [sys.executable, "manage.py"]
 
@@ -44,6 +55,14 @@ def app(folder: Path, handlers: str | None, name: str = "yours") -> Path:
 def start(folder: Path, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(folder), "EXTRA_APPS": "yours", **settings}
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_transaction_that_may_be_long_is_warned_of(tmp_path: Path) -> None:
+    checked = start(app(tmp_path, LONG), *DJANGO, "check")
+    assert checked.returncode == 0
+    warned = [line for line in checked.stderr.splitlines() if "processing.W001" in line]
+    assert len(warned) == 1
+    assert "'yours.build' version 1 is atomic and has time_limit=61" in warned[0]
 
 
 @pytest.mark.parametrize("command", [["check"], ["dispatch"], ["work"], ["migrate"]], ids=lambda words: words[0])

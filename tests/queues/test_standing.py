@@ -13,7 +13,9 @@ from queues.operations import backlog
 from queues.operations.backlog import BY_STATE, Recent, measure
 from queues.states import QueueState, Status
 from tests.processing.crew import new_user
+from tests.processing.frozen import QUEUE, frozen
 from tests.queues.rows import a_leader, queue_of, request_in
+from tests.waiting import until
 
 pytestmark = pytest.mark.django_db
 
@@ -63,6 +65,18 @@ def test_those_alive_are_counted_by_their_leases_and_locks() -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, 7), pg_advisory_xact_lock(%s, 8)", [WORKERS, WORKERS])
     found = measure()
     assert (found.dispatchers, found.workers) == (1, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_age_is_told_of_the_oldest_transaction_that_keeps_dead_rows() -> None:
+    queue = queue_of(new_user())
+    with frozen("SELECT 1"):  # it wrote nothing, and its snapshot is over
+        began = time.monotonic()
+        with frozen(QUEUE, queue.id):
+            until(lambda: measure().oldest_transaction > 0.2)
+            assert measure().oldest_transaction <= time.monotonic() - began
+    with frozen("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1"):
+        until(lambda: measure().oldest_transaction > 0.2)
 
 
 def test_nobody_anywhere_is_nothing_wrong() -> None:

@@ -17,7 +17,9 @@ from queues.management.command_base import Exit
 from queues.models import Leadership, OperatorAction, Request
 from tests.processing.crew import Hand, Wire, new_user, queue_of, submit
 from tests.processing.doctor.conftest import faults
+from tests.processing.frozen import QUEUE, frozen
 from tests.queues.commands import run
+from tests.waiting import until
 
 
 @pytest.mark.usefixtures("fine")
@@ -83,6 +85,25 @@ def test_what_is_late_blocked_or_starving_is_said() -> None:
     rows = {row["check"]: row["grade"] for row in run("doctor", "--json").json}
     assert (rows["publish"], rows["leases"]) == ("fault", "fault")
     assert (rows["turns"], rows["blocked"]) == ("warning", "warning")
+
+
+def test_a_transaction_that_slows_down_everybody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    user = new_user()
+    submit(user, "anything")
+
+    def told() -> list[dict[str, Any]]:
+        return [row for row in run("doctor", "--json").json if row["check"] == "transactions"]
+
+    with frozen("SELECT 1"), frozen(QUEUE, queue_of(user).id), connection.cursor() as cursor:
+        assert [row["grade"] for row in told()] == ["ok"], "it has just begun"
+        cursor.execute("SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND state LIKE 'idle%'")
+        ((pid,),) = cursor.fetchall()
+        monkeypatch.setattr(doctor, "LONG_SECONDS", 0.05)
+        (row,) = until(lambda: [one for one in told() if one["grade"] == "warning"], why=told)
+    assert row["detail"].startswith(f"pid {pid} (role ")
+    assert "idle in transaction" in row["detail"]
+    assert f"pg_terminate_backend({pid})" in row["advice"]
+    assert [row["grade"] for row in told()] == ["ok"]
 
 
 def test_so_many_faults_are_named_and_the_others_counted(
