@@ -10,7 +10,7 @@ TOKENS_WAITING = Gauge(
 )  # fmt: skip
 QUEUES_SET_ASIDE = Gauge(
     "ordered_work_queues_set_aside", "RabbitMQ queues that the leader could not publish to and tries again later.",
-    multiprocess_mode="livesum",
+    ["shard"], multiprocess_mode="livesum",
 )  # fmt: skip
 QUEUES_RENAMED = Counter(
     "ordered_work_queues_renamed", "Queues that got another name in RabbitMQ. By: who; tokens: it was theirs.", ["by"]

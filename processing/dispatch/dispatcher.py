@@ -148,6 +148,8 @@ class Dispatcher:
     def _stand_by(self) -> None:
         self.leading.clear()
         metrics.LEADING.labels(str(self.shard.number)).set(0)
+        self._set_aside.try_all()  # whoever leads meanwhile may have repaired them
+        metrics.QUEUES_SET_ASIDE.labels(str(self.shard.number)).set(0)
         self.publisher.close()
         self.unmarked.clear()
         self.tokens.lose()
@@ -241,7 +243,7 @@ class Dispatcher:
             self._set_aside.add(batch.queue_id)
             self._retries.add(batch)
             log.warning("a queue is set aside", queue=batch.queue_id, generation=batch.generation, error=str(why))
-        metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+        metrics.QUEUES_SET_ASIDE.labels(str(self.shard.number)).set(len(self._set_aside))
         queues = [(p.queue_id, p.generation) for p, why in failed.items() if why.helps_to_rename]
         renamed = set(outbox.rename(queues))
         metrics.QUEUES_RENAMED.labels("dispatcher").inc(len(renamed))
@@ -277,7 +279,7 @@ class Dispatcher:
         self._parts.do("idle queues", self._reaper.step, lambda: None)
         self._set_aside.forget_old()
         self._retries.forget_but(self._set_aside)
-        metrics.QUEUES_SET_ASIDE.set(len(self._set_aside))
+        metrics.QUEUES_SET_ASIDE.labels(str(self.shard.number)).set(len(self._set_aside))
 
     def send_again(self, seconds: float, count: int) -> None:
         """Give queues that have been ready for so long another token."""

@@ -44,6 +44,11 @@ class SetAside(Generic[Key]):
         now = time.monotonic()
         return list(islice((key for key, (until, _) in self._until.items() if until <= now), count))
 
+    def try_all(self) -> None:
+        """The time has come for another try of each."""
+        now = time.monotonic()
+        self._until = {key: (min(until, now), failures) for key, (until, failures) in self._until.items()}
+
     def forget_old(self) -> None:
         """What nobody tried again for long after its time is no trouble any more."""
         now = time.monotonic()

@@ -5,7 +5,9 @@ from prometheus_client import REGISTRY
 
 from processing.broker import tokens
 from processing.broker.pointers import queue_name
+from processing.dispatch.dispatcher import Dispatcher
 from processing.handlers import HandlerRequest, Reject
+from queues.lifecycle.outbox import Shard
 from tests.metrics import counted
 from tests.processing.conftest import Script
 from tests.processing.crew import Hand, new_user, queue_of, submit
@@ -127,3 +129,16 @@ def test_the_leader_says_how_many_tokens_wait(hand: Hand, since: Since) -> None:
     hand.wire.purge(tokens.TOKEN_QUEUE)
     hand.dispatcher.sweep()
     assert counted("tokens_waiting") == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_shard_says_how_many_queues_its_leader_set_aside_and_a_standby_none() -> None:
+    sick, well = Dispatcher(Shard(0, 2)), Dispatcher(Shard(1, 2))
+    for queue_id in range(7):
+        sick._set_aside.add(queue_id)
+    for leader in (sick, well):
+        leader.sweep()
+    assert [counted("queues_set_aside", shard=shard) for shard in "01"] == [7, 0]
+    sick._stand_by()
+    assert counted("queues_set_aside", shard="0") == 0
+    well.publisher.close()

@@ -142,6 +142,19 @@ def test_a_round_through_queues_that_are_all_set_aside_is_followed_by_a_rest(
     assert [hand.dispatcher.dispatch_next() for _ in range(8)] == [True, True, True, False] * 2
 
 
+def test_who_leads_anew_holds_no_queue_back_that_another_leader_may_have_repaired(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hand.dispatcher, "_set_aside", SetAside(first=60.0, longest=60.0))
+    submit(user := new_user(), "note")
+    hand.dispatcher._set_aside.add(queue_of(user).id)
+    hand.dispatcher.step()
+    assert queue_of(user).published_seq == 0
+    hand.dispatcher._stand_by()
+    hand.dispatch()
+    assert queue_of(user).published_seq == 1
+
+
 def test_waking_and_sweeping_go_on_while_submissions_keep_coming(
     hand: Hand, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
