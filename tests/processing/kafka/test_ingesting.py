@@ -12,7 +12,7 @@ from accounts.models import User
 from processing.kafka import partitions
 from processing.kafka.ingester import Ingester
 from processing.kafka.models import Event, RejectedMessage
-from queues.models import Request
+from queues.models import Request, UserQueue
 from tests.metrics import counted
 from tests.processing.crew import new_user, queue_of, requests_of
 from tests.processing.frozen import QUEUE, frozen
@@ -60,6 +60,25 @@ def test_an_event_makes_one_request_for_ever(any_broker: Broker, ingest: Ingest,
     Request.objects.all().delete()
     ingest(any_broker, topic, lambda: any_broker.committed(topic, other_group) == 50, other_group)  # from the beginning
     assert not Request.objects.exists()
+    assert not rejected(topic)
+
+
+def test_what_a_restored_postgresql_forgot_is_accepted_again_once_and_in_order(
+    mock: Broker, ingest: Ingest, ada: User, other_group: str
+) -> None:
+    """Read again from before what was lost; here from the beginning."""
+    topic = mock.topic()
+    for number in range(6):
+        mock.send(topic, event(number), key=ada.username)
+    mock.flush()
+    ingest(mock, topic, lambda: mock.committed(topic, f"{topic}-readers") == 6)
+    kept, lost = requests_of(ada)[:4], requests_of(ada)[4:]
+    Event.objects.filter(request_id__in=[request.id for request in lost]).delete()
+    Request.objects.filter(queue__user=ada, seq__gt=4).delete()
+    UserQueue.objects.filter(user=ada).update(last_seq=4)
+    ingest(mock, topic, lambda: mock.committed(topic, other_group) == 6, other_group)
+    assert payloads_of(ada) == list(range(6))
+    assert requests_of(ada)[:4] == kept
     assert not rejected(topic)
 
 
