@@ -193,6 +193,8 @@ class Postgresql(PrivateServer):
         return Path(self.state["data"])
 
     def prepare(self) -> None:
+        if self.user():
+            self.folder.chmod(0o711)  # that user comes through, and lists nothing
         if "data" not in self.state:
             self.state["data"] = str(self._place())
             self.remember()
@@ -253,7 +255,6 @@ class Postgresql(PrivateServer):
     def _place(self) -> Path:
         """The data's folder: here, or where that user cannot come here (a working copy below /root), beside."""
         if not self.user() or all(parent.stat().st_mode & 0o001 for parent in self.folder.resolve().parents):
-            self.folder.chmod(0o755)
             return self.folder / "data"
         name = f"ordered-work-{sha256(str(self.folder).encode()).hexdigest()[:12]}"
         return Path("/var/tmp") / name  # noqa: S108  (its owner and mode are set)

@@ -71,6 +71,7 @@ class PrivateServer(ABC):
         elif port_taken(self.port):
             raise SetupError(f"{self.title}'s port {self.port} was taken by another program; `./run stop`, then again.")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
         self.remember()
         self.prepare()
         with self.log_path.open("ab") as log:
@@ -142,6 +143,13 @@ class PrivateServer(ABC):
     @abstractmethod
     def prepare(self) -> None:
         """Makes the data and configuration that the first start needs."""
+
+    def keep_secret(self, name: str, text: str) -> None:
+        """A file of the folder that its owner alone may read, from its first moment on."""
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
 
     @abstractmethod
     def execute(self, log: IO[bytes]) -> Process: ...

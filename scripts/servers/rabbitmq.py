@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import threading
@@ -197,12 +198,9 @@ class Rabbitmq(PrivateServer):
     def prepare(self) -> None:
         for name in ("dist_port", "epmd_port"):
             self.state.setdefault(name, free_port())
+        self.state.setdefault("cookie", secrets.token_urlsafe(18))  # who has it has the node
         self.remember()
-        cookie = self.folder / ".erlang.cookie"
-        if not cookie.exists():
-            cookie.touch(mode=0o600)
-            cookie.write_text(self.password)
-            cookie.chmod(0o400)
+        self.keep_secret(".erlang.cookie", self.state["cookie"])
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "environment").write_text("")
         settings = [
@@ -215,7 +213,7 @@ class Rabbitmq(PrivateServer):
             "log.console.level = warning",
             "log.file = false",
         ]
-        (self.folder / "rabbitmq.conf").write_text("\n".join(settings) + "\n")
+        self.keep_secret("rabbitmq.conf", "\n".join(settings) + "\n")
 
     def more_settings(self) -> list[str]:
         """Further lines of rabbitmq.conf."""

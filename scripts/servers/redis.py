@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import IO, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -159,10 +158,8 @@ class Redis(PrivateServer):
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def prepare(self) -> None:
-        configuration = Path(self.folder / "redis.conf")
-        configuration.touch(mode=0o600)
         lines = [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}", 'save ""', "appendonly no"]
-        configuration.write_text("\n".join([*lines, f'dir "{self.folder}"']) + "\n")
+        self.keep_secret("redis.conf", "\n".join([*lines, f'dir "{self.folder}"']) + "\n")
 
     def execute(self, log: IO[bytes]) -> Process:
         return self.spawn([str(self.program()), str(self.folder / "redis.conf")], log, clean_environment())

@@ -16,7 +16,8 @@ class Node(Rabbitmq):
         self.first = first
         self.names: list[str] = []
         if first is not None:
-            self.state |= {"port": free_port(), "password": first.password, "epmd_port": first.state["epmd_port"]}
+            shared = {name: first.state[name] for name in ("password", "cookie", "epmd_port")}
+            self.state |= {"port": free_port(), **shared}
 
     def more_settings(self) -> list[str]:
         nodes = [f"cluster_formation.classic_config.nodes.{n} = {name}" for n, name in enumerate(self.names, 1)]
@@ -42,7 +43,12 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         first = Node(folder / "1")
-        first.state = {"port": free_port(), "password": "one-for-all", "epmd_port": free_port()}
+        first.state = {
+            "port": free_port(),
+            "password": "one-for-all",
+            "cookie": "all-for-one",
+            "epmd_port": free_port(),
+        }
         self.nodes = [first, Node(folder / "2", first), Node(folder / "3", first)]
         for node in self.nodes:
             node.names = [one.node for one in self.nodes]

@@ -94,6 +94,22 @@ def test_redis_comes_back_on_its_port(tmp_path: Path) -> None:
         assert redis.reach(url.replace(server.password, "guessed")) is not None
 
 
+@pytest.mark.parametrize("kind", [Postgresql, Rabbitmq, Redis])
+def test_nobody_else_on_the_machine_reads_the_secrets_of_a_private_server(
+    tmp_path: Path, kind: type[PrivateServer]
+) -> None:
+    with kind(tmp_path / "server") as server:
+        secrets = [server.password, *filter(None, [server.state.get("cookie")])]
+        assert len(set(secrets)) == len(secrets), "who may connect is not who may do everything"
+        assert not server.folder.stat().st_mode & 0o066, "nobody else lists or changes what is there"
+        holding = [
+            path for path in server.folder.rglob("*")
+            if path.is_file() and any(secret.encode() in path.read_bytes() for secret in secrets)
+        ]  # fmt: skip
+        assert holding
+        assert [path.name for path in holding if path.stat().st_mode & 0o077] == []
+
+
 def test_a_server_that_runs_is_found_again_by_the_next_run(tmp_path: Path) -> None:
     with Redis(tmp_path / "server") as server:
         again = Redis(tmp_path / "server")
