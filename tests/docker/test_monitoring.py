@@ -16,6 +16,7 @@ import pytest
 import yaml
 from django.core.management import get_commands, load_command_class
 
+from processing.management.service import ServiceCommand
 from queues.limits import deployment
 from scripts.place import ROOT, free_port
 from scripts.servers.process import launch
@@ -72,11 +73,13 @@ def test_every_alert_has_a_paragraph_that_says_what_to_type(name: str) -> None:
     assert alerts()[name]["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
     found = re.search(rf"(?ms)^## {name}$(.*?)(?=^## |\Z)", ALERTS.read_text())
     assert found is not None, f"no paragraph ## {name}"
-    typed = re.findall(r"(?m)^manage\.py (\w+)(.*)$", found[1])
-    assert typed, "no command to type"
-    for command, rest in typed:
-        parser = load_command_class(get_commands()[command], command).create_parser("manage.py", command)
-        parser.parse_args(shlex.split(rest, comments=True))
+    lines = "\n".join(re.findall(r"(?ms)^```bash\n(.*?)^```$", found[1]))
+    assert lines, "no command to type"
+    for command, rest in re.findall(r"(?m)^(?:\w+=\S+ )*manage\.py (\w+)(.*)$", lines):
+        loaded = load_command_class(get_commands()[command], command)
+        assert not isinstance(loaded, ServiceCommand), "the process of the container it is typed in holds HEALTH_PORT"
+        loaded.create_parser("manage.py", command).parse_args(shlex.split(rest, comments=True))
+    assert set(re.findall(r"(?: up -d |--scale |deploy/)(\w+)", lines)) <= set(services())
 
 
 def test_prometheus_scrapes_every_process_that_is_composed() -> None:
