@@ -4,8 +4,10 @@ import base64
 import graphlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,35 @@ def test_making_secrets_again_changes_none(secrets: Path) -> None:
     done = subprocess.run([secrets.parent / "make-secrets"], check=True, capture_output=True, text=True)
     assert done.stdout == ""
     assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+
+
+MakeSecrets = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def make_secrets(tmp_path: Path) -> MakeSecrets:
+    """Runs a copy of docker/make-secrets, as it is typed at the repository's root."""
+    (tmp_path / "docker").mkdir()
+    shutil.copy(compose.DOCKER / "make-secrets", tmp_path / "docker")
+    command = ["/bin/sh", "docker/make-secrets"]
+    return lambda **variables: subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+
+
+def test_secrets_lie_beside_the_script_whatever_cdpath_says(make_secrets: MakeSecrets, tmp_path: Path) -> None:
+    assert make_secrets(CDPATH=str(tmp_path)).returncode == 0
+    assert (tmp_path / "docker" / "secrets" / "tls.crt").stat().st_size
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_without_openssl_it_is_said_what_is_missing(make_secrets: MakeSecrets, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    for program in ("dirname", "mkdir", "chmod", "od", "tr", "cat", "mv", "sed"):
+        (tmp_path / "bin" / program).symlink_to(shutil.which(program) or "")
+    done = make_secrets(PATH=str(tmp_path / "bin"))
+    assert (done.returncode, "openssl" in done.stderr) == (1, True)
+    assert make_secrets().stdout.startswith(f"made {tmp_path}/docker/secrets/tls.crt"), "once it is there"
 
 
 @EACH
