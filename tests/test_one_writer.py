@@ -13,6 +13,7 @@ WITH_SQL = {
     "accounts/mail/delivery.py": "one statement of its own",
     "accounts/retention.py": "its statements stand by name at its top",
     "processing/kafka/statements.py": "an app that the core does not import has its own",
+    "processing/schedules/statements.py": "an app that the core does not import has its own",
     "processing/webhooks/statements.py": "an app that the core does not import has its own",
     "project/admin/base.py": "the planner's estimate of any table",
     "project/postgresql/base.py": "the session itself",

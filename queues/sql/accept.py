@@ -95,7 +95,7 @@ _SESSION = "JOIN accounts_session s ON s.id = asked.session_id AND s.user_id = u
 # Each with a session.
 ACCEPT_TOGETHER = Statement(_TOGETHER.format(own=_OWN.format(session=_SESSION), **_PARTS))
 
-# For what comes from nobody's session: messages of Kafka.
+# For what comes from nobody's session: messages of Kafka, and schedules.
 ACCEPT_MESSAGES = Statement(_TOGETHER.format(own=_OWN.format(session=""), **_PARTS))
 
 # The first time a user asks for anything. Two at once: one of them makes it.

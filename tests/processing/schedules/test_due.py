@@ -1,10 +1,12 @@
-"""Each due time becomes one request: whoever looks, whatever is away, and at nobody else's expense."""
+"""Each due time becomes one request: whoever looks, and whatever is away."""
 
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -14,49 +16,20 @@ from accounts.models import User
 from processing.dispatch import duties
 from processing.dispatch.dispatcher import Dispatcher
 from processing.dispatch.duties import Duty
-from processing.schedules import due, writing
+from processing.schedules import due
 from processing.schedules.models import Missed, Schedule
-from project.rest.problems import ServiceUnavailable
+from processing.schedules.statements import ROUND
+from project.telemetry import tracing
 from queues import kinds
+from queues.enqueue.accept import open_queue
 from queues.lifecycle.outbox import Shard
 from queues.models import Request, UserQueue
 from tests.processing.crew import Crew, new_user, queue_of, submit
-from tests.processing.frozen import QUEUE, frozen
+from tests.processing.schedules.due_times import all_due, fresh, in_order, scheduled, submitted
 from tests.queues.threads import at_once
 from tests.waiting import until
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _no_schedules(transactional_db: None) -> Iterator[None]:
-    yield
-    Schedule.objects.all().delete()
-
-
-def scheduled(user: User, late: float = 0, every: int = 60, **fields: Any) -> Schedule:
-    """One that is due since `late` seconds."""
-    asked = {"name": f"s{Schedule.objects.count()}", "kind": "demo.echo", "every_seconds": every, **fields}
-    made = writing.add(user.id, '{"n": 1.50}', asked)
-    since = timezone.now() - timedelta(seconds=late)
-    Schedule.objects.filter(id=made.id).update(next_at=since, look_at=since)
-    made.refresh_from_db()
-    return made
-
-
-def submitted(user: User) -> int:
-    return Request.objects.filter(queue__user=user).count()
-
-
-def fresh(schedule: Schedule) -> Schedule:
-    return Schedule.objects.get(id=schedule.id)
-
-
-def all_due() -> int:
-    count = 0
-    while due.submit_next():
-        count += 1
-    return count
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("no_schedules")]
 
 
 def test_a_due_time_becomes_a_request_of_its_user() -> None:
@@ -84,6 +57,29 @@ def test_however_many_look_each_due_time_is_submitted_once() -> None:
     assert sorted(Request.objects.filter(queue__user=users[0]).values_list("seq", flat=True)) == list(range(1, 21))
 
 
+def test_a_users_due_times_are_submitted_in_their_order() -> None:
+    user = new_user()
+    scheduled(user, late=50, every=20, name="often")
+    scheduled(user, late=40, every=1000, name="second")
+    scheduled(user, late=20, every=1000, name="fourth")
+    at_once(4, lambda _: all_due())
+    assert in_order(user) == ["often", "second", "often", "fourth", "often"]
+
+
+def test_whoever_comes_later_with_the_same_round_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The due times that are next have their turn in the next round: behind others' that come first by now."""
+    user = new_user()
+    scheduled(user, late=50, every=20, name="often")
+    scheduled(user, late=40, every=1000, name="second")
+    seen = ROUND.rows(most=due.MOST_IN_ROUND)
+    assert due.submit_round() == 1
+    monkeypatch.setattr(ROUND, "rows", lambda **_: seen)
+    assert due.submit_round() == 0
+    monkeypatch.undo()
+    all_due()
+    assert in_order(user) == ["often", "second", "often", "often"]
+
+
 def test_a_dispatcher_that_dies_in_the_middle_has_submitted_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     class Death(BaseException):
         pass
@@ -93,9 +89,9 @@ def test_a_dispatcher_that_dies_in_the_middle_has_submitted_nothing(monkeypatch:
 
     user = new_user()
     one = scheduled(user)
-    monkeypatch.setattr(due, "_go_on", die)
+    monkeypatch.setattr(due, "_move", die)
     with pytest.raises(Death):
-        due.submit_next()
+        due.submit_round()
     monkeypatch.undo()
     assert submitted(user) == 0
     assert fresh(one).next_at == one.next_at
@@ -130,42 +126,17 @@ def test_missed_due_times_are_submitted_by_their_policy_and_fresh_ones_each(
     assert moved.next_at == moved.look_at
 
 
-def test_a_full_queue_is_told_and_the_due_time_is_submitted_when_there_is_room() -> None:
-    full, other = new_user(), new_user()
-    UserQueue.objects.create(user=full, waiting_limit=1)
-    submit(full, "x", kind="demo.echo")
-    one, theirs = scheduled(full, late=10), scheduled(other, late=5)
+def test_what_was_late_because_others_had_their_turn_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    user, away = new_user(), new_user()
+    monkeypatch.setattr(due, "_begun", time.monotonic() - 200)
+    monkeypatch.setattr(due, "_looked", time.monotonic() - 9)
+    assert all_due() == 0
+    assert time.monotonic() - due._looked < 5, "it looked, though nothing was due"
+    scheduled(user, late=150, every=1000, missed="skip")
+    one = scheduled(away, late=250, every=1000, missed="skip")
     assert all_due() == 2
-    assert submitted(other) == 1
-    waiting = fresh(one)
-    assert waiting.next_at == one.next_at
-    assert waiting.last_error == "1 requests are waiting; the limit is 1. It is tried again."
-    assert waiting.look_at is not None
-    assert waiting.look_at > timezone.now() + timedelta(seconds=20)
-    UserQueue.objects.filter(user=full).update(waiting_limit=5)
-    Schedule.objects.filter(id=one.id).update(look_at=timezone.now())
-    assert all_due() == 1
-    assert (submitted(full), fresh(one).last_error) == (2, "")
-    assert fresh(theirs).last_error == ""
-
-
-def test_a_locked_queue_holds_up_nobody_elses_schedules() -> None:
-    stuck, other = new_user(), new_user()
-    for user in (stuck, other):
-        submit(user, "x", kind="demo.echo")
-    one = scheduled(stuck, late=30)
-    scheduled(other, late=10)
-    with frozen(QUEUE, queue_of(stuck).id):
-        began = time.monotonic()
-        assert all_due() == 2
-        assert time.monotonic() - began < 3
-        assert submitted(other) == 2
-        assert fresh(one).last_error == "Another transaction holds the queue. It is tried again."
-        with pytest.raises(ServiceUnavailable, match="Another transaction holds the queue"):
-            due.run_now(one)
-    Schedule.objects.filter(id=one.id).update(look_at=timezone.now())
-    assert all_due() == 1
-    assert submitted(stuck) == 2
+    assert (submitted(user), submitted(away)) == (1, 0)
+    assert fresh(one).last_error == f"Skipped: {one.next_at:%Y-%m-%d %H:%M:%S} UTC was missed."
 
 
 def test_what_would_be_refused_again_waits_for_its_next_due_time() -> None:
@@ -184,16 +155,6 @@ def test_what_would_be_refused_again_waits_for_its_next_due_time() -> None:
     assert not Request.objects.exists()
 
 
-def test_a_schedule_that_breaks_the_code_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    user, other = new_user(), new_user()
-    one = scheduled(user, late=20)
-    scheduled(other, late=10)
-    Schedule.objects.filter(id=one.id).update(time_zone="Nowhere/Any", cron="* * * * *", every_seconds=None)
-    assert all_due() == 2
-    assert submitted(other) == 1
-    assert fresh(one).last_error == "WrongTiming It is tried again."
-
-
 def test_a_paused_schedule_is_not_due_and_what_it_was_paused_for_is_not_missed() -> None:
     user = new_user()
     one = scheduled(user, late=1000, missed="all")
@@ -210,10 +171,7 @@ def test_a_paused_schedule_is_not_due_and_what_it_was_paused_for_is_not_missed()
 def test_the_look_for_what_is_due_reads_an_index() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute(
-            "EXPLAIN SELECT id FROM schedules_schedule WHERE look_at <= now() ORDER BY look_at LIMIT 1"
-            " FOR NO KEY UPDATE SKIP LOCKED"
-        )
+        cursor.execute(f"EXPLAIN {ROUND.text}", {"most": due.MOST_IN_ROUND})
         plan = " ".join(row[0] for row in cursor.fetchall())
     assert "schedule_due" in plan
 
@@ -265,6 +223,30 @@ def test_the_newest_version_of_a_kind_is_asked_for_when_it_is_due() -> None:
     scheduled(user)
     all_due()
     assert Request.objects.get(queue__user=user).version == kinds.find("demo.echo").version
+
+
+def test_each_request_has_a_span_of_its_own_and_what_has_no_room_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+
+    class Tracer:
+        @contextmanager
+        def submit(self, kind: str, request_id: UUID | None, count: int) -> Iterator[str]:
+            with suppress(tracing.LeftToOthers):
+                yield f"00-{request_id}"
+                ended.append(request_id)
+
+    users, full = [new_user() for _ in range(3)], new_user()
+    for user in users[1:]:
+        open_queue(user.id)
+    UserQueue.objects.create(user=full, waiting_limit=1)
+    submit(full, "x", kind="demo.echo")
+    for user in (*users, full):
+        scheduled(user)
+    monkeypatch.setattr(tracing, "tracer", Tracer())
+    all_due()
+    found = {one.id: one.traceparent for one in Request.objects.filter(queue__user__in=users)}
+    assert found == {request_id: f"00-{request_id}" for request_id in found}
+    assert sorted(ended) == sorted(found)
 
 
 def test_run_now_submits_beside_the_due_times() -> None:
