@@ -1,7 +1,9 @@
 """What the routes of users and sessions take and show."""
 
 import unicodedata
+from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth import password_validation
 from django.contrib.auth.validators import UnicodeUsernameValidator
@@ -26,13 +28,20 @@ class Username(Text):
         return unicodedata.normalize("NFKC", super().to_internal_value(data))
 
 
+def refuse_id(username: str) -> None:
+    """Nobody is named as another's id is written: where either is taken, the name would stand for two."""
+    with suppress(ValueError):
+        UUID(username)
+        raise serializers.ValidationError("Choose a name that is not written as an id.", code="invalid")
+
+
 class Email(Text, serializers.EmailField):
     def to_internal_value(self, data: Any) -> str:
         return User.objects.normalize_email(super().to_internal_value(data))
 
 
 class RegisterBody(StrictSerializer):
-    username = Username(validators=[UnicodeUsernameValidator()])
+    username = Username(validators=[UnicodeUsernameValidator(), refuse_id])
     password = Text(max_length=PASSWORD_LENGTH)
     email = Email(
         required=False, allow_blank=True, max_length=254, default="", help_text="Where a link to confirm it is mailed."

@@ -27,6 +27,17 @@ ORDERS: dict[Order, Any] = {
 }
 
 
+def find_user(text: str) -> User:
+    """The user of that id or name. What is written as an id is one: others' names may be, too. Raises NoSuch."""
+    try:
+        found = User.objects.filter(id=UUID(text)).first()
+    except ValueError:
+        found = User.objects.named(text.replace("\0", "")).first()
+    if found is None:
+        raise NoSuch(f"There is no user {text!r}: give an id or a name.")
+    return found
+
+
 def find_queue(text: str) -> UserQueue:
     """The queue named by its number, or by its user's id or name. Raises NoSuch."""
     queues = UserQueue.objects.select_related("user")

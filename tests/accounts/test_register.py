@@ -1,7 +1,9 @@
 """A name belongs to one user, whoever comes first; nothing else of a user is said or set from outside."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -55,6 +57,18 @@ def test_of_many_who_want_a_name_at_once_one_gets_it(monkeypatch: pytest.MonkeyP
     answers = at_once(6, lambda n: register("alice" if n % 2 else "ALICE"))
     assert sorted(answer.status_code for answer in answers) == [201] + [400] * 5
     assert User.objects.count() == 1
+
+
+@pytest.mark.parametrize("written", [str, lambda user_id: str(user_id).upper(), lambda user_id: user_id.hex])
+def test_nobody_is_named_as_an_id_is_written(db: None, written: Callable[[UUID], str]) -> None:
+    """Operators and Kafka's messages name users by either."""
+    alice = make_user(username="alice")
+    answer = register(written(alice.id))
+    assert (answer.status_code, named(answer)) == (400, [("username", "invalid")])
+    assert answer.json()["errors"][0]["detail"] == "Choose a name that is not written as an id."
+    before = make_user(username=written(uuid4()))
+    tokens = Api().post("auth/token", {"username": before.username, "password": PASSWORD})
+    assert tokens.status_code == 200, "who had such a name keeps it"
 
 
 def test_a_known_email_address_is_not_betrayed(db: None) -> None:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
 
 import orjson
 from django.core.management.base import CommandError, CommandParser
@@ -19,6 +18,7 @@ from queues.exceptions import NoSuch, NotPossible
 from queues.management.command_base import Exit, OperatorCommand, seconds, whoever
 from queues.models import UserQueue
 from queues.operations.export import records
+from queues.operations.selectors import find_user
 
 PATIENCE = 30.0
 TOLD_EVERY = 10_000
@@ -74,17 +74,6 @@ class Command(OperatorCommand):
                 raise CommandError(said, returncode=Exit.SERVER_AWAY) from None
             action.outcome = f"erased, with {requests} requests"
         self.progress(action.outcome)
-
-
-def find_user(text: str) -> User:
-    """The user of that id or name. Raises NoSuch."""
-    try:
-        found = User.objects.filter(id=UUID(text)).first()
-    except ValueError:
-        found = User.objects.named(text.replace("\0", "")).first()
-    if found is None:
-        raise NoSuch(f"There is no user {text!r}: give an id or a name.")
-    return found
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from django.core.management.base import CommandParser
 from django.db.models import Count, Sum
 
 from queues.lifecycle import control
-from queues.management.command_base import OperatorCommand, batches, counted
+from queues.management.command_base import OperatorCommand, as_text, batches, counted
 from queues.models import UserQueue
 from queues.operations.selectors import DEPTH, busy, by_key, find_queue
 from queues.states import QueueState
@@ -43,7 +43,10 @@ class Command(OperatorCommand):
             self.wrong("Name queues, or give --state.")
         chosen, total, waiting = self._named(queue) if queue else self._in_state(state or "")
         do, done, _about = VERBS[verb]
-        if not total or not self.confirm(f"{verb} {counted(total, 'queue')} with {counted(waiting, 'request')}"):
+        asked = f"{verb} {counted(total, 'queue')} with {counted(waiting, 'request')}"
+        if queue:
+            asked += f", of {', '.join(as_text(one.user.username) for one in chosen)}"
+        if not total or not self.confirm(asked):
             self.pages(COLUMNS, batches(map(row, chosen), self.batch_size) if total else [[]])
             return
         with self.recorded(verb, *(queue or [f"--state={state}"])) as action:

@@ -180,7 +180,7 @@ def test_operators_list_add_pause_resume_run_and_remove(capsys: pytest.CaptureFi
         (["add", "{user}", "n", "demo.none", "1", "--every", "60"], 1, "kind: This kind is not known"),
         (["add", "{user}", "n", "demo.echo", "1", "--cron", "x"], 1, "cron: Write five fields"),
         (["add", "{user}", "n", "demo.echo", "1"], 1, "cron: Write cron, or every_seconds."),
-        (["add", "nobody", "n", "demo.echo", "1", "--every", "60"], 3, "There is no user 'nobody'."),
+        (["add", "nobody", "n", "demo.echo", "1", "--every", "60"], 3, "There is no user 'nobody': give an id"),
         (["pause", "x", "--yes"], 3, "There is no schedule 'x'."),
     ],
 )
@@ -190,6 +190,16 @@ def test_a_command_line_that_does_not_fit_says_why(words: list[str], status: int
     assert ran.status == status
     assert said in ran.said
     assert not Schedule.objects.exists()
+
+
+def test_an_id_means_the_user_who_has_it_whoever_is_named_so() -> None:
+    user = new_user()
+    User.objects.create(username=str(user.id))
+    for commanded in (
+        run("schedules", "add", user.id, "nightly", "demo.echo", "1", "--every", 60, "--json"),
+        run("schedules", "list", "--user", user.id, "--json"),
+    ):
+        assert [row["user"] for row in commanded.json] == [user.username]
 
 
 def test_without_the_app_the_rest_works(tmp_path: Path) -> None:

@@ -30,13 +30,13 @@ def blocked(user: User) -> UserQueue:
 
 
 def test_nothing_happens_until_somebody_says_yes() -> None:
-    queue = a_queue(new_user(), 3)
+    user = new_user()
+    queue = a_queue(user, 3)
+    said = f"would purge 1 queue with 3 requests, of {user.username}"
     ran = run("queue", "purge", queue.pk)
-    assert (ran.status, ran.said) == (
-        Exit.NOT_CONFIRMED, "This would purge 1 queue with 3 requests. Add --yes to do it.",
-    )  # fmt: skip
+    assert (ran.status, ran.said) == (Exit.NOT_CONFIRMED, f"This {said}. Add --yes to do it.")
     ran = run("queue", "purge", queue.pk, "--dry-run")
-    assert "would purge 1 queue with 3 requests" in ran.err
+    assert said in ran.err
     assert Request.objects.filter(finished_at=None).count() == 3
     assert not OperatorAction.objects.exists()
 

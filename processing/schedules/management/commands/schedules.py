@@ -6,7 +6,6 @@ from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 
-from accounts.models import User
 from processing.schedules import writing
 from processing.schedules.due import run_now
 from processing.schedules.models import Missed, Schedule
@@ -14,6 +13,7 @@ from project.rest.parsers import loads
 from project.rest.problems import Problem
 from queues.exceptions import NoSuch, QueueFull, SessionOver
 from queues.management.command_base import Exit, OperatorCommand, positive
+from queues.operations.selectors import find_user
 
 COLUMNS = ("schedule", "user", "name", "kind", "when", "enabled", "next_at", "last_due_at", "last_error")
 
@@ -111,19 +111,6 @@ VERBS: dict[str, tuple[Callable[[Schedule], object], str]] = {
     "run-now": (run_now, "submitted"),
     "remove": (lambda schedule: schedule.delete(), "removed"),
 }
-
-
-def find_user(text: str) -> User:
-    """The user of this id or name. Raises NoSuch."""
-    found = User.objects.named(text).first()
-    if found is None:
-        try:
-            found = User.objects.filter(id=UUID(text)).first()
-        except ValueError:
-            found = None
-    if found is None:
-        raise NoSuch(f"There is no user {text!r}.")
-    return found
 
 
 def find_schedule(text: str) -> Schedule:
