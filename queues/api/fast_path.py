@@ -35,6 +35,7 @@ from queues import kinds
 from queues.api.answers import encoded, is_known, kinds_answer, tagged
 from queues.api.plain import plain_length, plain_read, plainly_submitted, received, replay, verified
 from queues.api.requests import NOBODYS, UUID_TEXT, identified, listed
+from queues.api.slow_kinds import SlowKinds
 from queues.enqueue.group_commit import GroupCommit
 from queues.enqueue.permissions import known_to_may_ask, open_to_all
 from queues.exceptions import SessionOver
@@ -43,7 +44,7 @@ from queues.representation.group_read import GroupRead
 from queues.representation.queue_summary import summary
 from queues.representation.response_cache import CachedAnswer
 from queues.representation.rows import RequestRow, own_queue
-from queues.values import Accepted, Submission, SubmissionCall
+from queues.values import Accepted, SubmissionCall
 
 T = TypeVar("T")
 
@@ -69,9 +70,6 @@ OWN = (b"content-length", b"x-request-id")  # each answer has its own
 # the last one has nothing to do for these paths.
 SURROUNDING = ["django.middleware.security.SecurityMiddleware", "corsheaders.middleware.CorsMiddleware"]
 KNOWN = ["project.web.middleware.Edge", *SURROUNDING, "project.web.middleware.Under"]
-SLOW_SECONDS = (
-    0.05  # a schema that takes longer is asked in a thread from then on: here it would keep everybody waiting
-)
 
 log = structlog.get_logger()
 
@@ -93,7 +91,7 @@ class FastPath:
         self.routes = {path: resolve(path).route for path in (SUBMIT, KINDS, QUEUE, ONE + str(NOBODYS))}
         self.edge = Edge(lambda _: HttpResponse())
         self.headers = lru_cache(256)(self._headers)
-        self.slow: set[tuple[str, int]] = set()  # kinds
+        self.slow = SlowKinds()
 
     def close(self) -> None:
         self.commits.close()
@@ -125,7 +123,7 @@ class FastPath:
                 body = await received(receive, length)
         except TimeoutError:
             raise ConnectionResetError("the client stopped sending") from None
-        submission = self.submitted(body)
+        submission = plainly_submitted(body, self.slow)
         if submission is None or not known_to_may_ask(claims.user_id, submission.kind):
             return replay(body, receive)
         trace = request_id_for(sent.get(b"x-request-id", b"").decode("latin-1"))
@@ -156,14 +154,6 @@ class FastPath:
                 raise tracing.LeftToOthers
             return result
         return None
-
-    def submitted(self, body: bytes) -> Submission | None:
-        """What a body that fits asks for now; None where Django has something to say to it."""
-        began = time.perf_counter()
-        submission = plainly_submitted(body, self.slow)
-        if submission is not None and time.perf_counter() - began > SLOW_SECONDS:
-            self.slow.add((submission.kind.name, submission.kind.version))
-        return submission
 
     async def read(self, scope: Scope, receive: Receive, send: Send) -> Receive | None:
         """Answer what is asked for; else what Django is to receive."""

@@ -237,11 +237,3 @@ def test_what_one_asks_for_shows_nobody_else_anything(fast: FastPath) -> None:
     for n, answers in enumerate(at_once(6, ask)):
         assert [answer.status for answer in answers] == [200] + [404] * 5
         assert answers[0].json["id"] == own[n]
-
-
-def test_a_schema_that_takes_long_is_asked_in_a_thread_from_then_on(
-    fast: FastPath, django: Recorded, token: str, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr(fast_path, "SLOW_SECONDS", 0.0)
-    assert [call(fast, token).status for _ in range(2)] == [202, 202]
-    assert django.asked == 1
