@@ -89,6 +89,7 @@ MIDDLEWARE_UNDER = {
     "/admin/": [
         "django_prometheus.middleware.PrometheusBeforeMiddleware",
         "project.web.middleware.AdminPolicy",
+        "project.web.middleware.LittleFromStrangers",
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.common.CommonMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",

@@ -6,6 +6,7 @@ GET shows a form and changes nothing: programs that scan mail open links, too. T
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import render
 from django.views.decorators.debug import sensitive_post_parameters
@@ -16,6 +17,7 @@ from accounts.mail import recovery
 from accounts.mail.links import LinkInvalid
 from accounts.mail.outbox import Purpose
 from project.rest.exception_handler import field_errors
+from project.rest.parsers import check_length
 from project.rest.problems import Problem
 from project.rest.serializers import StrictSerializer
 
@@ -39,6 +41,7 @@ def form(template: str, body: type[StrictSerializer], do: Do) -> Callable[[HttpR
             return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
         context: dict[str, Any] = {"token": request.GET.get("token", "")[:512]}
         if request.method == "POST":
+            check_length(request.META, settings.BODY_LIMIT)  # a thread reads what is longer, however slowly it comes
             sent = {name: value for name, value in request.POST.items() if name in body().fields}
             context["token"] = sent.get("token", "")
             try:

@@ -6,7 +6,7 @@ import orjson
 import structlog
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -59,6 +59,8 @@ def problem_for(exc: Exception) -> Problem | None:
             return BodyTooLarge()
         case BadRequest() | SuspiciousOperation() | MultiPartParserError():
             return Problem()
+        case UnreadablePostError():
+            return Problem("The body did not come to its end.")
         case OperationalError() | InterfaceError():
             # PostgreSQL is away, or gave up on a lock or a time limit. The guard in every WHERE makes a repeat safe.
             log.warning("database_unavailable", error=str(exc).strip().splitlines()[:1])

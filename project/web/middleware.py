@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.utils.module_loading import import_string
 
-from project.rest import exception_handler, pages, problems
+from project.rest import exception_handler, pages, parsers, problems
 from project.telemetry import tracing
 from project.telemetry.metrics import NOWHERE, count_answer
 from project.web import rate_limit
@@ -172,6 +172,27 @@ class Compressed(GZipMiddleware):
         """A part of a file, and what has no body, go as they are."""
         whole = request.method == "GET" and response.status_code == 200
         return super().process_response(request, response) if whole else response
+
+
+class LittleFromStrangers:
+    """Refuses large forms of who is not logged in: a thread reads them, however slowly they come.
+
+    Stands before the check of CSRF tokens, which reads the form.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_: Any) -> HttpResponse | None:
+        try:
+            parsers.check_length(request.META, settings.BODY_LIMIT)
+        except problems.BodyTooLarge as refusal:
+            if not request.user.is_authenticated:
+                return exception_handler.respond(refusal, request.request_id)  # type: ignore[attr-defined]
+        return None
 
 
 class AdminPolicy:

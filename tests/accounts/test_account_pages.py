@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 
 from accounts.mail.links import RESET, VERIFY
 from accounts.models import User
@@ -98,6 +99,14 @@ def test_a_page_is_limited_as_the_api(db: None, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(rate_limit, "ACCOUNT_CALLS", Limit("account-calls", 1))
     assert "on its way" in post("password-reset", email="ada@example.com")
     assert "Too many requests" in post("password-reset", email="eve@example.com")
+
+
+@pytest.mark.parametrize("page", ["verify-email", "password-reset", "password-reset/confirm"])
+def test_a_form_that_is_too_large_is_not_read(db: None, page: str, settings: Any) -> None:
+    files = {"email": "ada@example.com", "file": SimpleUploadedFile("f", b"x" * settings.BODY_LIMIT)}
+    for large in (files, {"email": "x" * settings.BODY_LIMIT}):
+        answer = Client().post(f"/account/{page}", large)
+        assert (answer.status_code, answer.json()["type"]) == (413, "/problems/body-too-large")
 
 
 def test_other_methods_are_refused(db: None) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import BadRequest, PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, InterfaceError, OperationalError, connection
-from django.http import Http404, HttpResponse, HttpResponseNotAllowed
+from django.http import Http404, HttpResponse, HttpResponseNotAllowed, UnreadablePostError
 from django.urls import path
 from rest_framework import exceptions, serializers
 from rest_framework.request import Request
@@ -33,6 +33,7 @@ ERRORS: dict[str, tuple[BaseException, int]] = {
     "drf-invalid": (serializers.ValidationError({"a": ["It is wrong."]}), 400),
     "bad-request": (BadRequest("secret"), 400),
     "suspicious": (SuspiciousOperation("secret"), 400),
+    "broken-off": (UnreadablePostError("secret"), 400),
     "drf-parse": (exceptions.ParseError("It is broken."), 400),
     "denied": (PermissionDenied("secret"), 403),
     "drf-denied": (exceptions.PermissionDenied(), 403),

@@ -58,9 +58,19 @@ def test_a_batch_of_nearly_a_megabyte_is_read_to_its_end(api: Server, transactio
     connection.close()
 
 
-def test_who_sends_a_body_drop_by_drop_holds_up_nobody(api: Server) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    head += "Content-Length: 9000000\r\n\r\n{"
+@pytest.mark.parametrize(
+    ("path", "form", "begun"),
+    [
+        (PATH, "application/json", "{"),
+        ("/account/verify-email", "application/x-www-form-urlencoded", "email="),
+        ("/account/verify-email", "multipart/form-data; boundary=b", "--b\r\nContent-Disposition: form-data; name=f"),
+        ("/admin/login/", "application/x-www-form-urlencoded", "username="),
+    ],
+    ids=["json", "form", "upload", "admin"],
+)
+def test_who_sends_a_body_drop_by_drop_holds_up_nobody(api: Server, path: str, form: str, begun: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {form}\r\n"
+    head += f"Cookie: csrftoken={'a' * 32}\r\nContent-Length: 2000000\r\n\r\n{begun}"
     over = threading.Event()
     took: list[float] = []
 
