@@ -38,12 +38,7 @@ def lines_of(answer: Any) -> list[dict[str, Any]]:
 
 def free_places() -> int:
     """How many exports may begin in this process."""
-    taken = 0
-    while export._places.acquire(blocking=False):
-        taken += 1
-    for _ in range(taken):
-        export._places.release()
-    return taken
+    return export.AT_ONCE - len(export._places.taken)
 
 
 def with_requests(user: User, count: int) -> None:
@@ -105,13 +100,28 @@ def test_a_client_that_goes_away_gives_its_place_back() -> None:
 
 
 @pytest.mark.django_db
-def test_more_at_once_are_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_at_once_are_told_to_come_back_and_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "EXPORTS", Limit("exports", 1, window=3600))
     api = Api.of(make_user())
-    held = [api.get(EXPORT) for _ in range(export.AT_ONCE)]
-    refused = api.get(EXPORT)
-    assert (refused.status_code, refused["Retry-After"]) == (503, "10")
+    held = [Api.of(make_user()).get(EXPORT) for _ in range(export.AT_ONCE)]
+    for _ in range(3):
+        refused = api.get(EXPORT)
+        assert (refused.status_code, refused["Retry-After"]) == (503, "10")
     for answer in held:
         answer.getvalue()
+    assert api.get(EXPORT).getvalue()
+
+
+@pytest.mark.django_db
+def test_one_user_takes_one_place_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "EXPORTS", Limit("exports", 2, window=3600))
+    api = Api.of(make_user())
+    held = api.get(EXPORT)
+    for _ in range(3):
+        refused = api.get(EXPORT)
+        assert (refused.status_code, refused["Retry-After"]) == (429, "10")
+    assert Api.of(make_user()).get(EXPORT).getvalue(), "another user's"
+    assert held.getvalue()
     assert api.get(EXPORT).getvalue()
 
 
@@ -121,6 +131,7 @@ def test_exports_of_one_user_are_limited(monkeypatch: pytest.MonkeyPatch) -> Non
     api = Api.of(make_user())
     assert api.get(EXPORT).getvalue()
     assert api.get(EXPORT).status_code == 429
+    assert free_places() == export.AT_ONCE
     assert Api.of(make_user()).get(EXPORT).getvalue()
 
 
