@@ -2,7 +2,7 @@
 
 An answer that is still to come takes no thread either. A response whose content is an async iterator is sent by the
 loop. A response that has `until`, a coroutine function, is not sent: it is awaited, and then the request is asked once
-more. WAITED in its environ is when it came, by perf_counter.
+more, with what the application put into its environ. There WAITED is when it came, by perf_counter.
 """
 
 import asyncio

@@ -12,7 +12,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request as APIRequest
 from rest_framework.response import Response
 
-from accounts.authentication import SignedTokenAuthentication
+from accounts.authentication import VERIFIED, SignedTokenAuthentication
 from accounts.exceptions import SessionEnded
 from accounts.tokens import Claims
 from project.rest.problems import (
@@ -165,6 +165,7 @@ class RequestView(OwnersView):
         answer = unless_known(request.META.get("HTTP_IF_NONE_MATCH", ""), kept)
         if until is not None:
             answer.until = until  # type: ignore[attr-defined]  # what sends answers asks again then
+            request.META[VERIFIED] = claims
         return answer
 
 

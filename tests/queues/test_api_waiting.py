@@ -12,6 +12,8 @@ from django.db.models.functions import Now
 from django.http import HttpResponse
 from django.test import RequestFactory
 
+from accounts.authentication import VERIFIED
+from accounts.models import Session
 from queues.live import long_poll
 from queues.models import Request, UserQueue
 from queues.notify import changes
@@ -142,6 +144,31 @@ def test_time_is_up_and_the_request_is_shown_as_it_is(alice: Caller) -> None:
     assert 1 <= time.monotonic() - began < 5
     etag = alice.get(f"requests/{mine['id']}").headers["ETag"]
     assert ask(alice, f"requests/{mine['id']}?wait=1", If_None_Match=etag).status == 304
+
+
+def test_a_token_that_expires_while_its_request_is_waited_for_is_good_until_then(
+    alice: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = alice.submit()["id"]
+    answer = get(alice, f"requests/{mine}?wait=30")
+    somebody_waits()
+    later = time.time() + 1_000_000
+    monkeypatch.setattr("accounts.tokens.time.time", lambda: later)
+    end(mine)
+    shown, _ = answer()
+    assert (shown.status, shown.json["status"]) == (200, "succeeded")
+    refused = ask(alice, f"requests/{mine}", **{VERIFIED: "x", VERIFIED.replace("_", "-"): "x"})
+    assert (refused.status, refused.json["type"]) == (401, "/problems/token-expired")
+
+
+def test_a_session_that_ends_while_its_request_is_waited_for_sees_nothing(alice: Caller) -> None:
+    mine = alice.submit()["id"]
+    answer = get(alice, f"requests/{mine}?wait=30")
+    somebody_waits()
+    Session.objects.filter(user=alice.user).update(ended_at=Now())
+    end(mine)
+    refused, _ = answer()
+    assert (refused.status, refused.json["type"]) == (401, "/problems/session-ended")
 
 
 def test_nothing_waits_for_what_is_final_or_somebody_elses(alice: Caller) -> None:
