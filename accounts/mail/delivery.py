@@ -3,6 +3,7 @@
 Killed between sending and deleting the row, it sends a mail twice.
 """
 
+import re
 import smtplib
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import structlog
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import models
-from django.db.models.functions import Lower
+from django.db.models.functions import Collate, Lower
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.http import urlencode
@@ -63,7 +64,8 @@ def send(mail: Mail) -> None:
         return
     subject, _, text = text.partition("\n")
     with get_connection() as connection:
-        EmailMessage(subject, text.lstrip("\n"), to=[mail.address], connection=connection).send()
+        to = users[0].email if users else mail.address
+        EmailMessage(subject, text.lstrip("\n"), to=[to], connection=connection).send()
     MAILS.labels("sent").inc()
     for user in users:
         record(SENT[Purpose(mail.purpose)], user.id, address=mail.asked_from, request_id=mail.request_id)
@@ -71,8 +73,14 @@ def send(mail: Mail) -> None:
 
 
 def users_of(mail: Mail) -> list[User]:
-    """Who has this address, and what the mail is for still to do."""
-    users = User.objects.alias(lower=Lower("email")).filter(lower=mail.address.lower(), is_active=True).order_by("id")
+    """Who has this address, and what the mail is for still to do.
+
+    Theirs may be written with other ASCII capitals, and with nothing else that differs: in lower case a Kelvin sign is
+    a k, and still another mailbox.
+    """
+    spelled = mail.address.encode().lower().decode()  # ASCII alone, as the collation C
+    users = User.objects.filter(email__lower=Lower(models.Value(mail.address)), is_active=True).order_by("id")
+    users = users.alias(spelled=Lower(Collate("email", "C"))).filter(spelled=spelled)
     if mail.user_id:
         users = users.filter(id=mail.user_id)
     if mail.purpose == Purpose.VERIFY:
@@ -108,8 +116,8 @@ def invitation(mail: Mail) -> str:
 
 
 def failed(mail: Mail, error: Exception) -> None:
-    said = str(error).strip().replace(mail.address, "(the address)")[:500]  # logs name nobody
-    told = {"purpose": mail.purpose, "mail": mail.id, "attempts": mail.attempts, "error": said}
+    said = re.sub(re.escape(mail.address), "(the address)", str(error).strip(), flags=re.IGNORECASE)  # logs name nobody
+    told = {"purpose": mail.purpose, "mail": mail.id, "attempts": mail.attempts, "error": said[:500]}
     if timezone.now() - mail.created_at < GIVEN_UP_AFTER:
         MAILS.labels("failed").inc()
         log.warning("mail_failed", **told)

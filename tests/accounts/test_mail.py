@@ -85,13 +85,13 @@ def test_one_that_is_refused_holds_up_no_other(ada: User, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(outbox.EmailMessage, "send", send)
     make_user(email="bob@example.com")
-    for address in ("ada@example.com", "bob@example.com"):
+    for address in ("ADA@example.com", "bob@example.com"):
         put(Purpose.RESET, address)
     with capture_logs() as lines:
         assert [message.to for message in delivered()] == [["bob@example.com"]]
     assert "no such mailbox" in str(lines)
     assert "ada@example.com" not in str(lines)
-    assert Mail.objects.get().address == "ada@example.com"
+    assert Mail.objects.get().address == "ADA@example.com"
 
 
 def test_who_is_killed_while_sending_has_not_lost_the_mail(ada: User, monkeypatch: pytest.MonkeyPatch) -> None:

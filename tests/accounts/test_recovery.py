@@ -17,7 +17,7 @@ from accounts.mail.outbox import Mail
 from accounts.models import Session, User
 from project.web import rate_limit
 from project.web.rate_limit import Limit
-from tests.accounts.mails import delivered, links_in, mailed_tokens
+from tests.accounts.mails import delivered, links_in, mailed_tokens, token_of
 from tests.accounts.people import PASSWORD, Api, at_once, make_user, named
 
 NEW = "another-four-random-words"
@@ -206,6 +206,20 @@ def test_accounts_that_share_an_address_each_get_a_link_in_one_mail(ada: User, a
     anyone.post("auth/password-reset", {"email": "ada@example.com"})
     (message,) = delivered()
     assert len(links_in(message.body)) == 2
+
+
+@pytest.mark.parametrize("route", ["auth/password-reset", "auth/verify-email"])
+@pytest.mark.parametrize("asked", ["mi\u212ae@example.com", "mike@example.com"])
+def test_a_link_goes_to_the_stored_address_alone(route: str, asked: str, anyone: Api) -> None:
+    """In lower case, the Kelvin sign is a k: the one address looks like the other, and is somebody else's."""
+    for email in ("mi\u212ae@example.com", "mike@example.com"):
+        make_user(email=email)
+    anyone.post(route, {"email": asked.replace("mi", "MI")})
+    (message,) = delivered()
+    assert message.to == [asked]
+    (link,) = links_in(message.body)
+    purpose = RESET if route.endswith("reset") else VERIFY
+    assert purpose.read(token_of(link)).email == asked
 
 
 @pytest.mark.django_db(transaction=True)
