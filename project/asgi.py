@@ -36,6 +36,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})  # before it is accepted: the server answers 403
+        return
     with suppress(ConnectionResetError):  # the client has gone
         if scope["path"].startswith("/health/"):
             await health(scope, receive, send)  # never behind those who wait for a server
