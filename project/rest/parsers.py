@@ -8,6 +8,7 @@ Too large is 413 before it is read; another type, charset or a compressed body i
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -62,11 +63,10 @@ def loads(body: bytes) -> Any:
     except UnicodeDecodeError as broken:
         raise refusal("encoding", f"Byte {broken.start} is not UTF-8.") from None
     try:
-        if unclear(body):
-            return checked(THOROUGH.decode(text))
-        value = QUICK.decode(text)
-        return value if text.count("{") + text.count("[") <= settings.JSON_DEPTH else shallow(value)
-    except _Unclear:
+        if not unclear(body):
+            with suppress(_Unclear):
+                value = QUICK.decode(text)
+                return value if text.count("{") + text.count("[") <= settings.JSON_DEPTH else shallow(value)
         return checked(THOROUGH.decode(text))
     except RecursionError:
         raise too_deep() from None
