@@ -71,13 +71,13 @@ class Recording:
 
         Inside a transaction it is part of that. Raises FencedOut, and django.db.Error: nothing was written.
         """
-        locked_until = time.monotonic() + settings.ENV.lease_seconds
+        patience = time.monotonic() + settings.ENV.lease_seconds if wait else 0.0
         with self._waits() if wait else nullcontext():
             if connection.in_atomic_block:
                 self.lease.record(self.passed, self.outcomes, then, claim, delay, began)
                 return
-            while (refused := record([Wanted(self, then, claim, delay, began)], float("inf") if wait else 0)).left_out:
-                if not wait or time.monotonic() > locked_until:
+            while (refused := record([Wanted(self, then, claim, delay, began)], patience)).left_out:
+                if time.monotonic() > patience:
                     raise LeftOut(f"a row of queue {self.lease.queue_id} is locked")
                 time.sleep(AGAIN_SECONDS)
         for _, error in refused.faulty:
