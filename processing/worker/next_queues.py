@@ -72,7 +72,7 @@ class NextQueues:
         """Many together; one by one, and waiting for its row, what cannot be had so."""
         if self.left is not None or not self._together:
             (queue_id,) = asked = [(self._together or self._apart).pop(0)]
-            lease = self._answer(lambda: Lease.take(queue_id, self.watch.worker_id, self.left), asked)
+            lease = self._answer(lambda: Lease.take(queue_id, self.watch.worker_id, self.left), asked, alone=True)
             taken = [] if lease is None else [lease]
         else:
             asked = self._some()
@@ -93,15 +93,15 @@ class NextQueues:
             token_sender.pass_on(left, size)
         return asked
 
-    def _answer(self, ask: Callable[[], T], asked: list[int]) -> T | None:
-        """What PostgreSQL says, asked twice; who was not heard has the queues passed on, unless a row is locked."""
+    def _answer(self, ask: Callable[[], T], asked: list[int], alone: bool = False) -> T | None:
+        """What PostgreSQL says, asked twice; who was not heard has the queues passed on."""
         for again in (True, False):
             try:
                 return ask()
             except (OperationalError, InterfaceError) as error:
                 # Had they been taken all the same, the watch gives them back.
                 log.warning("a turn could not begin", queues=asked, error=str(error).strip(), again=again)
-                if left_out(error):  # no thread comes back to a row that is locked before the sweep finds it free
+                if alone and left_out(error):  # nobody comes back to a locked row before the sweep finds it free
                     asked.clear()
                     return None
                 connection.close()
