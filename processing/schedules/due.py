@@ -20,7 +20,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import F, TextField
 from django.db.models.functions import Cast, Now
 
@@ -240,8 +240,8 @@ def _move(turns: Sequence[Turn]) -> None:
 
 
 def _away(failure: DatabaseError) -> bool:
-    """Whether it says that PostgreSQL is away: all is as before."""
-    return isinstance(failure, OperationalError) and not left_out(failure)
+    """Whether PostgreSQL is away: all is as before. A schema may ask another server, which is its own trouble."""
+    return isinstance(failure, OperationalError) and not left_out(failure) and not connection.is_usable()
 
 
 def run_now(schedule: Schedule) -> Accepted:

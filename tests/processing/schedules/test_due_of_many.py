@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.db import OperationalError
 from django.utils import timezone
 
 from accounts.models import User
@@ -140,3 +141,22 @@ def test_what_postgresql_refuses_of_one_user_stops_no_other(monkeypatch: pytest.
     assert all_due() == 2
     assert submitted(other) == 1
     assert fresh(one).last_error == "DataError It is tried again."
+
+
+def test_a_permission_that_asks_a_server_which_is_away_stops_nobody_elses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    user, other = new_user(), new_user()
+    broken = scheduled(user, late=20)
+    scheduled(other)
+    check = permissions.check
+
+    def asks(user_id: UUID, kinds: Any) -> None:
+        if user_id == user.id:
+            raise OperationalError("another server is away")
+        check(user_id, kinds)
+
+    monkeypatch.setattr(permissions, "check", asks)
+    all_due()
+    assert (submitted(user), submitted(other)) == (0, 1)
+    assert fresh(broken).last_error == "OperationalError It is tried again."
