@@ -136,6 +136,10 @@ class Publisher(Channel):
     def _note_returned(self, _channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
         self._returned.add(method.routing_key)
 
+    def forget(self, names: Iterable[str]) -> None:
+        """RabbitMQ may not have these any more: they are declared before they are published to."""
+        self.declared.difference_update(names)
+
     def close(self) -> None:
         self.declared.clear()
         super().close()
@@ -231,7 +235,7 @@ class Publisher(Channel):
 
         Raises BrokerUnavailable.
         """
-        self.declared.difference_update(names)
+        self.forget(names)
         return [name for name, answer in apart({name: partial(_delete, name) for name in names}).items()
                 if isinstance(answer, QueueUnavailable) and answer.code != NOT_FOUND]  # fmt: skip
 

@@ -45,7 +45,7 @@ class Reaper:
         names = [name for queue in self._idle() for name in names_of(*queue)]
         names += self._leftovers.due(QUEUES_A_STEP)
         if names:
-            self.publisher.declared.difference_update(names)  # or it would know them for ever, and publish in vain
+            self.publisher.forget(names)  # or it would know them for ever, and publish in vain
             self._deletion.begin(names)
 
     def _idle(self) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ DEPTH = "greatest(0, q.last_seq - q.done_seq - q.given_up_ahead)"
 LIMIT = "coalesce(q.waiting_limit, %(limit)s)"
 
 # What is given up makes room and keeps its place until the head is done, and several statements walk along the places.
-# So a line has a number of places for each request that it may hold, and no more.
+# So a line in which a number of places is taken for each request that it may hold takes no more submissions.
 PLACES_FOR_EACH = 10
 PLACES = "q.last_seq - q.done_seq"
 MOST_PLACES = f"{PLACES_FOR_EACH} * {LIMIT}"
