@@ -91,19 +91,19 @@ def test_a_transaction_that_slows_down_everybody_is_named(monkeypatch: pytest.Mo
     user = new_user()
     submit(user, "anything")
 
-    def told() -> list[dict[str, Any]]:
+    def named() -> list[dict[str, Any]]:
         return [row for row in run("doctor", "--json").json if row["check"] == "transactions"]
 
     with frozen("SELECT 1"), frozen(QUEUE, queue_of(user).id), connection.cursor() as cursor:
-        assert [row["grade"] for row in told()] == ["ok"], "it has just begun"
+        assert [row["grade"] for row in named()] == ["ok"], "it has just begun"
         cursor.execute("SELECT pid FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND state LIKE 'idle%'")
         ((pid,),) = cursor.fetchall()
         monkeypatch.setattr(doctor, "LONG_SECONDS", 0.05)
-        (row,) = until(lambda: [one for one in told() if one["grade"] == "warning"], why=told)
+        (row,) = until(lambda: [one for one in named() if one["grade"] == "warning"], why=named)
     assert row["detail"].startswith(f"pid {pid} (role ")
     assert "idle in transaction" in row["detail"]
     assert f"pg_terminate_backend({pid})" in row["advice"]
-    assert [row["grade"] for row in told()] == ["ok"]
+    assert [row["grade"] for row in named()] == ["ok"]
 
 
 def test_so_many_faults_are_named_and_the_others_counted(
